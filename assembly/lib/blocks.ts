@@ -1,0 +1,64 @@
+// Dtype codes and block layouts, stored and packed: the numbers that both sides share (src/memory/dtype.ts; a test compares them). README.md draws them byte by byte.
+import { dot_operand_kind } from "./simd";
+
+export const F32: i32 = 0;
+export const F16: i32 = 1;
+export const BF16: i32 = 2;
+export const Q8: i32 = 3;
+export const Q4: i32 = 4;
+
+/** Values in a block along K, rows in a group. */
+export const BLOCK: usize = 32;
+export const GROUP: usize = 8;
+
+/** Bytes of one block of a group of 8 rows, packed. */
+export const F32W_BYTES: usize = 1024;
+export const F16W_BYTES: usize = 512;
+export const BF16W_BYTES: usize = 512;
+export const QB8W_BYTES: usize = 272;
+export const QB4W_BYTES: usize = 144;
+/** Where the integers of a packed quantized block start: behind 8 f16 scales. */
+export const QBW_VALUES: usize = 16;
+
+/** A block of quantized activations: values | f32 scale | i32 -8·Σq | i32 Q8_BIAS·Σq | 4 unused. */
+export const QD8_VALUES: usize = ASC_FEATURE_RELAXED_SIMD ? 32 : 64;
+export const QD8_BYTES: usize = QD8_VALUES + 16;
+export const QD8_SCALE: usize = QD8_VALUES;
+export const QD8_SUM8: usize = QD8_VALUES + 4;
+export const QD8_SUM_BIAS: usize = QD8_VALUES + 8;
+
+/**
+ * What is added to q in a byte of qb8w so that the engine's dot reads its right operand exactly, negated: -128 where it reads unsigned
+ * bytes, 0 where it reads signed ones (and in the plain build). Asked once, when the module starts; the host never sees it.
+ */
+export const Q8_BIAS: i32 = dot_operand_kind() == 1 ? -128 : 0;
+/** The same as a byte to exclusive-or with: q ^ flip = q + 128. */
+export const Q8_FLIP: i32 = Q8_BIAS & 0x80;
+
+/** @returns bytes of a packed block of the dtype */
+export function packed_block_bytes(dtype: i32): usize {
+  switch (dtype) {
+    case F32: return F32W_BYTES;
+    case F16: return F16W_BYTES;
+    case BF16: return BF16W_BYTES;
+    case Q8: return QB8W_BYTES;
+    case Q4: return QB4W_BYTES;
+    default: return unreachable();
+  }
+}
+
+/** @returns bytes that K values of the dtype take in a file (K % 32 == 0 for q8 and q4) */
+export function stored_row_bytes(dtype: i32, K: usize): usize {
+  switch (dtype) {
+    case F32: return K << 2;
+    case F16: return K << 1;
+    case BF16: return K << 1;
+    case Q8: return K / BLOCK * 34;
+    case Q4: return K / BLOCK * 18;
+    default: return unreachable();
+  }
+}
+
+export function qd8_block_bytes(): i32 {
+  return <i32>QD8_BYTES;
+}

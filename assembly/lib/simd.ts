@@ -1,0 +1,57 @@
+// The only place that knows which SIMD instructions the build may use: vector constants, the integer dot in both builds, f16 loads.
+
+/**
+ * Vector constants live in a data segment and are loaded where they are used (or once per kernel call): written as literals, V8 builds
+ * them again at every use (three instructions each) instead of keeping a register.
+ */
+export const CONST: usize = memory.data<u32>([
+  0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f,
+  0x8fffe000, 0x8fffe000, 0x8fffe000, 0x8fffe000,
+  0x77800000, 0x77800000, 0x77800000, 0x77800000,
+  0x000f000f, 0x000f000f, 0x000f000f, 0x000f000f,
+  0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
+  0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff,
+], 16);
+export const CONST_NIBBLE: usize = 0;
+export const CONST_F16_MASK: usize = 16; // sign, exponent and mantissa of an f16 shifted left by 13
+export const CONST_F16_SCALE: usize = 32; // 2^112, moves the f16 exponent bias to f32's
+export const CONST_NIBBLE16: usize = 48;
+export const CONST_HIGH: usize = 64; // the upper bf16 of a word
+export const CONST_ABS: usize = 80;
+
+/**
+ * How this engine reads the right operand of the relaxed integer dot when its top bit is set:
+ * 1 unsigned and not saturated (x86 with VNNI), -1 signed (Arm with dot product), 0 neither (exact for 7 bits only).
+ * An engine answers the same for its whole life, so the answer may choose a weight layout. The plain build answers 0.
+ */
+export function dot_operand_kind(): i32 {
+  if (!ASC_FEATURE_RELAXED_SIMD) return 0;
+  const full = v128.load8_splat(CONST + CONST_NIBBLE); // a run-time value: keep the probe out of the constant folder
+  const ff = i8x16.add(i8x16.shl(full, 4), full); // 0xff
+  const r = i32x4.extract_lane(i32x4.relaxed_dot_i8x16_i7x16_add_s(i8x16.sub(ff, i8x16.splat(-128)), ff, i32x4.splat(0)), 0);
+  return r == 4 * 127 * 255 ? 1 : r == -4 * 127 ? -1 : 0; // 127 · 0xff, four times
+}
+
+/** acc + four products of i8 a lane; exact when w holds what dot_operand_kind allows. Relaxed build only. */
+// @ts-ignore: decorator
+@inline export function dot_i8(x: v128, w: v128, acc: v128): v128 {
+  return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, acc);
+}
+
+/** acc + two products of i16 a lane. */
+// @ts-ignore: decorator
+@inline export function dot_i16(x: v128, w: v128, acc: v128): v128 {
+  return i32x4.add(acc, i32x4.dot_i16x8_s(x, w));
+}
+
+/** The one f32 step of a block in every quantized tile: f + float(acc) · (s · t). */
+// @ts-ignore: decorator
+@inline export function scaled(acc: v128, f: v128, s: v128, t: v128): v128 {
+  return f32x4.add(f, f32x4.mul(f32x4.convert_i32x4_s(acc), f32x4.mul(s, t)));
+}
+
+/** Four f16 at p as f32x4; exact for every finite value, subnormals included (infinity and NaN become finite: decode_rows reads those right). */
+// @ts-ignore: decorator
+@inline export function load_f16x4(p: usize, mask: v128, scale: v128): v128 {
+  return f32x4.mul(v128.and(i32x4.shl(v128.load16x4_s(p), 13), mask), scale);
+}

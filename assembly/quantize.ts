@@ -1,0 +1,71 @@
+// Activations to int8, one scale per block of 32.
+// The relaxed build keeps values as i8 (48 bytes a block); the plain build as i16 in the order k, k+2, k+1, k+3 of each four,
+// which is how masks and shifts take int4 and int8 weights apart (80 bytes a block).
+import { BLOCK, Q8_BIAS, QD8_BYTES, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS } from "./lib/blocks";
+import { CONST, CONST_ABS } from "./lib/simd";
+import { share } from "./lib/threads";
+
+/** A block whose largest |x| is below 2^-100 counts as zero: 127 / |x| must stay finite. */
+const TINY: f32 = 7.888609052210118e-31;
+
+// @ts-ignore: decorator
+@inline function pairs(v: v128): v128 {
+  return i8x16.shuffle(v, v, 0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+}
+
+/** Eight values to integers: adding 1.5·2^23 rounds them (half to even) and leaves them in the low bits. */
+// @ts-ignore: decorator
+@inline function rounded(a: v128, b: v128, r: v128, magic: v128): v128 {
+  return i16x8.narrow_i32x4_s(i32x4.sub(f32x4.add(f32x4.mul(a, r), magic), magic), i32x4.sub(f32x4.add(f32x4.mul(b, r), magic), magic));
+}
+
+/** Bits of the largest |x| of 32 values, as an integer maximum: NaN is larger than everything and so is not lost. */
+// @ts-ignore: decorator
+@inline export function largest(p: usize): f32 {
+  const abs = v128.load(CONST + CONST_ABS);
+  let a = v128.and(v128.load(p), abs), b = v128.and(v128.load(p, 16), abs);
+  a = i32x4.max_s(a, v128.and(v128.load(p, 32), abs)); b = i32x4.max_s(b, v128.and(v128.load(p, 48), abs));
+  a = i32x4.max_s(a, v128.and(v128.load(p, 64), abs)); b = i32x4.max_s(b, v128.and(v128.load(p, 80), abs));
+  a = i32x4.max_s(a, v128.and(v128.load(p, 96), abs)); b = i32x4.max_s(b, v128.and(v128.load(p, 112), abs));
+  a = i32x4.max_s(a, b);
+  a = i32x4.max_s(a, i8x16.shuffle(a, a, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  return reinterpret<f32>(max<i32>(i32x4.extract_lane(a, 0), i32x4.extract_lane(a, 1)));
+}
+
+function quantize_block(o: usize, p: usize): void {
+  const amax = largest(p), magic = f32x4.splat(12582912), r = f32x4.splat(amax >= TINY ? 127 / amax : 0);
+  const i0 = rounded(v128.load(p), v128.load(p, 16), r, magic), i1 = rounded(v128.load(p, 32), v128.load(p, 48), r, magic);
+  const i2 = rounded(v128.load(p, 64), v128.load(p, 80), r, magic), i3 = rounded(v128.load(p, 96), v128.load(p, 112), r, magic);
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    v128.store(o, i8x16.narrow_i16x8_s(i0, i1));
+    v128.store(o, i8x16.narrow_i16x8_s(i2, i3), 16);
+  } else {
+    v128.store(o, pairs(i0));
+    v128.store(o, pairs(i1), 16);
+    v128.store(o, pairs(i2), 32);
+    v128.store(o, pairs(i3), 48);
+  }
+  let s = i32x4.extadd_pairwise_i16x8_s(i16x8.add(i16x8.add(i0, i1), i16x8.add(i2, i3)));
+  s = i32x4.add(s, i8x16.shuffle(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  const sum = i32x4.extract_lane(s, 0) + i32x4.extract_lane(s, 1);
+  store<f32>(o, amax < TINY ? 0 : amax / 127, QD8_SCALE); // NaN and infinity reach the scale, and through it the result
+  store<i32>(o, -8 * sum, QD8_SUM8);
+  store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
+}
+
+/**
+ * q = round(x / scale), scale = max|x| / 127 over 32 values; round half to even
+ * out (M,Kp) qd8 · x (M,Kp) f32, rows xStride floats apart
+ * needs: Kp % 32 == 0
+ * cost:  reads 4, writes 1.5 (relaxed) or 2.5 bytes a value. Threads share blocks.
+ */
+export function quantize_f32_qd8(out: usize, x: usize, M: usize, Kp: usize, xStride: usize, ith: usize, nth: usize): void {
+  const blocks = Kp / BLOCK, begin = share(M * blocks, ith, nth), end = share(M * blocks, ith + 1, nth);
+  if (begin == end) return;
+  let column = begin % blocks, p = x + ((begin / blocks * xStride + column * BLOCK) << 2);
+  const skip = (xStride - Kp) << 2;
+  for (let b = begin, o = out + begin * QD8_BYTES; b < end; b++, o += QD8_BYTES, p += BLOCK << 2) {
+    quantize_block(o, p);
+    if (++column == blocks) column = 0, p += skip;
+  }
+}

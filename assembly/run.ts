@@ -1,0 +1,86 @@
+// The command switch, and with it the whole ABI at one glance: one call from the host walks a step.
+// A command is 16 words of 32 bits: the op, then its arguments in the kernel's own order (f32 arguments as their bits).
+import { silu_mul_f32 } from "./activation";
+import { append_f32_f16kv, append_f32_f32kv, attention_f32_f16kv, attention_f32_f32kv } from "./attention";
+import { add_f32, copy } from "./elementwise";
+import { gather_f32 } from "./gather";
+import { matmul } from "./matmul/matrix";
+import { rmsnorm_f32 } from "./norm";
+import { quantize_f32_qd8 } from "./quantize";
+import { norm_rope_f32, rope_table_f32 } from "./rope";
+import { argmax_rows_f32, topk_rows_f32 } from "./sample";
+import { shortconv_f32 } from "./shortconv";
+
+export const COMMAND_BYTES: i32 = 64;
+
+/** Op numbers; src/kernels/commands.ts has the same, compared by a test. */
+export enum Op {
+  nop = 0,
+  gather = 1,
+  rmsnorm = 2,
+  quantize = 3,
+  matmul = 4,
+  rope_table = 5,
+  norm_rope = 6,
+  append_f32 = 7,
+  append_f16 = 8,
+  attention_f32 = 9,
+  attention_f16 = 10,
+  shortconv = 11,
+  silu_mul = 12,
+  add = 13,
+  copy = 14,
+  argmax = 15,
+  topk = 16,
+}
+
+// @ts-ignore: decorator
+@inline function u(c: usize, n: usize): usize { return load<usize>(c + (n << 2)); }
+// @ts-ignore: decorator
+@inline function f(c: usize, n: usize): f32 { return load<f32>(c + (n << 2)); }
+
+/** Executes count commands; thread ith of nth does its share of each. */
+export function run(commands: usize, count: i32, ith: usize, nth: usize): void {
+  for (let c = commands; count > 0; count--, c += COMMAND_BYTES) {
+    switch (load<i32>(c)) {
+      case Op.nop: break;
+      // out, ids, matrix, T, outStride
+      case Op.gather: gather_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), ith, nth); break;
+      // y, x, g, rows, M, D, stride, eps
+      case Op.rmsnorm: rmsnorm_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), f(c, 8), ith, nth); break;
+      // out, x, M, Kp, xStride
+      case Op.quantize: quantize_f32_qd8(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), ith, nth); break;
+      // y, x, xq, matrix, M, yStride, xStride, bias
+      case Op.matmul: matmul(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
+      // table, rowTable, nseq, freq, hd, factor
+      case Op.rope_table: rope_table_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), f(c, 6), ith, nth); break;
+      // x, xStride, g, table, T, heads, hd, eps
+      case Op.norm_rope: norm_rope_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), f(c, 8), ith, nth); break;
+      // rowTable, nseq, k, v, stride, G, hd, layerOffset
+      case Op.append_f32: append_f32_f32kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
+      case Op.append_f16: append_f32_f16kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
+      // out, outStride, q, qStride, rowTable, nseq, layerOffset, ml, scratch, H, G, hd, scale
+      case Op.attention_f32:
+        attention_f32_f32kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
+        break;
+      case Op.attention_f16:
+        attention_f32_f16kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
+        break;
+      // y, yStride, bcu, bcuStride, rowTable, nseq, layerOffset, taps, bias, D, Kc
+      case Op.shortconv:
+        shortconv_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), ith, nth);
+        break;
+      // y, yStride, ab, abStride, T, F8
+      case Op.silu_mul: silu_mul_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), ith, nth); break;
+      // y, x, n
+      case Op.add: add_f32(u(c, 1), u(c, 2), u(c, 3), ith, nth); break;
+      // dst, src, bytes
+      case Op.copy: copy(u(c, 1), u(c, 2), u(c, 3), ith, nth); break;
+      // out, x, stride, M, N
+      case Op.argmax: argmax_rows_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), ith, nth); break;
+      // values, indices, x, stride, M, N, k
+      case Op.topk: topk_rows_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), ith, nth); break;
+      default: unreachable();
+    }
+  }
+}

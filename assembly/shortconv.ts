@@ -1,0 +1,94 @@
+// LFM2's gated short convolution over the rows of many sequences, each with its own carried state.
+import { conv_state, first_row, ROW_ENTRY_BYTES, row_count } from "./lib/rows";
+import { share } from "./lib/threads";
+
+// @ts-ignore: decorator
+@inline function gate(bcu: usize, width: usize): v128 { return f32x4.mul(v128.load(bcu), v128.load(bcu + 2 * width)); }
+// @ts-ignore: decorator
+@inline function tap(w: usize, g: usize, i: usize): v128 { return f32x4.mul(v128.load(w + i), v128.load(g + i)); }
+// @ts-ignore: decorator
+@inline function biased(s: v128, bias: usize, i: usize): v128 { return bias ? f32x4.add(s, v128.load(bias + i)) : s; }
+
+/**
+ * One row: y = C ⊙ (Σ taps · gates + bias); the row's gate replaces the oldest one.
+ * bytes: width of the thread's columns · width: of all columns · g1, g2, g3: gates 1, 2, 3 rows ago (g2, g3 only where Kc asks for them)
+ */
+function row__2(y: usize, bcu: usize, w: usize, bias: usize, g1: usize, width: usize, bytes: usize): void {
+  for (let i: usize = 0; i < bytes; i += 16) {
+    const g = gate(bcu + i, width), s = f32x4.add(tap(w, g1, i), f32x4.mul(v128.load(w + width + i), g));
+    v128.store(y + i, f32x4.mul(v128.load(bcu + width + i), biased(s, bias, i)));
+    v128.store(g1 + i, g);
+  }
+}
+
+function row__3(y: usize, bcu: usize, w: usize, bias: usize, g2: usize, g1: usize, width: usize, bytes: usize): void {
+  const w1 = w + width, w2 = w1 + width;
+  for (let i: usize = 0; i < bytes; i += 16) {
+    const g = gate(bcu + i, width), s = f32x4.add(f32x4.add(tap(w, g2, i), tap(w1, g1, i)), f32x4.mul(v128.load(w2 + i), g));
+    v128.store(y + i, f32x4.mul(v128.load(bcu + width + i), biased(s, bias, i)));
+    v128.store(g2 + i, g);
+  }
+}
+
+function row__4(y: usize, bcu: usize, w: usize, bias: usize, g3: usize, g2: usize, g1: usize, width: usize, bytes: usize): void {
+  const w1 = w + width, w2 = w1 + width, w3 = w2 + width;
+  for (let i: usize = 0; i < bytes; i += 16) {
+    const g = gate(bcu + i, width), s = f32x4.add(f32x4.add(tap(w, g3, i), tap(w1, g2, i)), tap(w2, g1, i));
+    const all = f32x4.add(s, f32x4.mul(v128.load(w3 + i), g));
+    v128.store(y + i, f32x4.mul(v128.load(bcu + width + i), biased(all, bias, i)));
+    v128.store(g3 + i, g);
+  }
+}
+
+/** Puts the state back into order, oldest row first: its rows were used as a ring that now starts at `a`, then b, then (Kc 4) c. */
+function unroll_ring(state: usize, a: usize, b: usize, c: usize, Kc: usize, width: usize, bytes: usize): void {
+  for (let i: usize = 0; i < bytes; i += 16) {
+    const x = v128.load(a + i), y = v128.load(b + i), z = Kc == 4 ? v128.load(c + i) : y;
+    v128.store(state + i, x);
+    v128.store(state + width + i, y);
+    if (Kc == 4) v128.store(state + 2 * width + i, z);
+  }
+}
+
+/**
+ * g = B ⊙ u; y = C ⊙ (taps[0]·g[t-Kc+1] + … + taps[Kc-1]·g[t] + bias); the state keeps the last Kc-1 rows of g
+ * y f32, rows yStride floats apart, columns D..yStride become 0 · bcu f32, rows bcuStride floats apart: B, C, u at columns 0, D, 2D
+ * state (conv state address of the row table + layerOffset): (Kc-1, D) f32, oldest first · taps (Kc,D) f32 · bias (D) f32 or 0
+ * needs: 2 ≤ Kc ≤ 4, D % 4 == 0, strides % 4 == 0, 16-byte alignment
+ * cost:  reads 3, writes 1 float a value, the rest from L1. Threads share columns, so none waits for another's state.
+ */
+export function shortconv_f32(
+  y: usize, yStride: usize, bcu: usize, bcuStride: usize, rows: usize, nseq: usize, layerOffset: usize,
+  taps: usize, bias: usize, D: usize, Kc: usize, ith: usize, nth: usize,
+): void {
+  assert(Kc >= 2 && Kc <= 4 && D % 4 == 0 && yStride % 4 == 0);
+  const vectors = yStride >> 2, width = D << 2, yRow = yStride << 2;
+  const begin = share(vectors, ith, nth) << 4, end = share(vectors, ith + 1, nth) << 4, stop = min<usize>(end, width);
+  const zero = max<usize>(begin, width);
+  for (const e = rows + nseq * ROW_ENTRY_BYTES; rows < e; rows += ROW_ENTRY_BYTES) {
+    const n = row_count(rows), first = first_row(rows);
+    if (begin < stop) {
+      sequence(y + first * yRow + begin, yRow, bcu + (first * bcuStride << 2) + begin, bcuStride << 2, n,
+        conv_state(rows) + layerOffset + begin, taps + begin, bias ? bias + begin : 0, Kc, width, stop - begin);
+    }
+    if (zero < end) for (let t: usize = 0; t < n; t++) memory.fill(y + (first + t) * yRow + zero, 0, end - zero);
+  }
+}
+
+/** The n rows of one sequence, for `bytes` of its columns. */
+function sequence(
+  y: usize, yRow: usize, bcu: usize, bcuRow: usize, n: usize, state: usize, w: usize, bias: usize, Kc: usize, width: usize, bytes: usize,
+): void {
+  let a = state, b = state + width, c = b + width; // oldest to newest
+  for (; n > 0; n--, y += yRow, bcu += bcuRow) {
+    if (Kc == 2) row__2(y, bcu, w, bias, a, width, bytes);
+    else if (Kc == 3) {
+      row__3(y, bcu, w, bias, a, b, width, bytes);
+      const t = a; a = b; b = t;
+    } else {
+      row__4(y, bcu, w, bias, a, b, c, width, bytes);
+      const t = a; a = b; b = c; c = t;
+    }
+  }
+  if (a != state) unroll_ring(state, a, b, c, Kc, width, bytes);
+}

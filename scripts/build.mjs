@@ -1,0 +1,101 @@
+// Builds dist/. `node scripts/build.mjs` builds everything that is older than its sources; `wasm`, `js`, `types`, `mini` name single parts, `--force` builds regardless.
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const at = (...parts) => join(root, ...parts);
+
+/** Newest modification time of the files below the given paths, in ms. */
+function newest(paths) {
+  let time = 0;
+  for (const path of paths) {
+    const stat = statSync(at(path), { throwIfNoEntry: false });
+    if (!stat) continue;
+    time = Math.max(time, stat.mtimeMs);
+    if (stat.isDirectory()) time = Math.max(time, newest(readdirSync(at(path)).map((name) => join(path, name))));
+  }
+  return time;
+}
+
+const oldest = (paths) => Math.min(...paths.map((path) => statSync(at(path), { throwIfNoEntry: false })?.mtimeMs ?? 0));
+
+function node(script, args) {
+  execFileSync(process.execPath, [at(script), ...args], { cwd: root, stdio: "inherit" });
+}
+
+function buildWasm() {
+  for (const target of ["plain", "relaxed"])
+    node("node_modules/assemblyscript/bin/asc.js", ["--config", "asconfig.json", "--target", target]);
+}
+
+async function buildJs() {
+  const { build } = await import("esbuild");
+  const common = {
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "node20.19",
+    outdir: at("dist"),
+    sourcemap: true,
+    legalComments: "none",
+    absWorkingDir: root,
+    tsconfigRaw: {},
+  };
+  const external = ["@huggingface/jinja", "@huggingface/tokenizers", "lfm2-wasm", "lfm2-wasm/mini"];
+  const version = JSON.stringify(JSON.parse(readFileSync(at("package.json"), "utf8")).version);
+  await build({ ...common, entryPoints: { index: "src/adapters/node/index.ts", mini: "src/mini.ts" }, external });
+  await build({
+    ...common,
+    entryPoints: { cli: "src/cli/main.ts" },
+    external,
+    minify: true,
+    define: { LFM2_VERSION: version },
+    sourcemap: false,
+  });
+}
+
+/** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it. */
+function buildTypes() {
+  node("node_modules/typescript/bin/tsc", ["-p", "tsconfig.build.json"]);
+  const rewrite = (dir) => {
+    for (const name of readdirSync(dir)) {
+      const path = join(dir, name);
+      if (statSync(path).isDirectory()) rewrite(path);
+      else if (name.endsWith(".d.ts"))
+        writeFileSync(path, readFileSync(path, "utf8").replace(/(from |import\()"(\.{1,2}\/[^"]+)\.ts"/g, '$1"$2.js"'));
+    }
+  };
+  rewrite(at("dist/types"));
+}
+
+const buildMini = () => node("scripts/make-mini.mjs", ["dist/mini.gguf"]);
+
+/** Each part with its sources and what it makes. */
+const parts = {
+  wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: ["dist/kernels.plain.wasm", "dist/kernels.relaxed.wasm"] },
+  js: { run: buildJs, from: ["src", "package.json", "scripts/build.mjs"], to: ["dist/index.js", "dist/mini.js", "dist/cli.js"] },
+  types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },
+  mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs"], to: ["dist/mini.gguf"] },
+};
+
+/** Builds the named parts (all without names) where an output is missing or older than a source. */
+export async function ensureBuilt(names = Object.keys(parts), { force = false, log = (line) => console.error(line) } = {}) {
+  mkdirSync(at("dist"), { recursive: true });
+  for (const name of names) {
+    const part = parts[name];
+    if (!force && part.to.every((path) => existsSync(at(path))) && oldest(part.to) >= newest(part.from)) continue;
+    const start = performance.now();
+    await part.run();
+    log(`built ${name} in ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const args = process.argv.slice(2);
+  const names = args.filter((a) => !a.startsWith("--"));
+  const unknown = names.filter((n) => !(n in parts));
+  if (unknown.length) throw new Error(`unknown part ${unknown.join(", ")}; expected some of ${Object.keys(parts).join(", ")}`);
+  await ensureBuilt(names.length ? names : undefined, { force: args.includes("--force") });
+}

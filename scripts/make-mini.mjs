@@ -1,0 +1,16 @@
+// Writes the bundled checkpoint as the GGUF that the package carries: node scripts/make-mini.mjs OUT
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { fromFolder, writeGguf } from "../tests/tools/make-gguf.mjs";
+
+const folder = fileURLToPath(new URL("../models/lfm2-mini", import.meta.url));
+const [out] = process.argv.slice(2);
+if (!out) throw new Error("usage: node scripts/make-mini.mjs OUT");
+writeGguf(fromFolder(folder), {
+  type: "Q4_0",
+  head: process.env.HEAD ?? "Q8_0",
+  out,
+  name: "lfm2-mini",
+  tokenizer: join(folder, "tokenizer.json"),
+  template: join(folder, "chat_template.jinja"),
+});

@@ -1,0 +1,108 @@
+// Runs the tests. `node scripts/test.mjs` is the gate: lint, types, build, every suite; `--full` runs the same with bigger counts and the large shapes.
+// With patterns (substrings of test paths) only those test files run, without lint, types and build.
+import { execFileSync, spawnSync } from "node:child_process";
+import { cpSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ensureBuilt } from "./build.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+process.chdir(root);
+const args = process.argv.slice(2);
+const full = args.includes("--full");
+const patterns = args.filter((a) => !a.startsWith("--"));
+const seconds = [];
+/** Runs with patterns may overlap: each has a folder of its own. */
+const out = patterns.length ? `build/tests-${process.pid}` : "build/tests";
+
+/** Times one stage; a failing one ends the run. */
+async function stage(name, run) {
+  const start = performance.now();
+  try {
+    await run();
+  } catch (error) {
+    console.error(`\n${name} failed: ${error.message ?? error}`);
+    process.exitCode = 1;
+  }
+  seconds.push([name, (performance.now() - start) / 1000]);
+}
+
+function testFiles(dir = "tests") {
+  return readdirSync(dir).flatMap((name) => {
+    const path = join(dir, name);
+    if (statSync(path).isDirectory()) return testFiles(path);
+    return name.endsWith(".test.ts") ? [path] : [];
+  });
+}
+
+const node = (script, argv, options = {}) => execFileSync(process.execPath, [script, ...argv], { stdio: "inherit", ...options });
+
+/** Bundles the test files; what they import from src/ is bundled with them, packages (this one included) stay imports. */
+async function bundle(files) {
+  const { build } = await import("esbuild");
+  rmSync(out, { recursive: true, force: true });
+  await build({
+    entryPoints: files,
+    outbase: "tests",
+    outdir: out,
+    outExtension: { ".js": ".mjs" },
+    bundle: true,
+    splitting: true,
+    format: "esm",
+    platform: "node",
+    target: "node20.19",
+    packages: "external",
+    sourcemap: "linked",
+    logLevel: "warning",
+    tsconfigRaw: {},
+  });
+  mkdirSync(out, { recursive: true });
+  for (const name of readdirSync("dist")) if (name.endsWith(".wasm")) cpSync(join("dist", name), join(out, name));
+}
+
+const suites = (files) => {
+  const by = new Map();
+  for (const file of files) {
+    const suite = file.split(/[\\/]/).slice(1, -1)[0] ?? "tests";
+    by.set(suite, [...(by.get(suite) ?? []), file.replace(/^tests/, out).replace(/\.ts$/, ".mjs")]);
+  }
+  return by;
+};
+
+function mocha(files) {
+  const env = { ...process.env, LFM2_TEST_SCALE: full ? "full" : "gate" };
+  const run = spawnSync(
+    process.execPath,
+    [
+      "--expose-gc",
+      "--enable-source-maps",
+      "node_modules/mocha/bin/mocha.js",
+      "--timeout",
+      full ? "1200000" : "120000",
+      "--reporter",
+      "dot",
+      ...files,
+    ],
+    { stdio: "inherit", env },
+  );
+  if (run.status !== 0) throw new Error(`mocha ended with ${run.status ?? run.signal}`);
+}
+
+const all = testFiles();
+const files = patterns.length ? all.filter((f) => patterns.some((p) => f.includes(p))) : all;
+if (!files.length) throw new Error(`no test file matches ${patterns.join(", ")}`);
+if (!patterns.length) {
+  await stage("build", () => ensureBuilt());
+  await stage("lint", () => node("node_modules/@biomejs/biome/bin/biome", ["check", "--error-on-warnings", "."]));
+  await stage("types", () => {
+    node("node_modules/typescript/bin/tsc", ["--noEmit"]);
+    node("node_modules/typescript/bin/tsc", ["--noEmit", "-p", "src/tsconfig.core.json"]);
+  });
+}
+await stage("bundle tests", () => bundle(files));
+if (!process.exitCode) for (const [suite, paths] of suites(files)) await stage(suite, () => mocha(paths));
+
+if (patterns.length) rmSync(out, { recursive: true, force: true });
+
+console.log("\nseconds per suite");
+for (const [name, s] of seconds) console.log(`${s.toFixed(1).padStart(8)}  ${name}`);
