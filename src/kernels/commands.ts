@@ -1,0 +1,198 @@
+// The command encoder: records a step as commands in linear memory, as with a GPU's command buffer, for one call of `run`. Knows what each kernel wants, not what a layer is.
+import { DTYPE_CODE, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
+import type { Matrix, Rows, Vector } from "../memory/tensor.ts";
+import type { WasmMemory } from "../memory/wasm.ts";
+
+/** The op in the first word of a command; the same numbers as in `assembly/run.ts`. */
+export const OP = {
+  nop: 0,
+  gather: 1,
+  rmsnorm: 2,
+  quantize: 3,
+  matmul: 4,
+  rope_table: 5,
+  norm_rope: 6,
+  append_f32: 7,
+  append_f16: 8,
+  attention_f32: 9,
+  attention_f16: 10,
+  shortconv: 11,
+  silu_mul: 12,
+  add: 13,
+  copy: 14,
+  argmax: 15,
+  topk: 16,
+} as const;
+
+/** Bytes of a command: 16 words. */
+export const COMMAND_BYTES = 64;
+/** Bytes of one sequence's entry in a row table: 8 words. */
+export const ROW_TABLE_ENTRY_BYTES = 32;
+
+/** Bytes of the descriptor of a matrix: a head of 4 words, then 4 a segment. */
+export function descriptorBytes(segments: number): number {
+  return 16 + 16 * segments;
+}
+
+/** Writes the descriptor of `matrix` to its address. */
+export function writeDescriptor(memory: WasmMemory, matrix: Matrix): void {
+  const words = new Uint32Array(memory.buffer, matrix.address, descriptorBytes(matrix.segments.length) / 4);
+  words.set([matrix.segments.length, matrix.columns, roundUp(matrix.columns, 32), outputColumns(matrix)]);
+  matrix.segments.forEach((s, i) => {
+    words.set([DTYPE_CODE[s.dtype], s.rows, roundUp(s.rows, GROUP_ROWS), s.address], 4 + 4 * i);
+  });
+}
+
+/** @returns columns of the product with `matrix`: every segment's rows, padded to 8. */
+export function outputColumns(matrix: Matrix): number {
+  return matrix.segments.reduce((sum, s) => sum + roundUp(s.rows, GROUP_ROWS), 0);
+}
+
+const isQuantized = (matrix: Matrix): boolean => matrix.segments.some((s) => s.dtype === "q8" || s.dtype === "q4");
+const isFloat = (matrix: Matrix): boolean => matrix.segments.some((s) => s.dtype !== "q8" && s.dtype !== "q4");
+
+/** The sequences of a step: a row table in linear memory. One sequence is a table of one entry. */
+export interface RowTable {
+  readonly address: number;
+  readonly sequences: number;
+}
+
+/** Scratch that kernels need beside their operands. */
+export interface KernelScratch {
+  /** Quantized activations: rows × ⌈widest K / 32⌉ blocks. */
+  readonly quantized: number;
+  /** (rows · heads) × 8 bytes. */
+  readonly softmax: number;
+  /** `attention_scratch_bytes(headDim)` bytes. */
+  readonly attention: number;
+}
+
+/** Positions in a page of keys and values; pages lie at absolute multiples of it, so that chunking cannot change a bit. */
+export const PAGE_POSITIONS = 32;
+
+/** Geometry of the attention layers. */
+export interface Heads {
+  readonly query: number;
+  readonly kv: number;
+  /** A multiple of 16. */
+  readonly dim: number;
+}
+
+/** @returns bytes of one attention layer's keys and values in a page */
+export function layerPageBytes(heads: Heads, kvDtype: KvDType): number {
+  return 2 * PAGE_POSITIONS * heads.kv * heads.dim * (kvDtype === "f32" ? 4 : 2);
+}
+
+/** @returns bytes of one convolution layer's state: the last taps-1 rows of B ⊙ u */
+export function layerStateBytes(columns: number, taps: number): number {
+  return (taps - 1) * columns * 4;
+}
+
+const float = new Float32Array(1);
+const floatBits = new Int32Array(float.buffer);
+
+/** The bits of `x` as f32. */
+function bits(x: number): number {
+  float[0] = x;
+  return floatBits[0] ?? 0;
+}
+
+/** Records commands from one address on. Letters as everywhere: T rows of this step, D hidden, F ffn, hd head dim. */
+export class CommandEncoder {
+  readonly address: number;
+  readonly #words: Int32Array;
+  readonly #scratch: KernelScratch;
+  readonly #kvDtype: KvDType;
+  #count = 0;
+
+  /**
+   * @param memory the linear memory; it must not grow while a step is recorded
+   * @param address where the commands go, `capacity` of them
+   * @param kvDtype element type of the pages that attention reads
+   */
+  constructor(memory: WasmMemory, address: number, capacity: number, scratch: KernelScratch, kvDtype: KvDType) {
+    this.address = address;
+    this.#words = new Int32Array(memory.buffer, address, (capacity * COMMAND_BYTES) / 4);
+    this.#scratch = scratch;
+    this.#kvDtype = kvDtype;
+  }
+
+  /** Commands recorded so far. */
+  get count(): number {
+    return this.#count;
+  }
+
+  #put(op: number, ...args: number[]): void {
+    const at = this.#count++ * (COMMAND_BYTES / 4);
+    if (at + 16 > this.#words.length) throw new RangeError("the command buffer is full");
+    this.#words[at] = op;
+    for (let i = 0; i < 15; i++) this.#words[at + 1 + i] = args[i] ?? 0;
+  }
+
+  /** out (T,D) = the rows `ids` of w, widened to f32. ids: T i32. */
+  gather(out: Rows, ids: number, w: Matrix, T: number): void {
+    this.#put(OP.gather, out.address, ids, w.address, T, out.stride);
+  }
+
+  /** y (M,D) = x / rms(x) · gain; row i of y comes from row `rows[i]` of x when `rows` is the address of M i32. */
+  rmsnorm(y: Rows, x: Rows, gain: Vector, M: number, eps: number, rows = 0): void {
+    this.#put(OP.rmsnorm, y.address, x.address, gain.address, rows, M, gain.length, x.stride, bits(eps));
+  }
+
+  /** y (M,N) = x (M,K) · Wᵀ + bias. The only place where quantization shows: int8 and int4 weights meet int8 activations. */
+  linear(y: Rows, x: Rows, w: Matrix, M: number, bias?: Vector): void {
+    const columns = roundUp(w.columns, 32);
+    const quantized = isQuantized(w) ? this.#scratch.quantized : 0;
+    if (quantized) this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
+    this.#put(OP.matmul, y.address, isFloat(w) ? x.address : 0, quantized, w.address, M, y.stride, x.stride, bias?.address ?? 0);
+  }
+
+  /** table: for each row hd/2 cosines and hd/2 sines of its position times `frequencies` (hd/2 f64), times `factor`. */
+  ropeTable(table: number, rows: RowTable, frequencies: number, headDim: number, factor: number): void {
+    this.#put(OP.rope_table, table, rows.address, rows.sequences, frequencies, headDim, bits(factor));
+  }
+
+  /** x (T, heads·hd), in place: rmsnorm over hd, then the rotation of each row's position. */
+  normRope(x: Rows, gain: Vector, table: number, T: number, heads: number, headDim: number, eps: number): void {
+    this.#put(OP.norm_rope, x.address, x.stride, gain.address, table, T, heads, headDim, bits(eps));
+  }
+
+  /** Appends k and v (T, G·hd) to the pages of each sequence, in the part of attention layer number `layer`. */
+  append(k: Rows, v: Rows, rows: RowTable, heads: Heads, layer: number): void {
+    const op = this.#kvDtype === "f32" ? OP.append_f32 : OP.append_f16;
+    const offset = layer * layerPageBytes(heads, this.#kvDtype);
+    this.#put(op, rows.address, rows.sequences, k.address, v.address, k.stride, heads.kv, heads.dim, offset);
+  }
+
+  /** out (T, H·hd) = causal attention of q (T, H·hd), which is scaled in place, over each sequence's pages. */
+  attention(out: Rows, q: Rows, rows: RowTable, heads: Heads, layer: number, scale: number): void {
+    const op = this.#kvDtype === "f32" ? OP.attention_f32 : OP.attention_f16;
+    const offset = layer * layerPageBytes(heads, this.#kvDtype);
+    const { softmax, attention } = this.#scratch;
+    const { query, kv, dim } = heads;
+    const to = [out.address, out.stride, q.address, q.stride];
+    this.#put(op, ...to, rows.address, rows.sequences, offset, softmax, attention, query, kv, dim, bits(scale));
+  }
+
+  /** y (T,D) = C ⊙ (conv(B ⊙ u) + bias) with B, C, u at columns 0, D, 2D of bcu; advances the state of convolution layer number `layer`. */
+  shortconv(y: Rows, bcu: Rows, rows: RowTable, layer: number, taps: Vector, bias?: Vector): void {
+    const offset = layer * layerStateBytes(taps.length, taps.taps);
+    const to = [y.address, y.stride, bcu.address, bcu.stride];
+    this.#put(OP.shortconv, ...to, rows.address, rows.sequences, offset, taps.address, bias?.address ?? 0, taps.length, taps.taps);
+  }
+
+  /** y (T,F) = silu(a) ⊙ b with a at column 0 and b at column `columns` of ab. */
+  siluMul(y: Rows, ab: Rows, T: number, columns: number): void {
+    this.#put(OP.silu_mul, y.address, y.stride, ab.address, ab.stride, T, columns);
+  }
+
+  /** y += x over T rows; both have the same stride. */
+  add(y: Rows, x: Rows, T: number): void {
+    this.#put(OP.add, y.address, x.address, T * y.stride);
+  }
+
+  /** Copies T rows to an address: a tap on what a step computes on its way. */
+  copy(to: number, from: Rows, T: number): void {
+    this.#put(OP.copy, to, from.address, T * from.stride * 4);
+  }
+}

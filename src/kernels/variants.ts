@@ -1,0 +1,57 @@
+// Chooses the build of the kernels that this engine runs best: the first that validates and whose integer dot is exact. Knows neither files nor runtimes: a function hands it each build.
+import { instantiateSync } from "@assemblyscript/loader";
+import { PlatformError } from "../errors.ts";
+import { type WasmMemory, type WasmModule, WebAssembly } from "../memory/wasm.ts";
+
+/** What the module exports beside its memory; assembly/README.md is the specification. Addresses are unsigned 32-bit, row strides are in floats. */
+export interface Kernels {
+  run(commands: number, count: number, ith: number, nth: number): void;
+  dot_operand_kind(): number;
+  qd8_block_bytes(): number;
+  attention_scratch_bytes(headDim: number): number;
+  decode_rows(out: number, outStride: number, src: number, srcType: number, rows: number, columns: number): void;
+  pack_rows(dst: number, dstType: number, row0: number, src: number, srcType: number, rows: number, columns: number, scratch: number): void;
+  rope_frequencies(out: number, theta: number, headDim: number): void;
+  penalize_f32(x: number, ids: number, count: number, penalty: number): void;
+  divide_f32(x: number, n: number, by: number): void;
+  softmax_f32(p: number, x: number, n: number): number;
+  all_finite_f32(x: number, n: number): number;
+  argmax_f32(x: number, n: number): number;
+  topk_f32(values: number, indices: number, x: number, n: number, k: number): void;
+}
+
+/** Names of the builds, best first. All give the same bits. */
+export const VARIANTS = ["relaxed", "plain"] as const;
+/** A build of the kernels: WASM SIMD alone, or with relaxed SIMD. */
+export type Variant = (typeof VARIANTS)[number];
+
+/** Hands over a build: its bytes, or the module where a runtime compiles none. */
+export type KernelSource = (variant: Variant) => Promise<WasmModule | Uint8Array>;
+
+/** An instance of the kernels on one linear memory. */
+export interface KernelInstance {
+  readonly variant: Variant;
+  readonly kernels: Kernels;
+  readonly memory: WasmMemory;
+}
+
+/**
+ * @param source where the builds come from
+ * @param memory the linear memory that the kernels work on
+ * @param only takes this build and no other
+ * @throws PlatformError when no build validates, which means that the engine lacks WASM SIMD
+ */
+export async function instantiateKernels(source: KernelSource, memory: WasmMemory, only?: Variant): Promise<KernelInstance> {
+  for (const variant of only ? [only] : VARIANTS) {
+    const build = await source(variant);
+    if (build instanceof Uint8Array && !WebAssembly.validate(build)) continue;
+    const module = build instanceof Uint8Array ? await WebAssembly.compile(build) : build;
+    const kernels = instantiateSync(module as never, { env: { memory: memory as never } }).exports as unknown as Kernels;
+    // Where the relaxed dot neither reads its right operand as unsigned nor as signed 8 bits, int8 weights would not be exact.
+    if (variant === "relaxed" && kernels.dot_operand_kind() === 0) continue;
+    return { variant, kernels, memory };
+  }
+  throw new PlatformError(
+    `kernels: expected an engine with WebAssembly SIMD${only === "relaxed" ? " and an exact relaxed dot" : ""}, got one that refuses the module. Use Node 20.19 or newer, or a browser of 2023 or newer.`,
+  );
+}

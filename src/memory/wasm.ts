@@ -1,0 +1,18 @@
+// The part of the WebAssembly JavaScript interface that is used here. TypeScript ships its types with the DOM's only, which neither the core nor every user has.
+
+/** A linear memory. A growth detaches every view on it: hold addresses, make views when they are used. */
+export interface WasmMemory {
+  readonly buffer: ArrayBuffer;
+  /** @returns the pages it had before */
+  grow(pages: number): number;
+}
+
+/** A compiled module; opaque. */
+export type WasmModule = object;
+
+/** The global of that name. */
+export const WebAssembly: {
+  readonly Memory: new (descriptor: { readonly initial: number; readonly maximum?: number }) => WasmMemory;
+  validate(bytes: Uint8Array): boolean;
+  compile(bytes: Uint8Array): Promise<WasmModule>;
+} = (globalThis as unknown as { readonly WebAssembly: typeof WebAssembly }).WebAssembly;

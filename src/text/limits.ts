@@ -1,0 +1,28 @@
+// Limits on what a tokenizer or a chat template may claim or cost. Each is far above every real one.
+
+/** Most token ids: eight times the largest vocabulary, 128,000. */
+export const MAX_TOKEN_IDS: number = 1024 * 1024;
+
+/** Longest token in UTF-8: the longest real ones are runs of spaces below 300. */
+export const MAX_TOKEN_BYTES = 4096;
+
+/** Longest chat template: real ones have less than 16 KB. */
+export const MAX_TEMPLATE_BYTES: number = 64 * 1024;
+
+/** Longest run of white space in a template: the lexer of @huggingface/jinja is quadratic in it (40,000 newlines take 4 s). */
+export const MAX_TEMPLATE_WHITESPACE_RUN = 1024;
+
+/** Most evaluated nodes and loop turns of one rendering, and what each message or tool adds: a turn costs about 20 µs. */
+export const MAX_TEMPLATE_STEPS = 50_000;
+export const MAX_TEMPLATE_STEPS_PER_ITEM = 1000;
+
+/** Longest `range`: the library builds it as a list. */
+export const MAX_TEMPLATE_RANGE = 10_000;
+
+/** Longest string, longest list and largest nested value that a template may make: doubling stops here. */
+export const MAX_TEMPLATE_CHARACTERS: number = 4 * 1024 * 1024;
+export const MAX_TEMPLATE_ITEMS = 100_000;
+export const MAX_TEMPLATE_NODES = 1_000_000;
+
+/** Deepest nesting of what is rendered: messages, tool definitions, arguments. */
+export const MAX_VALUE_DEPTH = 64;

@@ -1,0 +1,119 @@
+// Reads numbers and strings off the front of a file by growing ranges, so that a header costs little more than its own bytes. Must not know what they mean.
+import { FormatError } from "../errors.ts";
+import { MAX_GGUF_HEADER_BYTES, MAX_HEADER_WINDOW_BYTES, MIN_HEADER_WINDOW_BYTES } from "./limits.ts";
+import { type ByteSource, readExactly } from "./source.ts";
+
+/**
+ * A cursor over the beginning of a file. What it reads must have been asked for by `need`, which is asynchronous only when the window is used up:
+ * a vocabulary is read without a promise for each token.
+ */
+export class HeaderReader {
+  readonly #source: ByteSource;
+  readonly #signal: AbortSignal | undefined;
+  readonly #text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  #bytes = new Uint8Array(0);
+  #view = new DataView(new ArrayBuffer(0));
+  #windowStart = 0;
+  #at = 0;
+  #nextWindowBytes = MIN_HEADER_WINDOW_BYTES;
+
+  constructor(source: ByteSource, signal: AbortSignal | undefined) {
+    this.#source = source;
+    this.#signal = signal;
+  }
+
+  /** Absolute offset of the next byte. */
+  get position(): number {
+    return this.#windowStart + this.#at;
+  }
+
+  /** Bytes from here to the end of the file. */
+  get remaining(): number {
+    return this.#source.size - this.position;
+  }
+
+  /** @returns whether `count` bytes can be read without waiting. */
+  has(count: number): boolean {
+    return this.#at + count <= this.#bytes.length;
+  }
+
+  /**
+   * Makes `count` bytes readable.
+   * @param what - names them in the error
+   * @throws FormatError when the file or the limit of a header ends before.
+   */
+  async need(count: number, what: string): Promise<void> {
+    if (this.has(count)) return;
+    if (count > this.remaining) {
+      throw new FormatError(
+        `${this.#source.name}: truncated: expected ${count} bytes for ${what} at ${this.position}, got ${this.remaining}. Fetch the file again.`,
+      );
+    }
+    if (this.position + count > MAX_GGUF_HEADER_BYTES) {
+      throw new FormatError(
+        `${this.#source.name}: expected a header of at most ${MAX_GGUF_HEADER_BYTES} bytes, the limit, got more at ${what}. This is no LFM2 file.`,
+      );
+    }
+    const start = this.position;
+    const length = Math.min(this.remaining, Math.max(count, this.#nextWindowBytes));
+    this.#bytes = new Uint8Array(await readExactly(this.#source, start, length, this.#signal));
+    this.#view = new DataView(this.#bytes.buffer, this.#bytes.byteOffset, this.#bytes.byteLength);
+    this.#windowStart = start;
+    this.#at = 0;
+    this.#nextWindowBytes = Math.min(this.#nextWindowBytes * 2, MAX_HEADER_WINDOW_BYTES);
+  }
+
+  /** @returns the next `count` bytes; they are the reader's until the next `need`. */
+  bytes(count: number): Uint8Array {
+    return this.#bytes.subarray(this.#at, (this.#at += count));
+  }
+
+  /** @returns the next `count` bytes as text. @throws FormatError when they are not UTF-8. */
+  text(count: number, what: string): string {
+    try {
+      return this.#text.decode(this.bytes(count));
+    } catch (cause) {
+      throw new FormatError(`${this.#source.name}: ${what}: expected UTF-8 text, got bytes that are not. The file is damaged.`, { cause });
+    }
+  }
+
+  u8(): number {
+    return this.#view.getUint8(this.#at++);
+  }
+
+  i8(): number {
+    return this.#view.getInt8(this.#at++);
+  }
+
+  u16(): number {
+    return this.#view.getUint16((this.#at += 2) - 2, true);
+  }
+
+  i16(): number {
+    return this.#view.getInt16((this.#at += 2) - 2, true);
+  }
+
+  u32(): number {
+    return this.#view.getUint32((this.#at += 4) - 4, true);
+  }
+
+  i32(): number {
+    return this.#view.getInt32((this.#at += 4) - 4, true);
+  }
+
+  f32(): number {
+    return this.#view.getFloat32((this.#at += 4) - 4, true);
+  }
+
+  f64(): number {
+    return this.#view.getFloat64((this.#at += 8) - 8, true);
+  }
+
+  u64(): bigint {
+    return this.#view.getBigUint64((this.#at += 8) - 8, true);
+  }
+
+  i64(): bigint {
+    return this.#view.getBigInt64((this.#at += 8) - 8, true);
+  }
+}

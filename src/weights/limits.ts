@@ -1,0 +1,51 @@
+// Limits on what a weight file, an index or a JSON text may claim. Each is far above every real file and far below what would hurt a small machine.
+
+/** Largest safetensors header: the 266 tensors of LFM2-2.6B need some 35 KB; the format's own 100 MB is too much for a 128 MB isolate. */
+export const MAX_SAFETENSORS_HEADER_BYTES: number = 8 * 1024 * 1024;
+
+/** Most tensors in one file: the largest LFM2 has a few thousand. */
+export const MAX_TENSORS = 65_536;
+
+/** Most dimensions of a tensor in safetensors; LFM2 needs three. */
+export const MAX_RANK = 8;
+
+/** Most dimensions of a tensor in GGUF: the format's own limit. */
+export const MAX_GGUF_RANK = 4;
+
+/** Longest tensor name in UTF-8: GGUF allows 64 bytes, the longest name of the reference has 46. */
+export const MAX_NAME_BYTES = 256;
+
+/** Most keys of a GGUF: files have about 40. */
+export const MAX_GGUF_KEYS = 4096;
+
+/** Longest key of a GGUF: the format's own limit. */
+export const MAX_GGUF_KEY_BYTES = 65_535;
+
+/** Longest string in a GGUF: a whole tokenizer.json may be one string. */
+export const MAX_GGUF_STRING_BYTES: number = 16 * 1024 * 1024;
+
+/** Most items of one GGUF array: eight times the largest vocabulary. */
+export const MAX_GGUF_ARRAY_ITEMS: number = 1024 * 1024;
+
+/** Most items of all GGUF arrays together: tokens, types and merges of the largest vocabulary are 400 thousand. */
+export const MAX_GGUF_TOTAL_ITEMS: number = 2 * 1024 * 1024;
+
+/** Most bytes of a GGUF before its tensor data: twice a 17 MB tokenizer beside a 128,000-token vocabulary. */
+export const MAX_GGUF_HEADER_BYTES: number = 64 * 1024 * 1024;
+
+/** Alignments that a GGUF may declare; the format asks for a multiple of 8, writers use 32. */
+export const MIN_GGUF_ALIGNMENT = 8;
+export const MAX_GGUF_ALIGNMENT = 65_536;
+
+/** First and largest range that is asked for at once while a header is read: real headers are 30 KB (safetensors) and 3–8 MB (GGUF). */
+export const MIN_HEADER_WINDOW_BYTES: number = 64 * 1024;
+export const MAX_HEADER_WINDOW_BYTES: number = 1024 * 1024;
+
+/** Longest config.json and its like: real ones have 2 KB. */
+export const MAX_CONFIG_BYTES: number = 1024 * 1024;
+
+/** Longest tokenizer.json: real ones have 5–17 MB. */
+export const MAX_TOKENIZER_BYTES: number = 32 * 1024 * 1024;
+
+/** Deepest nesting of a JSON text; real files have less than ten levels. Checked on the text, before anything walks it by recursion. */
+export const MAX_JSON_DEPTH = 64;

@@ -1,0 +1,155 @@
+// Streams tensors from their source into linear memory, packed on the way: beside the final bytes there is one window, no second copy. Knows no architecture.
+import { throwIfAborted } from "../errors.ts";
+import { writeDescriptor } from "../kernels/commands.ts";
+import type { Kernels } from "../kernels/variants.ts";
+import { nextMacrotask } from "../macrotask.ts";
+import { BLOCK, DTYPE_CODE, GROUP_ROWS, roundUp, storedBytes } from "../memory/dtype.ts";
+import type { Segment, Vector } from "../memory/tensor.ts";
+import type { WasmMemory } from "../memory/wasm.ts";
+import type { WeightList } from "./plan.ts";
+import { readExactly } from "./source.ts";
+import { STORED_DTYPE, type StoredTensor } from "./tensor.ts";
+
+/** Bytes of a file in memory at a time, or 8 rows of the widest matrix where that is more: large enough that a read's own cost does not show. */
+const WINDOW_BYTES = 1 << 20;
+
+/** What `loadWeights` reports. */
+export interface WeightProgress {
+  readonly loadedBytes: number;
+  readonly totalBytes: number;
+  readonly file: string;
+}
+
+/** The window through which a checkpoint streams: file bytes, then one group of rows as f32. */
+export interface Window {
+  readonly bytes: number;
+  readonly groupBytes: number;
+}
+
+/** @returns how large the window must be for the list's tensors */
+export function windowFor(list: WeightList, tensors: ReadonlyMap<string, StoredTensor>): Window {
+  let row = 0;
+  let columns = 0;
+  for (const m of list.matrices) {
+    columns = Math.max(columns, m.columns);
+    for (const s of m.segments) row = Math.max(row, rowBytes(tensors.get(s.name), m.columns));
+  }
+  for (const v of list.vectors) {
+    columns = Math.max(columns, (v.length * v.taps) / GROUP_ROWS);
+    row = Math.max(row, rowBytes(tensors.get(v.name), v.length * v.taps) / GROUP_ROWS);
+  }
+  return { bytes: roundUp(Math.max(WINDOW_BYTES, row * GROUP_ROWS), 64), groupBytes: GROUP_ROWS * roundUp(columns, BLOCK) * 4 };
+}
+
+function rowBytes(tensor: StoredTensor | undefined, columns: number): number {
+  return tensor ? storedBytes(STORED_DTYPE[tensor.type], columns) : 0;
+}
+
+/** One tensor's way into memory. */
+interface Job {
+  readonly tensor: StoredTensor;
+  readonly run: (job: Job, loader: Loader) => Promise<void>;
+}
+
+/** Where the loader works. */
+export interface LoadTarget {
+  readonly kernels: Kernels;
+  readonly memory: WasmMemory;
+  /** Address of the window: `window.bytes + window.groupBytes` bytes, free again after the load. */
+  readonly windowAddress: number;
+  readonly window: Window;
+}
+
+/** Options of `loadWeights`. */
+export interface LoadWeightsOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: WeightProgress) => void) | undefined;
+}
+
+class Loader {
+  readonly target: LoadTarget;
+  readonly #options: LoadWeightsOptions;
+  readonly #totalBytes: number;
+  #loadedBytes = 0;
+
+  constructor(target: LoadTarget, options: LoadWeightsOptions, totalBytes: number) {
+    this.target = target;
+    this.#options = options;
+    this.#totalBytes = totalBytes;
+  }
+
+  /** Brings `bytes` bytes of the tensor from `at` on into the window. */
+  async fill(tensor: StoredTensor, at: number, bytes: number): Promise<void> {
+    const { signal, onProgress } = this.#options;
+    throwIfAborted(signal);
+    const { source } = tensor;
+    const offset = tensor.offsetBytes + at;
+    if (source.readInto) {
+      await source.readInto(offset, new Uint8Array(this.target.memory.buffer, this.target.windowAddress, bytes), signal);
+    } else {
+      const got = await readExactly(source, offset, bytes, signal);
+      new Uint8Array(this.target.memory.buffer, this.target.windowAddress, bytes).set(got);
+    }
+    await nextMacrotask();
+    throwIfAborted(signal);
+    this.#loadedBytes += bytes;
+    onProgress?.({ loadedBytes: this.#loadedBytes, totalBytes: this.#totalBytes, file: source.name });
+  }
+}
+
+async function packSegment(tensor: StoredTensor, segment: Segment, columns: number, loader: Loader): Promise<void> {
+  const { kernels, windowAddress, window } = loader.target;
+  const type = DTYPE_CODE[STORED_DTYPE[tensor.type]];
+  const perRow = rowBytes(tensor, columns);
+  const step = Math.max(GROUP_ROWS, Math.floor(window.bytes / perRow / GROUP_ROWS) * GROUP_ROWS);
+  for (let row = 0; row < segment.rows; row += step) {
+    const rows = Math.min(step, segment.rows - row);
+    await loader.fill(tensor, row * perRow, rows * perRow);
+    kernels.pack_rows(segment.address, DTYPE_CODE[segment.dtype], row, windowAddress, type, rows, columns, windowAddress + window.bytes);
+  }
+}
+
+async function widenVector(tensor: StoredTensor, vector: Vector, loader: Loader): Promise<void> {
+  const { kernels, memory, windowAddress, window } = loader.target;
+  const { length, taps, address } = vector;
+  const stride = roundUp(length, BLOCK);
+  await loader.fill(tensor, 0, tensor.bytes);
+  const wide = windowAddress + window.bytes;
+  kernels.decode_rows(wide, length * taps, windowAddress, DTYPE_CODE[STORED_DTYPE[tensor.type]], 1, length * taps);
+  const from = new Float32Array(memory.buffer, wide, length * taps);
+  const to = new Float32Array(memory.buffer, address, taps * stride).fill(0);
+  // (length, taps) in the file, tap by tap in memory; the kernel takes rows of `length` floats
+  for (let tap = 0; tap < taps; tap++) for (let i = 0; i < length; i++) to[tap * length + i] = from[i * taps + tap] ?? 0;
+}
+
+function jobs(list: WeightList, tensors: ReadonlyMap<string, StoredTensor>): Job[] {
+  const out: Job[] = [];
+  const add = (name: string, run: Job["run"]): void => {
+    const tensor = tensors.get(name);
+    if (tensor) out.push({ tensor, run });
+  };
+  for (const m of list.matrices) for (const s of m.segments) add(s.name, (job, loader) => packSegment(job.tensor, s, m.columns, loader));
+  for (const v of list.vectors) add(v.name, (job, loader) => widenVector(job.tensor, v, loader));
+  // in the order in which they lie in their file: one pass from front to back
+  return out.sort((a, b) => a.tensor.offsetBytes - b.tensor.offsetBytes);
+}
+
+/**
+ * Reads every tensor of a list that `resolveWeights` has checked and `placeWeights` has placed.
+ * @throws FormatError when a source is shorter than its header says; AbortError within one window of the signal
+ */
+export async function loadWeights(
+  list: WeightList,
+  tensors: ReadonlyMap<string, StoredTensor>,
+  target: LoadTarget,
+  options: LoadWeightsOptions = {},
+): Promise<void> {
+  const todo = jobs(list, tensors);
+  const loader = new Loader(
+    target,
+    options,
+    todo.reduce((sum, job) => sum + job.tensor.bytes, 0),
+  );
+  for (const job of todo) await job.run(job, loader);
+  for (const matrix of list.matrices) writeDescriptor(target.memory, matrix);
+}
