@@ -1,0 +1,108 @@
+// Files and folders through node:fs, which Node, Deno and Bun share.
+import { type FileHandle, open, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { FormatError, StorageError, throwIfAborted, UnsupportedError } from "../../errors.ts";
+import type { ByteSource, Folder } from "../../weights/source.ts";
+
+/** A file that reads straight into the memory it is given. */
+class FileSource implements ByteSource {
+  readonly name: string;
+  readonly size: number;
+  readonly #handle: FileHandle;
+
+  constructor(name: string, size: number, handle: FileHandle) {
+    this.name = name;
+    this.size = size;
+    this.#handle = handle;
+  }
+
+  async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+    const target = new Uint8Array(Math.max(0, Math.min(length, this.size - offset)));
+    await this.readInto(offset, target, signal);
+    return target;
+  }
+
+  async readInto(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+    for (let done = 0; done < target.length; ) {
+      throwIfAborted(signal);
+      const { bytesRead } = await this.#read(target, done, offset + done);
+      if (bytesRead === 0)
+        throw new FormatError(
+          `${this.name}: truncated: expected ${target.length} bytes at ${offset}, got ${done}. The file changed while it was read; load it again.`,
+        );
+      done += bytesRead;
+    }
+  }
+
+  async #read(target: Uint8Array, at: number, position: number): Promise<{ bytesRead: number }> {
+    try {
+      return await this.#handle.read(target, at, target.length - at, position);
+    } catch (cause) {
+      throw new StorageError(
+        `${this.name}: expected to read at ${position}, got an error of the file system: ${(cause as Error).message}.`,
+        { cause },
+      );
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "");
+
+async function openFile(path: string): Promise<FileSource> {
+  const handle = await open(path, "r");
+  const { size } = await handle.stat();
+  return new FileSource(basename(path), size, handle);
+}
+
+function folder(path: string): Folder {
+  return {
+    name: basename(path),
+    open: async (name) => {
+      try {
+        return await openFile(join(path, name));
+      } catch (cause) {
+        if (isMissing(cause)) return undefined;
+        throw cannotOpen(join(path, name), cause);
+      }
+    },
+  };
+}
+
+function cannotOpen(path: string, cause: unknown): StorageError {
+  if (isMissing(cause)) {
+    return new StorageError(
+      `load: expected a file or folder at ${JSON.stringify(path)}, got none. Check the path; models on a hub are downloaded first in this version.`,
+      { code: "not-found", cause },
+    );
+  }
+  return new StorageError(`load: expected to open ${JSON.stringify(path)}, got an error of the file system: ${(cause as Error).message}.`, {
+    cause,
+  });
+}
+
+/**
+ * @param source a path, or a file: URL
+ * @returns the file; the folder, also for the path of a .safetensors file in it
+ * @throws StorageError when nothing is there or it cannot be read; UnsupportedError for a URL of another kind
+ */
+export async function openPath(source: string | URL): Promise<ByteSource | Folder> {
+  const text = String(source);
+  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(text)?.[1]?.toLowerCase();
+  if (scheme !== undefined && scheme !== "file") {
+    throw new UnsupportedError(`load: expected a path or a file: URL, got ${JSON.stringify(text)}. Download the file and pass its path.`, {
+      code: "scheme",
+    });
+  }
+  const path = scheme === "file" ? fileURLToPath(text) : text;
+  try {
+    if ((await stat(path)).isDirectory()) return folder(path);
+    return path.endsWith(".safetensors") ? folder(dirname(path)) : await openFile(path);
+  } catch (cause) {
+    throw cannotOpen(path, cause);
+  }
+}

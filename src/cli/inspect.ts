@@ -1,0 +1,66 @@
+// `lfm2 inspect`: what a checkpoint is, from its headers alone. The description is the answer, so it goes to stdout.
+import type { ArgsDef } from "citty";
+import { type Inspection, inspect as inspectSource } from "lfm2-wasm";
+import { HELP_ARG, KV_DTYPE_ARG, type Options, UsageError } from "./args.ts";
+import { formatBytes, formatCount, interruptible, write } from "./terminal.ts";
+
+/** Options of `lfm2 inspect`. */
+export const INSPECT_ARGS: ArgsDef = {
+  json: { type: "boolean", description: "print one JSON object" },
+  "kv-dtype": KV_DTYPE_ARG,
+  ...HELP_ARG,
+};
+
+type Row = readonly string[];
+
+/** Columns as wide as their widest cell; those in `right` end there. */
+function table(rows: readonly Row[], right: readonly number[] = []): string {
+  const width = (column: number): number => Math.max(...rows.map((row) => (row[column] ?? "").length));
+  const cell = (text: string, column: number): string =>
+    right.includes(column) ? text.padStart(width(column)) : text.padEnd(width(column));
+  return rows.map((row) => `  ${row.map(cell).join("  ").trimEnd()}\n`).join("");
+}
+
+function valueText(value: unknown): string {
+  if (Array.isArray(value)) return value.map(valueText).join(" ");
+  return typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
+}
+
+const fields = (object: object): Row[] =>
+  Object.entries(object)
+    .filter(([, value]) => value !== undefined && typeof value !== "function")
+    .map(([name, value]) => [name, valueText(value)]);
+
+function memoryRows(memory: Inspection["memory"]): Row[] {
+  const contexts = memory[0]?.byContext ?? [];
+  const head = ["dtype", "weights", ...contexts.map(({ tokens }) => `${formatCount(tokens)} tokens`)];
+  return [
+    head,
+    ...memory.map(({ dtype, weightBytes, byContext }) => [
+      dtype,
+      ...[weightBytes, ...byContext.map(({ bytes }) => bytes)].map(formatBytes),
+    ]),
+  ];
+}
+
+const given = (has: boolean): string => (has ? "there" : "missing");
+
+function describe(inspection: Inspection): string {
+  const { format, name, config, tensors, tensorBytes, parameterCount, memory, hasTokenizer, hasChatTemplate } = inspection;
+  const rows = tensors.map((tensor) => [tensor.name, tensor.dtype, tensor.shape.join(" × "), formatBytes(tensor.bytes)]);
+  return [
+    `${name}: ${format}, ${formatCount(parameterCount)} parameters, ${formatBytes(tensorBytes)}, tokenizer ${given(hasTokenizer)}, chat template ${given(hasChatTemplate)}\n`,
+    `config\n${table(fields(config))}`,
+    `memory by dtype and context\n${table(memoryRows(memory), [1, 2, 3, 4, 5, 6, 7, 8])}`,
+    `${tensors.length} tensors\n${table(rows, [3])}`,
+  ].join("\n");
+}
+
+/** @returns the exit code */
+export async function inspect(options: Options): Promise<number> {
+  const [path, ...rest] = options.words;
+  if (path === undefined || rest.length) throw new UsageError(`inspect expects one file or folder, got ${options.words.length}`);
+  const inspection = await interruptible((signal) => inspectSource(path, { signal, kvDtype: options.choice("kv-dtype", ["f32", "f16"]) }));
+  write(options.flag("json") ? `${JSON.stringify(inspection, null, 2)}\n` : describe(inspection));
+  return 0;
+}

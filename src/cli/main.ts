@@ -1,0 +1,80 @@
+#!/usr/bin/env node
+// The command `lfm2`: finds the command, runs it, turns errors into a sentence and an exit code.
+import type { ArgsDef } from "citty";
+import { AbortError, Lfm2Error } from "lfm2-wasm";
+import { describeArgs, type Options, readOptions, UsageError } from "./args.ts";
+import { CHAT_ARGS, chat } from "./chat.ts";
+import { GENERATE_ARGS, generate } from "./generate.ts";
+import { INSPECT_ARGS, inspect } from "./inspect.ts";
+import { endQuietlyWhenUnread, harmless, INTERRUPTED, note, write } from "./terminal.ts";
+
+/** Put in by the build. */
+declare const LFM2_VERSION: string;
+
+interface Command {
+  readonly usage: string;
+  readonly about: string;
+  readonly args: ArgsDef;
+  run(options: Options): Promise<number>;
+}
+
+const commands: Readonly<Record<string, Command>> = {
+  chat: { usage: "chat [options]", about: "talk with a model", args: CHAT_ARGS, run: chat },
+  generate: { usage: "generate [options] [words]", about: "answer one prompt", args: GENERATE_ARGS, run: generate },
+  inspect: {
+    usage: "inspect [options] FILE-OR-FOLDER",
+    about: "tell what a checkpoint is, without loading it",
+    args: INSPECT_ARGS,
+    run: inspect,
+  },
+};
+
+const OVERVIEW = `lfm2 runs LFM2 language models on this machine's CPU.
+
+${Object.values(commands)
+  .map(({ usage, about }) => `  lfm2 ${usage.padEnd(34)}${about}\n`)
+  .join("")}
+Words without a command are a prompt, nothing at all opens the chat. Without --model the small bundled model answers.
+lfm2 COMMAND --help lists a command's options.
+`;
+
+/** A line without a command: a prompt, where there is one, else a conversation. */
+function implied(argv: readonly string[]): string {
+  const options = readOptions(argv, GENERATE_ARGS);
+  const isPrompt = options.words.length > 0 || options.text("prompt") !== undefined || options.flag("json") || options.flag("raw");
+  return isPrompt ? "generate" : "chat";
+}
+
+async function run(argv: readonly string[]): Promise<number> {
+  const [first] = argv;
+  if (first === "--version" || first === "-v") {
+    write(`${LFM2_VERSION}\n`);
+    return 0;
+  }
+  if (first === "--help" || first === "-h" || first === "help") {
+    write(OVERVIEW);
+    return 0;
+  }
+  const isNamed = first !== undefined && Object.hasOwn(commands, first);
+  const command = commands[isNamed ? first : implied(argv)]!;
+  const options = readOptions(isNamed ? argv.slice(1) : argv, command.args);
+  if (options.flag("help")) {
+    write(isNamed ? `lfm2 ${command.usage}: ${command.about}\n\n${describeArgs(command.args)}` : OVERVIEW);
+    return 0;
+  }
+  return command.run(options);
+}
+
+/** Says what went wrong. @returns the exit code */
+function report(error: unknown): number {
+  if (error instanceof AbortError && error.code === "abort") return INTERRUPTED;
+  if (error instanceof UsageError) {
+    note(`lfm2: ${harmless(error.message)}. See lfm2 --help.`);
+    return 2;
+  }
+  note(error instanceof Lfm2Error ? harmless(error.message) : String(error instanceof Error ? (error.stack ?? error) : error));
+  return 1;
+}
+
+endQuietlyWhenUnread();
+process.exitCode = await run(process.argv.slice(2)).catch(report);

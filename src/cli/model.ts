@@ -1,0 +1,71 @@
+// From options to a loaded model, to the options of an answer, and to the figures printed after it.
+import { type GenerateOptions, type LoadProgress, load, type Model, type Reply } from "lfm2-wasm";
+import type { Options } from "./args.ts";
+import { formatBytes, harmless, StatusLine } from "./terminal.ts";
+
+/** Loading that is over sooner shows no bar. */
+const BAR_AFTER_MS = 300;
+const BAR_EVERY_MS = 80;
+const BAR_WIDTH = 24;
+
+/** Draws how far loading is, with the rate. */
+function progressBar(status: StatusLine): (progress: LoadProgress) => void {
+  const start = performance.now();
+  let next = start + BAR_AFTER_MS;
+  return ({ phase, loadedBytes, totalBytes, file }) => {
+    const now = performance.now();
+    if (phase === "ready" || now < next || totalBytes === 0) return;
+    next = now + BAR_EVERY_MS;
+    const filled = Math.round((BAR_WIDTH * loadedBytes) / totalBytes);
+    const bar = "█".repeat(filled) + "░".repeat(BAR_WIDTH - filled);
+    const rate = formatBytes((loadedBytes / (now - start)) * 1000);
+    status.show(`${harmless(file)} ${bar} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${rate}/s`);
+  };
+}
+
+/** Loads the model that the options name, or the bundled one. */
+export async function loadModel(options: Options, signal: AbortSignal): Promise<Model> {
+  const source = options.text("model") ?? (await import("lfm2-wasm/mini")).mini;
+  const status = new StatusLine();
+  try {
+    return await load(source, {
+      signal,
+      onProgress: progressBar(status),
+      dtype: options.choice("dtype", ["f32", "bf16", "f16", "q8", "q4"]),
+      kvDtype: options.choice("kv-dtype", ["f32", "f16"]),
+      maxContextTokens: options.integer("context"),
+      threads: options.integer("threads"),
+    });
+  } finally {
+    status.clear();
+  }
+}
+
+/** @returns what the options say about an answer. */
+export function answerOptions(options: Options): GenerateOptions {
+  return {
+    maxTokens: options.integer("max-tokens"),
+    temperature: options.number("temperature"),
+    topK: options.integer("top-k"),
+    topP: options.number("top-p"),
+    minP: options.number("min-p"),
+    repetitionPenalty: options.number("repetition-penalty"),
+    seed: options.integer("seed"),
+  };
+}
+
+const perSecond = (tokens: number, ms: number): string => (tokens > 0 && ms > 0 ? `${((tokens / ms) * 1000).toFixed(1)} tokens/s` : "–");
+
+/** @returns the lines of `--stats` and `/stats`. */
+export function describeReply({ usage, timings, seed }: Reply, { info }: Model): string {
+  const computed = usage.inputTokens - usage.cachedTokens;
+  // The first token comes out of the prompt's last step: decoding computes one step less than there are tokens.
+  const decoded = usage.outputTokens - 1;
+  return [
+    `prefill  ${perSecond(computed, timings.prefillMs)}, ${usage.inputTokens} tokens in ${Math.round(timings.prefillMs)} ms${usage.cachedTokens ? `, ${usage.cachedTokens} of them from the cache` : ""}`,
+    `decode   ${perSecond(decoded, timings.decodeMs)}, ${usage.outputTokens} tokens in ${Math.round(timings.decodeMs)} ms`,
+    `first    ${Math.round(timings.firstTokenMs)} ms to the first token`,
+    `memory   ${formatBytes(info.memoryBytes)}, weights ${formatBytes(info.weightBytes)}`,
+    `model    ${harmless(info.name)}, ${info.dtypes.join("+")} weights, ${info.kvDtype} cache, ${info.variant} kernels, seed ${seed}`,
+  ].join("\n");
+}

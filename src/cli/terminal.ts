@@ -1,0 +1,85 @@
+// What the CLI writes and how it is interrupted: stdout carries the answer, everything else goes to stderr. Knows no model.
+
+const isTerminal = process.stderr.isTTY === true;
+const isColoured = isTerminal && !process.env.NO_COLOR && process.env.TERM !== "dumb";
+/** Exit code of a program that Ctrl-C ended. */
+export const INTERRUPTED = 130;
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/** @returns text that a terminal only shows: models and files may hold sequences that would move its cursor or worse. */
+export function harmless(text: string): string {
+  return text.replace(CONTROLS, "\ufffd");
+}
+
+/** Writes a part of the answer: as it is, but to a terminal without its control characters. */
+export function write(text: string): void {
+  process.stdout.write(process.stdout.isTTY ? harmless(text) : text);
+}
+
+/** Writes a line of everything that is no answer. */
+export function note(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** @returns text in a weaker shade, where a terminal shows it. */
+export function dim(text: string): string {
+  return isColoured ? `\u001b[2m${text}\u001b[22m` : text;
+}
+
+/** Whoever reads the answer may stop reading, as `head` does: that is no error. */
+export function endQuietlyWhenUnread(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EPIPE") throw error;
+      process.exit(0);
+    });
+  }
+}
+
+/** A line on the terminal that is written over; without a terminal it is silent. */
+export class StatusLine {
+  #isShown = false;
+
+  show(text: string): void {
+    if (!isTerminal) return;
+    const columns = process.stderr.columns || 80;
+    process.stderr.write(`\r\u001b[2K${dim(text.slice(0, columns - 1))}`);
+    this.#isShown = true;
+  }
+
+  clear(): void {
+    if (this.#isShown) process.stderr.write("\r\u001b[2K");
+    this.#isShown = false;
+  }
+}
+
+/** @returns bytes with a unit: `2.1 MiB`. */
+export function formatBytes(bytes: number): string {
+  const units = ["bytes", "KiB", "MiB", "GiB"];
+  let unit = 0;
+  let value = bytes;
+  for (; value >= 1024 && unit < 3; unit++) value /= 1024;
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** @returns whole numbers with separators: `65,536`. */
+export function formatCount(count: number): string {
+  return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+/** Runs work whose signal Ctrl-C fires. A second Ctrl-C, while the work has not ended yet, ends the program. */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const interrupt = (): void => {
+    if (controller.signal.aborted) process.exit(INTERRUPTED);
+    controller.abort();
+  };
+  process.on("SIGINT", interrupt);
+  try {
+    return await work(controller.signal);
+  } finally {
+    process.off("SIGINT", interrupt);
+  }
+}

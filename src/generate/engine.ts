@@ -1,0 +1,82 @@
+// The boundary between the façade and whatever computes: asynchronous calls at the grain of a turn, whose arguments and results all survive `structuredClone`.
+// The engine may run in this thread, in a worker or behind a service; who calls numbers the sessions and calls.
+import type { Sampling } from "./sampler.ts";
+
+/** A turn: continue a session so that it holds `ids`, then generate. */
+export interface GenerateRequest {
+  /** The whole sequence so far, prompt and history. What the session already holds of it is not computed again. */
+  readonly ids: Uint32Array;
+  /** Tokens to generate at most; the context's end is a limit too. */
+  readonly maxTokens: number;
+  /** Ids that end the turn; they count as generated and have no text. */
+  readonly stopIds: readonly number[];
+  /** Texts that end the turn; they are cut off. */
+  readonly stop: readonly string[];
+  readonly sampling: Sampling;
+}
+
+/** Why a turn ended. */
+export type FinishReason = "stop" | "length" | "interrupted";
+
+/** Durations of a turn in ms, by the engine's clock. */
+export interface Timings {
+  /** From the engine's start on the turn to the prompt's last chunk. */
+  readonly prefillMs: number;
+  /** From there to the end. */
+  readonly decodeMs: number;
+  /** From the engine's start on the turn to the first token. */
+  readonly firstTokenMs: number;
+}
+
+/** What a turn tells while it goes on. */
+export type GenerateEvent =
+  /** After each chunk of the prompt; `cachedTokens` of `totalTokens` were there already and count as processed. */
+  | { readonly type: "prefill"; readonly processedTokens: number; readonly totalTokens: number; readonly cachedTokens: number }
+  /** A token, with the text that may be shown now: none while a character or a stop string is incomplete. */
+  | { readonly type: "token"; readonly id: number; readonly text: string }
+  /** The end; `text` is what was still held back. */
+  | { readonly type: "finish"; readonly reason: FinishReason; readonly text: string; readonly timings: Timings };
+
+/** One forward pass over a sequence in a session of its own. */
+export interface ForwardRequest {
+  readonly ids: Uint32Array;
+  /** Logits of every position, or of the last one only. */
+  readonly logits: "all" | "last";
+  /** Also the residual stream after every layer. */
+  readonly hiddenStates: boolean;
+}
+
+/** What a forward pass gives. */
+export interface ForwardResult {
+  /** (rows, V) */
+  readonly logits: Float32Array;
+  /** (L+1) × (T,D): the embeddings, the outputs of all layers but the last, the final norm's output. */
+  readonly hiddenStates?: readonly Float32Array[];
+}
+
+/** The engine's state, for whoever looks after memory. */
+export interface EngineStatus {
+  /** Linear memory in bytes. */
+  readonly memoryBytes: number;
+  readonly openSessions: number;
+  /** KV pages in use. */
+  readonly usedPages: number;
+}
+
+/** Runs turns. Calls on one session are executed in order; sessions take turns step by step. */
+export interface Engine {
+  /** Opens session number `session`, empty. */
+  open(session: number): Promise<void>;
+  /** Empties a session. */
+  reset(session: number): Promise<void>;
+  /** Closes a session and frees what it held. */
+  close(session: number): Promise<void>;
+  /** Runs a turn as call number `call`. One step is computed for each event that is pulled. */
+  generate(call: number, session: number, request: GenerateRequest): AsyncIterable<GenerateEvent>;
+  forward(call: number, request: ForwardRequest): Promise<ForwardResult>;
+  /** Ends a call before its next step: a turn finishes as "interrupted", a forward pass throws AbortError. The session stays usable. */
+  cancel(call: number): Promise<void>;
+  status(): Promise<EngineStatus>;
+  /** Ends every call and frees everything. */
+  dispose(): Promise<void>;
+}

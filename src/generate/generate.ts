@@ -1,0 +1,144 @@
+// The generation loop: brings a session to the prompt, then samples token after token. Sees a model only as LanguageModel; each resumption computes one step.
+import { InputError } from "../errors.ts";
+import { nextMacrotask } from "../macrotask.ts";
+import type { Cache } from "../models/cache.ts";
+import type { LanguageModel } from "../models/language-model.ts";
+import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
+import { StreamDecoder } from "../text/stream-decoder.ts";
+import type { FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
+import { sample } from "./sampler.ts";
+import { StopFinder } from "./stop.ts";
+
+/** A session on the engine's side: the cache and the ids that it holds. */
+export interface Session {
+  readonly cache: Cache;
+  /** One id a position of the cache. */
+  ids: number[];
+}
+
+/** Asked before every step. @returns whether the call was cancelled. @throws AbortError when the engine is gone */
+export type CancelCheck = () => boolean;
+
+/** Throws unless `ids` and one token more fit the context. */
+function checkPrompt(model: LanguageModel, ids: ArrayLike<number>): void {
+  const { maxContextTokens } = model.options;
+  if (ids.length === 0)
+    throw new InputError("prompt: expected one token at least, got none. Pass a text or messages.", { code: "empty-prompt" });
+  if (ids.length <= maxContextTokens) return;
+  throw new InputError(
+    `context: expected a prompt of at most ${maxContextTokens} tokens, got ${ids.length}. Shorten it, or load the model with a larger maxContextTokens.`,
+    {
+      code: "context-full",
+    },
+  );
+}
+
+/** Drops what the session holds unless it is a true prefix of `ids`. Returns how many tokens are kept. */
+function keepPrefix(session: Session, ids: ArrayLike<number>): number {
+  const held = session.ids;
+  const isPrefix = held.length === session.cache.position && held.length < ids.length && held.every((id, i) => id === ids[i]);
+  if (!isPrefix) {
+    session.cache.reset();
+    session.ids = [];
+  }
+  return session.ids.length;
+}
+
+/** Appends `ids` to the session; leaves the logits of the last one when `wantsLogits`. */
+function step(model: LanguageModel, session: Session, ids: ArrayLike<number>, wantsLogits: boolean): void {
+  const T = ids.length;
+  try {
+    model.step([{ cache: session.cache, ids }], wantsLogits ? { logitsOf: [T - 1] } : {});
+    for (let i = 0; i < T; i++) session.ids.push(ids[i] ?? 0);
+  } finally {
+    // a trap empties the cache: the ids follow
+    session.ids.length = session.cache.position;
+  }
+}
+
+/** Text of a turn: bytes to characters, characters to what no stop string claims. */
+class TurnText {
+  readonly #decoder: StreamDecoder | undefined;
+  /** Ids from here on are rows that pad the vocabulary: they have no text. */
+  readonly #tokens: number;
+  readonly #finder: StopFinder;
+
+  constructor(table: ByteTable | undefined, stop: readonly string[]) {
+    this.#decoder = table && new StreamDecoder(tokensOfTable(table));
+    this.#tokens = table?.special.length ?? 0;
+    this.#finder = new StopFinder(stop);
+  }
+
+  push(id: number): string {
+    return id < this.#tokens ? this.#finder.push(this.#decoder?.push(id) ?? "") : "";
+  }
+
+  /** What was held back, unless a stop string was found. */
+  end(): string {
+    const text = this.#finder.push(this.#decoder?.flush() ?? "");
+    return text + this.#finder.flush();
+  }
+
+  get isStopped(): boolean {
+    return this.#finder.hit !== undefined;
+  }
+}
+
+/**
+ * Runs one turn. Steps of other sessions may come between two of its own, so a token is sampled in the same breath as its logits are computed.
+ * @param table bytes of the tokens, undefined for a model without tokenizer: its tokens have no text
+ */
+export async function* generate(
+  model: LanguageModel,
+  session: Session,
+  request: GenerateRequest,
+  table: ByteTable | undefined,
+  isCancelled: CancelCheck,
+): AsyncGenerator<GenerateEvent> {
+  const start = performance.now();
+  const { ids, sampling } = request;
+  checkPrompt(model, ids);
+  const { maxContextTokens, chunkTokens } = model.options;
+  // the last token of a full context needs no place of its own: it is not fed any more
+  const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
+  const context = new Set(ids);
+  const next = (): number => sample(model.logits(), sampling, context, session.ids.length);
+
+  const cachedTokens = keepPrefix(session, ids);
+  let reason: FinishReason | undefined;
+  let id = -1;
+  for (let at = cachedTokens; at < ids.length; at += chunkTokens) {
+    if (isCancelled()) {
+      reason = "interrupted";
+      break;
+    }
+    const end = Math.min(ids.length, at + chunkTokens);
+    step(model, session, ids.subarray(at, end), end === ids.length);
+    if (end === ids.length) id = next();
+    yield { type: "prefill", processedTokens: end, totalTokens: ids.length, cachedTokens };
+    await nextMacrotask();
+  }
+  const prefilled = performance.now();
+
+  const text = new TurnText(table, request.stop);
+  const stopIds = new Set(request.stopIds);
+  for (let n = 1; reason === undefined; n++) {
+    if (isCancelled()) {
+      reason = "interrupted";
+      break;
+    }
+    context.add(id);
+    const isStop = stopIds.has(id);
+    yield { type: "token", id, text: isStop ? "" : text.push(id) };
+    if (isStop || text.isStopped) reason = "stop";
+    else if (n >= limit) reason = "length";
+    else {
+      await nextMacrotask();
+      if (isCancelled()) continue;
+      step(model, session, [id], true);
+      id = next();
+    }
+  }
+  const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };
+  yield { type: "finish", reason: reason ?? "length", text: text.end(), timings };
+}

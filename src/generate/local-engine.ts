@@ -1,0 +1,177 @@
+// The engine in this thread: sessions by number, calls that can be cancelled, turns on one session in order.
+import { AbortError, InputError } from "../errors.ts";
+import { nextMacrotask } from "../macrotask.ts";
+import type { LanguageModel, Taps } from "../models/language-model.ts";
+import type { ByteTable } from "../text/byte-level.ts";
+import type { Engine, EngineStatus, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "./engine.ts";
+import { type CancelCheck, generate, type Session } from "./generate.ts";
+
+interface SessionSlot extends Session {
+  /** Resolves when the last turn that was queued has ended. */
+  last: Promise<void>;
+}
+
+function disposed(): AbortError {
+  return new AbortError("model: the model was disposed while this call ran, or before. Load it again.", { code: "disposed" });
+}
+
+/** Runs turns on a model in this thread. */
+export class LocalEngine implements Engine {
+  #model: LanguageModel | undefined;
+  readonly #table: ByteTable | undefined;
+  readonly #sessions = new Map<number, SessionSlot>();
+  readonly #cancelled = new Set<number>();
+  readonly #running = new Set<number>();
+
+  /** @param table bytes of the tokens; undefined for a model without tokenizer */
+  constructor(model: LanguageModel, table: ByteTable | undefined) {
+    this.#model = model;
+    this.#table = table;
+  }
+
+  async open(session: number): Promise<void> {
+    this.#sessions.set(session, { cache: this.#use().openCache(), ids: [], last: Promise.resolve() });
+  }
+
+  async reset(session: number): Promise<void> {
+    await this.#inOrder(session, async (slot) => {
+      slot.cache.reset();
+      slot.ids = [];
+    });
+  }
+
+  async close(session: number): Promise<void> {
+    const slot = this.#sessions.get(session);
+    if (!slot) return;
+    await slot.last;
+    this.#sessions.delete(session);
+    slot.cache.dispose();
+  }
+
+  async *generate(call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
+    const isCancelled = this.#start(call); // before any wait: a cancel may come while an earlier turn runs
+    try {
+      const { slot, end } = await this.#turn(session);
+      try {
+        yield* generate(this.#use(), slot, request, this.#table, isCancelled);
+      } finally {
+        end();
+      }
+    } finally {
+      this.#end(call);
+    }
+  }
+
+  async forward(call: number, request: ForwardRequest): Promise<ForwardResult> {
+    const cache = this.#use().openCache();
+    const isCancelled = this.#start(call);
+    try {
+      return await forward(() => this.#use(), cache, request, isCancelled);
+    } finally {
+      this.#end(call);
+      cache.dispose();
+    }
+  }
+
+  async cancel(call: number): Promise<void> {
+    if (this.#running.has(call)) this.#cancelled.add(call);
+  }
+
+  async status(): Promise<EngineStatus> {
+    const model = this.#use();
+    return { memoryBytes: model.memoryBytes, openSessions: this.#sessions.size, usedPages: model.caches.pages.used };
+  }
+
+  async dispose(): Promise<void> {
+    this.#model = undefined;
+    this.#sessions.clear();
+  }
+
+  #use(): LanguageModel {
+    if (!this.#model) throw disposed();
+    return this.#model;
+  }
+
+  #start(call: number): CancelCheck {
+    this.#running.add(call);
+    return () => {
+      this.#use();
+      return this.#cancelled.has(call);
+    };
+  }
+
+  #end(call: number): void {
+    this.#running.delete(call);
+    this.#cancelled.delete(call);
+  }
+
+  /** Waits for the session's earlier turns; `end` lets the next one start. */
+  async #turn(session: number): Promise<{ slot: SessionSlot; end: () => void }> {
+    this.#use();
+    const slot = this.#sessions.get(session);
+    if (!slot)
+      throw new InputError(`session: expected an open session, got number ${session}, which is closed. Open a new chat.`, {
+        code: "closed",
+      });
+    const before = slot.last;
+    let end = (): void => {};
+    slot.last = new Promise((resolve) => {
+      end = resolve;
+    });
+    await before;
+    return { slot, end };
+  }
+
+  async #inOrder(session: number, run: (slot: SessionSlot) => Promise<void>): Promise<void> {
+    const { slot, end } = await this.#turn(session);
+    try {
+      this.#use();
+      await run(slot);
+    } finally {
+      end();
+    }
+  }
+}
+
+type CacheOf = ReturnType<LanguageModel["openCache"]>;
+
+/** One pass over `ids`, chunk by chunk; other calls may run between two chunks. */
+async function forward(
+  use: () => LanguageModel,
+  cache: CacheOf,
+  request: ForwardRequest,
+  isCancelled: CancelCheck,
+): Promise<ForwardResult> {
+  const { config, options, logitsRows } = use();
+  const { vocabSize: V, hiddenSize: D, numHiddenLayers: L } = config;
+  const { ids } = request;
+  if (ids.length === 0)
+    throw new InputError("forward: expected one token id at least, got none. Encode a text first.", { code: "empty-prompt" });
+  const all = request.logits === "all";
+  const logits = new Float32Array((all ? ids.length : 1) * V);
+  const hidden = request.hiddenStates ? Array.from({ length: L + 1 }, () => new Float32Array(ids.length * D)) : undefined;
+  for (let at = 0; at < ids.length; at += options.chunkTokens) {
+    if (isCancelled()) throw new AbortError();
+    const model = use();
+    const chunk = ids.subarray(at, at + options.chunkTokens);
+    const taps: Taps | undefined = hidden && new Map();
+    model.step([{ cache, ids: chunk }], { taps });
+    const isLast = at + chunk.length === ids.length;
+    const first = all || hidden ? 0 : chunk.length - 1;
+    for (let row = first; row < chunk.length && (all || hidden || isLast); row += logitsRows) {
+      const count = Math.min(logitsRows, chunk.length - row);
+      model.head(Array.from({ length: count }, (_, i) => row + i));
+      for (let i = 0; i < count; i++) {
+        if (all) logits.set(model.logits(i).view(), (at + row + i) * V);
+        else if (isLast && row + i === chunk.length - 1) logits.set(model.logits(i).view());
+      }
+      hidden?.[L]?.set(model.normed(count), (at + row) * D);
+    }
+    hidden?.forEach((rows, i) => {
+      const name = i === 0 ? "embed" : `layer.${i - 1}.hidden`;
+      if (i < L) rows.set(taps?.get(name) ?? new Float32Array(0), at * D);
+    });
+    await nextMacrotask();
+  }
+  return hidden ? { logits, hiddenStates: hidden } : { logits };
+}

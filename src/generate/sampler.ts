@@ -1,0 +1,286 @@
+// From logits to one token: penalty, temperature, top-k, top-p, min-p in the reference's order, then a draw. Sees a row of logits, knows no model and no text.
+// Tokens must not depend on the JavaScript engine: exponentials come from the kernels, everything else here is + - × ÷ and comparison.
+import { FormatError, InputError, type Lfm2Error, type Lfm2ErrorOptions } from "../errors.ts";
+import type { Logits } from "../kernels/logits.ts";
+import { random } from "./philox.ts";
+import { bucketAt, fillBuckets, idsBetween, smallestOf, sortByScore } from "./selection.ts";
+
+/** How a token is chosen. What is absent is off; `temperature` defaults to 1. */
+export interface SamplingOptions {
+  /** 0 takes the likeliest token; above, logits are divided by it. */
+  readonly temperature?: number | undefined;
+  /** Keeps the k largest logits, and those equal to the k-th; 0 keeps all. */
+  readonly topK?: number | undefined;
+  /** Removes the tail that holds at most 1 - topP of the probability; 1 removes none. */
+  readonly topP?: number | undefined;
+  /** Removes tokens less likely than this share of the likeliest; 0 removes none. */
+  readonly minP?: number | undefined;
+  /** Above 1 makes tokens of the prompt and of the reply less likely; 1 is off. */
+  readonly repetitionPenalty?: number | undefined;
+  /** Names the random numbers; the same seed gives the same text. */
+  readonly seed?: number | undefined;
+}
+
+/** Sampling options with every value filled in. */
+export type Sampling = { readonly [K in keyof SamplingOptions]-?: number };
+
+/** Tokens that may be drawn, the largest logit first, ties by id, with unnormalised weights: the first has 1. */
+export interface Candidates {
+  readonly ids: Uint32Array;
+  readonly weights: Float32Array;
+}
+
+/** Closer to 0 than this, f32 logits overflow when divided; the likeliest token is taken. */
+const GREEDY_BELOW = 1e-5;
+/** Up to here the kernel's insertion into a sorted list is the fastest way to the k largest. */
+const INSERTION_K = 200;
+/** e^-1, as a number: no engine's `exp` is asked. */
+const INVERSE_E = 0.36787944117144233;
+const OFF: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+
+interface Range {
+  readonly expected: string;
+  readonly advice: string;
+  isValid(value: number): boolean;
+}
+
+const between = (low: number, high: number, advice: string): Range => ({
+  expected: `a number from ${low} to ${high}`,
+  advice,
+  isValid: (value) => value >= low && value <= high,
+});
+
+const ranges: Readonly<Record<keyof Sampling, Range>> = {
+  temperature: between(0, 100, "0 is greedy, 0.1 to 1 is usual."),
+  topK: {
+    expected: "an integer of 0 or more",
+    advice: "0 is off, 50 is usual.",
+    isValid: (value) => Number.isSafeInteger(value) && value >= 0,
+  },
+  topP: between(0, 1, "1 is off, 0.9 is usual."),
+  minP: between(0, 1, "0 is off, 0.15 is usual."),
+  repetitionPenalty: between(0.01, 100, "1 is off, 1.05 is usual."),
+  seed: {
+    expected: "an integer of 0 or more, at most 2^53 - 1",
+    advice: "Any such number will do.",
+    isValid: (value) => Number.isSafeInteger(value) && value >= 0,
+  },
+};
+
+/**
+ * Checks sampling options, and nothing else of the object.
+ * @param where begins the sentence of an error
+ * @param Class the class of an error
+ * @throws InputError (or `Class`) when a value is no number or out of its range
+ */
+export function checkSampling(
+  options: SamplingOptions,
+  where = "sampling",
+  Class: new (message: string, options?: Lfm2ErrorOptions) => Lfm2Error = InputError,
+): void {
+  for (const [name, range] of Object.entries(ranges)) {
+    const value: unknown = options[name as keyof SamplingOptions];
+    if (value === undefined || (typeof value === "number" && range.isValid(value))) continue;
+    const got =
+      typeof value === "number"
+        ? String(value)
+        : typeof value === "string"
+          ? JSON.stringify(value)
+          : value === null
+            ? "null"
+            : typeof value;
+    throw new Class(`${where}: expected ${name} to be ${range.expected}, got ${got}. ${range.advice}`);
+  }
+}
+
+/** @returns a seed for a call that names none. It decides what text comes, so it is reported with the reply or fixed by the caller. */
+export function randomSeed(): number {
+  return Math.floor(Math.random() * 0x1_0000_0000);
+}
+
+/**
+ * @param options of the call; they win
+ * @param defaults for what the call leaves open
+ * @returns every value, the seed drawn at random when none is named
+ * @throws InputError when an option is no number or out of its range
+ */
+export function resolveSampling(options: SamplingOptions, defaults: SamplingOptions = {}): Sampling {
+  checkSampling(options);
+  const value = (name: keyof Sampling, otherwise: number): number => options[name] ?? defaults[name] ?? otherwise;
+  return {
+    temperature: value("temperature", OFF.temperature),
+    topK: value("topK", OFF.topK),
+    topP: value("topP", OFF.topP),
+    minP: value("minP", OFF.minP),
+    repetitionPenalty: value("repetitionPenalty", OFF.repetitionPenalty),
+    seed: options.seed ?? defaults.seed ?? randomSeed(),
+  };
+}
+
+/** @returns whether the likeliest token is taken, so that no random number is needed. */
+export function isGreedy(sampling: SamplingOptions): boolean {
+  return (sampling.temperature ?? OFF.temperature) < GREEDY_BELOW;
+}
+
+/**
+ * Chooses the next token. The logits are changed in place.
+ * @param context distinct ids of prompt and reply so far, for the repetition penalty
+ * @param position absolute position in the sequence that the token will have
+ * @returns its id
+ * @throws FormatError when logits are NaN or infinite, or all are ruled out
+ */
+export function sample(logits: Logits, options: SamplingOptions, context: Iterable<number>, position: number): number {
+  const best = prepare(logits, options, context);
+  if (isGreedy(options)) return best;
+  const u = random(options.seed ?? OFF.seed, position);
+  const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
+  const isOpen = (topK === 0 || topK >= logits.size) && topP >= 1 && minP <= 0;
+  if (isOpen && Number.isFinite(logits.view()[best])) return drawFromAll(logits, u);
+  return draw(choose(logits, options, best), u);
+}
+
+/**
+ * The tokens that `sample` would draw from. The logits are changed in place.
+ * @param context distinct ids of prompt and reply so far, for the repetition penalty
+ * @throws FormatError when logits are NaN or infinite, or all are ruled out
+ */
+export function candidates(logits: Logits, options: SamplingOptions, context: Iterable<number>): Candidates {
+  const best = prepare(logits, options, context);
+  return isGreedy(options) ? single(best) : choose(logits, options, best);
+}
+
+/** Checks the logits, applies penalty and temperature. @returns the id of the largest. */
+function prepare(logits: Logits, options: SamplingOptions, context: Iterable<number>): number {
+  const advice = "The checkpoint is damaged, or its values overflow: try another file or dtype.";
+  if (!logits.isFinite()) throw new FormatError(`logits: expected finite numbers, got NaN or Infinity. ${advice}`);
+  const { temperature = OFF.temperature, repetitionPenalty = OFF.repetitionPenalty } = options;
+  if (repetitionPenalty !== 1) logits.penalize(context, repetitionPenalty);
+  const best = logits.argmax();
+  if (logits.view()[best] === Number.NEGATIVE_INFINITY) {
+    throw new FormatError(`logits: expected one token at least that is not ruled out, got -Infinity for all. ${advice}`);
+  }
+  if (temperature !== 1 && !isGreedy(options)) logits.divide(temperature);
+  return best;
+}
+
+const single = (id: number): Candidates => ({ ids: Uint32Array.of(id), weights: Float32Array.of(1) });
+
+/** top-k, top-p and min-p on prepared logits, each on what the one before left. */
+function choose(logits: Logits, options: SamplingOptions, best: number): Candidates {
+  const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
+  const scores = logits.view();
+  const largest = scores[best]!;
+  // Only a penalty or temperature at the end of its range on absurd logits gets here.
+  if (!Number.isFinite(largest)) return single(best);
+  if (topK > 0 && topK < logits.size) return cutByMinP(cutByTopP(weigh(logits, largestScores(logits, topK)), topP), minP);
+  if (topP < 1) return cutByMinP(nucleus(logits, topP), minP);
+  const least = minP > 0 ? largest - reach(minP) : -Number.MAX_VALUE;
+  return cutByMinP(weigh(logits, sortByScore(scores, idsBetween(scores, least, Number.POSITIVE_INFINITY))), minP);
+}
+
+/** @returns ids of the k largest logits and of those equal to the k-th, sorted; none that was ruled out. */
+function largestScores(logits: Logits, k: number): Uint32Array {
+  if (k > INSERTION_K) return largestScoresOfMany(logits, k);
+  const { ids, values } = logits.topK(k + 1);
+  const border = values[k - 1]!;
+  if (border === Number.NEGATIVE_INFINITY) return ids.filter((_, i) => values[i] !== Number.NEGATIVE_INFINITY);
+  if (values[k] !== border) return ids.subarray(0, k);
+  return sortByScore(logits.view(), idsBetween(logits.view(), border, Number.POSITIVE_INFINITY));
+}
+
+function largestScoresOfMany(logits: Logits, k: number): Uint32Array {
+  logits.softmax();
+  const weights = logits.probabilities();
+  const { bucket } = bucketAt(fillBuckets(weights, true), k - 1);
+  // One bucket more: where two meet, the last bit of an exponential may order two weights otherwise than their scores.
+  const ids = idsBetween(weights, smallestOf(Math.max(0, bucket - 1)), Number.POSITIVE_INFINITY);
+  const scores = logits.view();
+  const sorted = sortByScore(scores, ids);
+  const border = Math.max(scores[sorted[k - 1]!]!, -Number.MAX_VALUE);
+  let count = sorted.length;
+  while (scores[sorted[count - 1]!]! < border) count--;
+  return sorted.subarray(0, count);
+}
+
+/** @returns a distance from the largest score, beyond which e^-distance is certainly below `minP`: a rounded-up -ln(minP). */
+function reach(minP: number): number {
+  let distance = 1;
+  for (let weight = INVERSE_E; weight >= minP * 0.999; weight *= INVERSE_E) distance++;
+  return distance;
+}
+
+/** @param ids sorted; the first is that of the largest score */
+function weigh(logits: Logits, ids: Uint32Array): Candidates {
+  const scores = logits.view();
+  return { ids, weights: logits.weigh(Float32Array.from(ids, (id) => scores[id]!)) };
+}
+
+/** Removes the tail of at most 1 - topP of the mass; the first stays. */
+function cutByTopP(candidates: Candidates, topP: number): Candidates {
+  if (topP >= 1) return candidates;
+  return cutAtMass(candidates, topP * sum(candidates.weights));
+}
+
+/** Keeps those that have less than `mass` before them; the first stays. */
+function cutAtMass({ ids, weights }: Candidates, mass: number): Candidates {
+  let before = weights[0]!;
+  let count = 1;
+  for (; count < ids.length && before < mass; count++) before += weights[count]!;
+  return { ids: ids.subarray(0, count), weights: weights.subarray(0, count) };
+}
+
+/** Removes what is less likely than `minP` times the first. */
+function cutByMinP({ ids, weights }: Candidates, minP: number): Candidates {
+  const least = minP * weights[0]!;
+  let count = weights.length;
+  while (count > 1 && weights[count - 1]! < least) count--;
+  return { ids: ids.subarray(0, count), weights: weights.subarray(0, count) };
+}
+
+function sum(weights: Float32Array): number {
+  let total = 0;
+  for (const weight of weights) total += weight;
+  return total;
+}
+
+/** Takes the candidate in whose share of the mass `u` falls, the first candidate from 0 on. */
+function draw({ ids, weights }: Candidates, u: number): number {
+  return pick(ids, weights, u * sum(weights), 0);
+}
+
+/** @returns the id where the running sum, which begins at `before`, first exceeds `mass`. */
+function pick(ids: Uint32Array, weights: Float32Array, mass: number, before: number): number {
+  let last = 0;
+  for (let i = 0; i < ids.length; i++) {
+    if (weights[i] === 0) break;
+    last = i;
+    before += weights[i]!;
+    if (before > mass) break;
+  }
+  return ids[last]!;
+}
+
+/** top-p on all logits. */
+function nucleus(logits: Logits, topP: number): Candidates {
+  logits.softmax();
+  const buckets = fillBuckets(logits.probabilities());
+  const mass = topP * buckets.total;
+  const ids = idsBetween(logits.probabilities(), smallestOf(bucketAt(buckets, mass).bucket), Number.POSITIVE_INFINITY);
+  return cutAtMass(weigh(logits, sortByScore(logits.view(), ids)), mass);
+}
+
+/** The token that `draw` would take from all of them, without sorting more than one bucket. */
+function drawFromAll(logits: Logits, u: number): number {
+  logits.softmax();
+  const weights = logits.probabilities();
+  const buckets = fillBuckets(weights);
+  const mass = u * buckets.total;
+  const { bucket, above } = bucketAt(buckets, mass);
+  const ids = sortByScore(logits.view(), idsBetween(weights, smallestOf(bucket), smallestOf(bucket + 1)));
+  return pick(
+    ids,
+    Float32Array.from(ids, (id) => weights[id]!),
+    mass,
+    above,
+  );
+}

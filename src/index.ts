@@ -1,0 +1,24 @@
+// The public names. No logic; `load` and `inspect` come from the runtime's adapter.
+
+export { Chat, type ChatOptions } from "./chat.ts";
+export {
+  AbortError,
+  FormatError,
+  InputError,
+  Lfm2Error,
+  MemoryError,
+  NetworkError,
+  PlatformError,
+  StorageError,
+  UnsupportedError,
+} from "./errors.ts";
+export type { Inspection } from "./inspect.ts";
+export type { LoadOptions, LoadProgress, ModelSource } from "./lfm2.ts";
+export type { DType, KvDType } from "./memory/dtype.ts";
+export { type ForwardInput, type ForwardOutput, Model, type ModelInfo, type ModelInput, type Tensor } from "./model.ts";
+export type { Lfm2Config } from "./models/config.ts";
+export type { Part, Reply, ReplyStream } from "./reply.ts";
+export type { Message } from "./text/messages.ts";
+export type { Tokenizer } from "./text/tokenizer.ts";
+export type { GenerateOptions } from "./turn.ts";
+export type { ByteSource, Folder } from "./weights/source.ts";

@@ -1,0 +1,80 @@
+// What a checkpoint is, from its headers alone: config, tensors, and the memory that each dtype and context would take.
+import { PAGE_POSITIONS } from "./kernels/commands.ts";
+import { type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
+import type { DType } from "./memory/dtype.ts";
+import { DTYPES } from "./memory/dtype.ts";
+import { cacheSize } from "./models/cache.ts";
+import { openCheckpoint } from "./models/checkpoint.ts";
+import type { Lfm2Config } from "./models/config.ts";
+import { planModel } from "./models/load-model.ts";
+import type { StoredType } from "./weights/tensor.ts";
+
+/** A tensor as its file stores it. */
+export interface TensorInfo {
+  /** Hugging Face's name. */
+  readonly name: string;
+  readonly dtype: StoredType;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+}
+
+/** Memory that a model takes with one element type. */
+export interface MemoryEstimate {
+  /** `"as stored"` or the dtype to load with. */
+  readonly dtype: DType | "as stored";
+  readonly weightBytes: number;
+  /** Linear memory in all, for one session that has reached so many tokens. */
+  readonly byContext: readonly { readonly tokens: number; readonly bytes: number }[];
+}
+
+/** What `inspect` tells. */
+export interface Inspection {
+  readonly format: "safetensors" | "gguf";
+  readonly name: string;
+  readonly config: Lfm2Config;
+  readonly parameterCount: number;
+  readonly tensors: readonly TensorInfo[];
+  /** Bytes of all tensors as stored. */
+  readonly tensorBytes: number;
+  readonly memory: readonly MemoryEstimate[];
+  readonly hasTokenizer: boolean;
+  readonly hasChatTemplate: boolean;
+}
+
+/** Contexts of the table, as far as the model goes. */
+const CONTEXTS = [512, 2048, 8192, 32_768];
+
+/** Reads a checkpoint's headers with what `platform` provides. */
+export async function inspectWith(
+  platform: Platform,
+  source: ModelSource,
+  { kvDtype = "f16", signal }: Pick<LoadOptions, "kvDtype" | "signal"> = {},
+): Promise<Inspection> {
+  const checkpoint = await openCheckpoint(await openSource(platform, source), signal);
+  try {
+    const { config, format, name } = checkpoint;
+    const tensors = [...checkpoint.tensors].map(([as, t]) => ({ name: as, dtype: t.type, shape: t.shape, bytes: t.bytes }));
+    const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
+    const memory: MemoryEstimate[] = [];
+    for (const dtype of [undefined, ...DTYPES]) {
+      const { items, totalBytes } = await planModel(checkpoint, platform.kernels, { dtype, kvDtype });
+      const { pageBytes } = cacheSize(config, config.layerTypes, kvDtype, 0);
+      // the plan holds one page already
+      const byContext = contexts.map((tokens) => ({ tokens, bytes: totalBytes + (Math.ceil(tokens / PAGE_POSITIONS) - 1) * pageBytes }));
+      memory.push({ dtype: dtype ?? "as stored", weightBytes: items.find((i) => i.what === "weights")?.bytes ?? 0, byContext });
+    }
+    return {
+      format,
+      name,
+      config,
+      parameterCount: parameterCount(checkpoint),
+      tensors,
+      tensorBytes: tensors.reduce((sum, t) => sum + t.bytes, 0),
+      memory,
+      hasTokenizer: checkpoint.tokenizer !== undefined,
+      hasChatTemplate: checkpoint.template !== undefined,
+    };
+  } finally {
+    await checkpoint.close();
+  }
+}

@@ -1,0 +1,157 @@
+// load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
+import { InputError, throwIfAborted, UnsupportedError } from "./errors.ts";
+import { recommendedSampling } from "./generate/defaults.ts";
+import type { Engine } from "./generate/engine.ts";
+import { LocalEngine } from "./generate/local-engine.ts";
+import { PAGE_POSITIONS } from "./kernels/commands.ts";
+import type { KernelSource, Variant } from "./kernels/variants.ts";
+import { DTYPES, type DType, type KvDType } from "./memory/dtype.ts";
+import { Model, type ModelInfo } from "./model.ts";
+import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
+import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
+import { type ByteSource, bytesSource, type Folder } from "./weights/source.ts";
+
+/** Where a checkpoint may be: a path or URL that the runtime can open, bytes of a GGUF, anything that reads by ranges, a set of files. */
+export type ModelSource = string | URL | Uint8Array | ArrayBuffer | ByteSource | Folder;
+
+/** How far a load is. */
+export interface LoadProgress {
+  /** `"read"` while weights stream in, `"ready"` once at the end. */
+  readonly phase: "read" | "ready";
+  /** Bytes of weights read so far; never falls, never exceeds the total. */
+  readonly loadedBytes: number;
+  readonly totalBytes: number;
+  readonly file: string;
+}
+
+/** Options of `load`. */
+export interface LoadOptions {
+  /** Element type of the matrices: `"f32"`, `"bf16"`, `"f16"`, `"q8"` or `"q4"`; default as the file stores them. */
+  readonly dtype?: DType | undefined;
+  /** Element type of keys and values in the cache; default `"f16"`. */
+  readonly kvDtype?: KvDType | undefined;
+  /** Tokens that prompt and reply may have together; default the model's limit, at most 32,768. Reserves no memory. */
+  readonly maxContextTokens?: number | undefined;
+  /** Linear memory that the model may take, cache included; default 4 GiB. */
+  readonly maxMemoryBytes?: number | undefined;
+  /** Threads to compute with; this version runs on one. */
+  readonly threads?: number | "auto" | undefined;
+  /** Build of the kernels; default the best one that the engine runs. */
+  readonly variant?: Variant | undefined;
+  readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What a runtime gives to the core. */
+export interface Platform {
+  /** Opens what a path or URL names. */
+  open(source: string | URL): Promise<ByteSource | Folder>;
+  /** Hands over a build of the kernels. */
+  readonly kernels: KernelSource;
+  /** Puts an engine elsewhere: in a worker, or behind whatever carries messages. */
+  readonly placeEngine?: (engine: Engine) => Engine;
+}
+
+function isUrl(source: ModelSource): source is URL {
+  return typeof source === "object" && "href" in source && "protocol" in source;
+}
+
+/** @returns the file or folder that `source` means */
+export async function openSource(platform: Platform, source: ModelSource): Promise<ByteSource | Folder> {
+  if (typeof source === "string" || isUrl(source)) {
+    if (source === "") throw new InputError("load: expected a path, a URL, bytes or a source, got an empty text.");
+    return platform.open(source);
+  }
+  if (source instanceof Uint8Array) return bytesSource(source, "model.gguf");
+  if (source instanceof ArrayBuffer) return bytesSource(new Uint8Array(source), "model.gguf");
+  if (typeof source === "object" && source !== null && ("read" in source || "open" in source)) return source;
+  throw new InputError(
+    `load: expected a path, a URL, bytes or an object with { name, size, read }, got ${source === null ? "null" : typeof source}.`,
+  );
+}
+
+function checkLoadOptions(options: LoadOptions): void {
+  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, threads, variant } = options;
+  const one = (name: string, value: unknown, allowed: readonly unknown[]): void => {
+    if (value === undefined || allowed.includes(value)) return;
+    throw new InputError(
+      `load: ${name}: expected one of ${allowed.map((a) => JSON.stringify(a)).join(", ")}, got ${JSON.stringify(value) ?? String(value)}.`,
+    );
+  };
+  one("dtype", dtype, DTYPES);
+  one("kvDtype", kvDtype, ["f32", "f16"]);
+  one("variant", variant, ["relaxed", "plain"]);
+  for (const [name, value] of Object.entries({ maxContextTokens, maxMemoryBytes })) {
+    if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
+      throw new InputError(`load: ${name}: expected a whole number of at least 1, got ${String(value)}.`);
+  }
+  if (threads !== undefined && threads !== "auto" && threads !== 1) {
+    throw new UnsupportedError(`load: threads: expected "auto" or 1, got ${String(threads)}. This version computes on one thread.`, {
+      code: "threads",
+    });
+  }
+}
+
+/**
+ * Loads a checkpoint with what `platform` provides.
+ * @throws InputError, FormatError, UnsupportedError, MemoryError, StorageError, AbortError
+ */
+export async function loadWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Model> {
+  checkLoadOptions(options);
+  throwIfAborted(options.signal);
+  const checkpoint = await openCheckpoint(await openSource(platform, source), options.signal);
+  try {
+    checkContext(checkpoint, options.maxContextTokens);
+    const loaded = await loadModel(checkpoint, platform.kernels, loadModelOptions(options));
+    const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable());
+    return new Model({
+      engine: platform.placeEngine?.(engine) ?? engine,
+      config: checkpoint.config,
+      info: modelInfo(checkpoint, loaded),
+      tokenizer: checkpoint.tokenizer,
+      template: checkpoint.template,
+    });
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+function checkContext({ config }: Checkpoint, maxContextTokens: number | undefined): void {
+  if (maxContextTokens === undefined || maxContextTokens <= config.maxPositionEmbeddings) return;
+  throw new InputError(`load: maxContextTokens: expected at most the model's ${config.maxPositionEmbeddings}, got ${maxContextTokens}.`);
+}
+
+function loadModelOptions(options: LoadOptions): LoadModelOptions {
+  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress } = options;
+  const report =
+    onProgress &&
+    ((p: Omit<LoadProgress, "phase">): void => {
+      onProgress({ phase: "read", ...p });
+      if (p.loadedBytes === p.totalBytes) onProgress({ phase: "ready", ...p });
+    });
+  return { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress: report };
+}
+
+/** @returns how many parameters the checkpoint's tensors hold */
+export function parameterCount({ tensors }: Checkpoint): number {
+  let count = 0;
+  for (const { shape } of tensors.values()) count += shape.reduce((a, b) => a * b, 1);
+  return count;
+}
+
+function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: LoadedModel): ModelInfo {
+  return {
+    name: checkpoint.name,
+    format: checkpoint.format,
+    dtypes,
+    kvDtype: model.options.kvDtype,
+    variant,
+    threads: 1,
+    parameterCount: parameterCount(checkpoint),
+    weightBytes: plan.items.find((item) => item.what === "weights")?.bytes ?? 0,
+    memoryBytes: model.memoryBytes,
+    kvBytesPerToken: model.caches.size.pageBytes / PAGE_POSITIONS,
+    maxContextTokens: model.options.maxContextTokens,
+    sampling: recommendedSampling([checkpoint.name], checkpoint.generationConfig),
+  };
+}

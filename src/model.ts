@@ -1,0 +1,234 @@
+// The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
+import { Chat, type ChatOptions } from "./chat.ts";
+import { InputError, throwIfAborted, UnsupportedError } from "./errors.ts";
+import type { Engine, EngineStatus } from "./generate/engine.ts";
+import type { SamplingOptions } from "./generate/sampler.ts";
+import type { Variant } from "./kernels/variants.ts";
+import type { DType, KvDType } from "./memory/dtype.ts";
+import type { Lfm2Config } from "./models/config.ts";
+import { type Part, type Reply, ReplyStream } from "./reply.ts";
+import type { ChatTemplate } from "./text/chat-template.ts";
+import type { Message } from "./text/messages.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
+import { checkOptions, type GenerateOptions, runTurn } from "./turn.ts";
+
+/** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
+export type ModelInput = string | readonly Message[] | Uint32Array;
+
+/** Facts about a loaded model. */
+export interface ModelInfo {
+  /** What the checkpoint calls itself. */
+  readonly name: string;
+  readonly format: "safetensors" | "gguf";
+  /** Element types of the matrices, as loaded: one, or the mixture of a GGUF. */
+  readonly dtypes: readonly DType[];
+  readonly kvDtype: KvDType;
+  /** Build of the kernels that this engine runs. */
+  readonly variant: Variant;
+  readonly threads: number;
+  readonly parameterCount: number;
+  /** Bytes of the packed weights. */
+  readonly weightBytes: number;
+  /** Bytes of linear memory after the load, scratch included. */
+  readonly memoryBytes: number;
+  /** Bytes of keys and values that a token adds. */
+  readonly kvBytesPerToken: number;
+  /** Tokens that prompt and reply may have together. */
+  readonly maxContextTokens: number;
+  /** Sampling that applies where a call says nothing. */
+  readonly sampling: SamplingOptions;
+}
+
+/** A dense array, row-major. */
+export interface Tensor {
+  readonly data: Float32Array;
+  readonly dims: readonly number[];
+}
+
+/** Input of `forward`. */
+export interface ForwardInput {
+  /** T token ids. */
+  readonly inputIds: ArrayLike<number>;
+  /** Logits of all positions (default) or of the last one. */
+  readonly logits?: "all" | "last" | undefined;
+  /** Also the residual stream: L+1 tensors (1,T,D) as in the reference: embeddings, every layer but the last, the final norm. */
+  readonly outputHiddenStates?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Output of `forward`. */
+export interface ForwardOutput {
+  /** (1, T or 1, V) */
+  readonly logits: Tensor;
+  readonly hiddenStates?: readonly Tensor[];
+}
+
+/** What a Model is made of. */
+export interface ModelParts {
+  readonly engine: Engine;
+  readonly config: Lfm2Config;
+  readonly info: ModelInfo;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly template: ChatTemplate | undefined;
+}
+
+/** A loaded model. Calls may overlap: they take turns step by step. */
+export class Model {
+  readonly config: Lfm2Config;
+  readonly info: ModelInfo;
+  readonly #parts: ModelParts;
+  #calls = 0;
+  #sessions = 0;
+  #isDisposed = false;
+
+  /** @internal */
+  constructor(parts: ModelParts) {
+    this.#parts = parts;
+    this.config = parts.config;
+    this.info = parts.info;
+  }
+
+  /** The tokenizer. @throws UnsupportedError when the checkpoint has none */
+  get tokenizer(): Tokenizer {
+    const { tokenizer } = this.#parts;
+    if (tokenizer) return tokenizer;
+    throw new UnsupportedError(
+      "model: expected a checkpoint with a tokenizer, got one without. Add tokenizer.json, or pass token ids instead of text.",
+    );
+  }
+
+  /**
+   * Generates a reply.
+   * @param input a user's text (through the chat template), messages, or token ids (as they are)
+   * @throws InputError for bad input or a prompt that does not fit; AbortError when the signal fires
+   * @example
+   * const { text } = await model.generate("Tell me a story about a fox.", { maxTokens: 100 });
+   */
+  async generate(input: ModelInput, options: GenerateOptions = {}): Promise<Reply> {
+    return this.stream(input, options).reply;
+  }
+
+  /**
+   * Generates a reply and streams it.
+   * @example
+   * for await (const text of model.stream("Hello").textStream) process.stdout.write(text);
+   */
+  stream(input: ModelInput, options: GenerateOptions = {}): ReplyStream {
+    return new ReplyStream(this.#once(input, options));
+  }
+
+  /** Opens a conversation, which keeps its cache from turn to turn. */
+  chat(options: ChatOptions = {}): Chat {
+    return new Chat(
+      {
+        turn: (session, messages, turnOptions) => this.#turn(session, () => this.#encode(messages, turnOptions), turnOptions),
+        openSession: () => this.#open(),
+        closeSession: (session) => this.#close(session),
+        resetSession: (session) => this.#parts.engine.reset(session),
+      },
+      options,
+    );
+  }
+
+  /**
+   * One forward pass over token ids, from an empty cache.
+   * @returns logits (1,T,V), and hidden states if asked
+   * @throws InputError for ids outside the vocabulary or too many of them
+   */
+  async forward(input: ForwardInput): Promise<ForwardOutput> {
+    const { inputIds, logits = "all", outputHiddenStates = false, signal } = input;
+    const ids = this.#checkIds(inputIds);
+    if (ids.length > this.info.maxContextTokens) {
+      throw new InputError(
+        `forward: expected at most ${this.info.maxContextTokens} token ids, got ${ids.length}. Load the model with a larger maxContextTokens.`,
+        { code: "context-full" },
+      );
+    }
+    const call = this.#calls++;
+    const cancel = (): void => {
+      this.#parts.engine.cancel(call).catch(() => {}); // an engine that is gone has nothing left to cancel
+    };
+    throwIfAborted(signal);
+    signal?.addEventListener("abort", cancel, { once: true });
+    try {
+      const result = await this.#parts.engine.forward(call, { ids, logits, hiddenStates: outputHiddenStates });
+      const { vocabSize: V, hiddenSize: D } = this.config;
+      const tensor = (data: Float32Array, columns: number): Tensor => ({ data, dims: [1, data.length / columns, columns] });
+      const hidden = result.hiddenStates?.map((data) => tensor(data, D));
+      return hidden ? { logits: tensor(result.logits, V), hiddenStates: hidden } : { logits: tensor(result.logits, V) };
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  /** @returns memory and sessions in use */
+  async status(): Promise<EngineStatus> {
+    return this.#parts.engine.status();
+  }
+
+  /** Ends every call with an AbortError and frees the memory. Twice does no harm. */
+  dispose(): void {
+    if (this.#isDisposed) return;
+    this.#isDisposed = true;
+    this.#parts.engine.dispose().catch(() => {}); // it is gone already
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  async *#once(input: ModelInput, options: GenerateOptions): AsyncGenerator<Part> {
+    const session = await this.#open();
+    try {
+      yield* this.#turn(session, () => this.#encode(input, options), options);
+    } finally {
+      this.#close(session);
+    }
+  }
+
+  async *#turn(session: number, encode: () => Uint32Array, options: GenerateOptions): AsyncGenerator<Part> {
+    const request = checkOptions(encode(), options, this.info.sampling, this.config.eosTokenIds);
+    yield* runTurn(this.#parts.engine, this.#calls++, session, request);
+  }
+
+  async #open(): Promise<number> {
+    const session = this.#sessions++;
+    await this.#parts.engine.open(session);
+    return session;
+  }
+
+  #close(session: number): void {
+    this.#parts.engine.close(session).catch(() => {}); // a disposed engine has closed it already
+  }
+
+  #encode(input: ModelInput, options: GenerateOptions): Uint32Array {
+    if (input instanceof Uint32Array) return this.#checkIds(input);
+    if (typeof input === "string" && options.raw) return this.#encodeRaw(input);
+    const messages: readonly Message[] = typeof input === "string" ? [{ role: "user", content: input }] : input;
+    const { template } = this.#parts;
+    if (!template) {
+      throw new UnsupportedError(
+        "model: expected a checkpoint with a chat template, got one without. Pass { raw: true } with a text, or token ids.",
+      );
+    }
+    return Uint32Array.from(this.tokenizer.encodeSegments(template.render(messages, { addGenerationPrompt: true })));
+  }
+
+  #encodeRaw(text: string): Uint32Array {
+    const ids = this.tokenizer.encode(text, { controlTokens: true });
+    const { bosTokenId } = this.config;
+    return Uint32Array.from(bosTokenId === undefined || ids[0] === bosTokenId ? ids : [bosTokenId, ...ids]);
+  }
+
+  #checkIds(ids: ArrayLike<number>): Uint32Array {
+    const { vocabSize } = this.config;
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i] ?? -1;
+      if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+      throw new InputError(
+        `tokens: expected ids from 0 to ${vocabSize - 1}, got ${id} at index ${i}. Encode the text with this model's tokenizer.`,
+      );
+    }
+    return Uint32Array.from(ids);
+  }
+}

@@ -1,0 +1,181 @@
+// Opens a checkpoint: what it is, its config, tensors, tokenizer and template, from a folder in Hugging Face's form or from one GGUF. Reads headers only, no weights.
+import { FormatError, UnsupportedError } from "../errors.ts";
+import { ChatTemplate } from "../text/chat-template.ts";
+import { tokenizerFromGguf } from "../text/gguf-tokenizer.ts";
+import { MAX_TEMPLATE_BYTES } from "../text/limits.ts";
+import { Tokenizer } from "../text/tokenizer.ts";
+import { isRecord } from "../values.ts";
+import { type GgufValue, readGguf } from "../weights/gguf.ts";
+import { decodeUtf8, parseJsonBytes } from "../weights/json-scan.ts";
+import { MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
+import { readSafetensors } from "../weights/safetensors.ts";
+import { type ByteSource, type Folder, readExactly } from "../weights/source.ts";
+import type { StoredTensor, WeightFile } from "../weights/tensor.ts";
+import { type Lfm2Config, parseConfig } from "./config.ts";
+import { configFromGguf, hfNames } from "./names.ts";
+
+/** A checkpoint whose headers have been read. */
+export interface Checkpoint extends WeightFile {
+  readonly format: "safetensors" | "gguf";
+  /** What it calls itself, or the file's or folder's name. */
+  readonly name: string;
+  readonly config: Lfm2Config;
+  /** By Hugging Face's names, as are the unsupported ones. */
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  /** Undefined where the checkpoint has none: token ids work, text does not. */
+  readonly tokenizer: Tokenizer | undefined;
+  readonly template: ChatTemplate | undefined;
+  /** generation_config.json, parsed. */
+  readonly generationConfig: unknown;
+  /** Releases the files. */
+  close(): Promise<void>;
+}
+
+function isFolder(source: ByteSource | Folder): source is Folder {
+  return "open" in source && !("read" in source);
+}
+
+const EMBEDDING = "model.embed_tokens.weight";
+const W1 = /^model\.layers\.\d+\.feed_forward\.w1\.weight$/;
+
+/** Rows of any w1: the config may leave the ffn size to them. */
+function ffnRows(tensors: ReadonlyMap<string, StoredTensor>): number | undefined {
+  for (const [name, tensor] of tensors) if (W1.test(name)) return tensor.shape[0];
+  return undefined;
+}
+
+/**
+ * @param source a GGUF file, or a folder with config.json, model.safetensors and tokenizer.json
+ * @throws FormatError, UnsupportedError; AbortError when the signal fires
+ */
+export async function openCheckpoint(source: ByteSource | Folder, signal?: AbortSignal): Promise<Checkpoint> {
+  if (isFolder(source)) return openFolder(source, signal);
+  return closedOnError(source, () => openFile(source, signal));
+}
+
+/** A file that turns out to be no model is not held open. */
+async function closedOnError<T>(source: ByteSource, use: () => Promise<T>): Promise<T> {
+  try {
+    return await use();
+  } catch (error) {
+    await source.close?.();
+    throw error;
+  }
+}
+
+async function openFile(source: ByteSource, signal?: AbortSignal): Promise<Checkpoint> {
+  const magic = source.size >= 4 ? new TextDecoder().decode(await readExactly(source, 0, 4, signal)) : "";
+  if (magic !== "GGUF") {
+    throw new FormatError(
+      `${source.name}: expected a GGUF file, got one that begins with ${JSON.stringify(magic)}. Pass a .gguf file, or the folder that holds config.json and model.safetensors.`,
+    );
+  }
+  const file = await readGguf(source, signal);
+  const { metadata } = file;
+  const { tensors, unsupported } = hfNames(file);
+  const kind = metadata.get("tokenizer.ggml.model");
+  const text = kind === undefined || kind === "none" ? undefined : tokenizerFromGguf(metadata);
+  const config = configFromGguf(metadata, text ?? {}, {
+    intermediateSize: ffnRows(tensors),
+    vocabSize: tensors.get(EMBEDDING)?.shape[0] ?? text?.tokenCount,
+    tied: !tensors.has("lm_head.weight") && !unsupported.has("lm_head.weight"),
+  });
+  const tokenizer = text && Tokenizer.fromJson(text.tokenizer, { vocabularySize: config.vocabSize });
+  return {
+    format: "gguf",
+    name: ggufName(metadata) ?? source.name,
+    config,
+    tensors,
+    unsupported,
+    tokenizer,
+    template: tokenizer && text?.chatTemplate !== undefined ? templateOf(text.chatTemplate, tokenizer, config) : undefined,
+    generationConfig: undefined,
+    close: async () => source.close?.(),
+  };
+}
+
+function ggufName(metadata: ReadonlyMap<string, GgufValue>): string | undefined {
+  const name = metadata.get("general.name");
+  return typeof name === "string" && name !== "" ? name : undefined;
+}
+
+function templateOf(source: string, tokenizer: Tokenizer, config: Lfm2Config): ChatTemplate {
+  const token = (id: number | undefined): string => (id === undefined ? "" : (tokenizer.idToToken(id) ?? ""));
+  return new ChatTemplate(source, { bosToken: token(config.bosTokenId), eosToken: token(config.eosTokenIds[0]) }, tokenizer.addedTokens);
+}
+
+async function bytesOf(folder: Folder, path: string, maxBytes: number, signal?: AbortSignal): Promise<Uint8Array | undefined> {
+  const source = await folder.open(path);
+  if (!source) return undefined;
+  try {
+    if (source.size > maxBytes) {
+      throw new FormatError(
+        `${path}: expected at most ${maxBytes} bytes, the limit, got ${source.size}. Use the file that came with the weights.`,
+      );
+    }
+    return await readExactly(source, 0, source.size, signal);
+  } finally {
+    await source.close?.();
+  }
+}
+
+async function jsonOf(folder: Folder, path: string, signal?: AbortSignal, maxBytes = MAX_CONFIG_BYTES): Promise<unknown> {
+  const bytes = await bytesOf(folder, path, maxBytes, signal);
+  return bytes && parseJsonBytes(bytes, path, { maxBytes });
+}
+
+function field(json: unknown, key: string): unknown {
+  return isRecord(json) && Object.hasOwn(json, key) ? json[key] : undefined;
+}
+
+async function openFolder(folder: Folder, signal?: AbortSignal): Promise<Checkpoint> {
+  const json = await jsonOf(folder, "config.json", signal);
+  if (json === undefined)
+    throw new FormatError(`${folder.name}: expected a config.json, got none. Pass a folder in Hugging Face's form, or a .gguf file.`, {
+      code: "missing-file",
+    });
+  const weights = await folder.open("model.safetensors");
+  if (!weights) throw await noWeights(folder);
+  return closedOnError(weights, async () => {
+    const { tensors, unsupported } = await readSafetensors(weights, signal);
+    const config = parseConfig(json, { intermediateSize: ffnRows(tensors) });
+    const tokenizerJson = await jsonOf(folder, "tokenizer.json", signal, MAX_TOKENIZER_BYTES);
+    const tokenizer = tokenizerJson === undefined ? undefined : Tokenizer.fromJson(tokenizerJson, { vocabularySize: config.vocabSize });
+    const source = tokenizer && (await chatTemplate(folder, signal));
+    const name = field(json, "_name_or_path");
+    return {
+      format: "safetensors",
+      name: typeof name === "string" && name !== "" ? name : folder.name,
+      config,
+      tensors,
+      unsupported,
+      tokenizer,
+      template: tokenizer && source !== undefined ? templateOf(source, tokenizer, config) : undefined,
+      generationConfig: await jsonOf(folder, "generation_config.json", signal),
+      close: async () => weights.close?.(),
+    };
+  });
+}
+
+async function noWeights(folder: Folder): Promise<Error> {
+  const index = await folder.open("model.safetensors.index.json");
+  await index?.close?.();
+  if (index)
+    return new UnsupportedError(
+      `${folder.name}: expected one model.safetensors, got a checkpoint in shards. Use the GGUF file of the model, or one that is not sharded.`,
+    );
+  return new FormatError(`${folder.name}: expected a model.safetensors, got none. Download the checkpoint again, or pass a .gguf file.`, {
+    code: "missing-file",
+  });
+}
+
+/** chat_template.jinja, or the template inside tokenizer_config.json (a text, or a list in which "default" counts). */
+async function chatTemplate(folder: Folder, signal?: AbortSignal): Promise<string | undefined> {
+  const file = await bytesOf(folder, "chat_template.jinja", MAX_TEMPLATE_BYTES, signal);
+  if (file !== undefined) return decodeUtf8(file, "chat_template.jinja");
+  const value = field(await jsonOf(folder, "tokenizer_config.json", signal), "chat_template");
+  if (typeof value === "string") return value;
+  const named = Array.isArray(value) ? value.find((t) => field(t, "name") === "default") : undefined;
+  const template = field(named, "template");
+  return typeof template === "string" ? template : undefined;
+}

@@ -1,0 +1,198 @@
+// The configuration of an LFM2 model, from a config.json in either dialect. Trusts nothing: two spellings of one key that disagree are an error, never a guess.
+import { FormatError, UnsupportedError } from "../errors.ts";
+
+/** Kind of a layer's operator, in config.json's words. */
+export type LayerType = "conv" | "full_attention";
+
+/** An LFM2 model's configuration; names as in the reference, camelCase. */
+export interface Lfm2Config {
+  readonly modelType: "lfm2";
+  /** V */
+  readonly vocabSize: number;
+  /** D */
+  readonly hiddenSize: number;
+  /** F, after any adjustment: the rows of w1. */
+  readonly intermediateSize: number;
+  /** L */
+  readonly numHiddenLayers: number;
+  /** H */
+  readonly numAttentionHeads: number;
+  /** G */
+  readonly numKeyValueHeads: number;
+  /** hd */
+  readonly headDim: number;
+  readonly layerTypes: readonly LayerType[];
+  /** Kc, the convolution's taps. */
+  readonly convLCache: number;
+  readonly convBias: boolean;
+  readonly normEps: number;
+  readonly ropeTheta: number;
+  readonly tieWordEmbeddings: boolean;
+  readonly maxPositionEmbeddings: number;
+  readonly bosTokenId: number | undefined;
+  readonly eosTokenIds: readonly number[];
+  readonly padTokenId: number | undefined;
+}
+
+/** What a checkpoint's tensors say of the shape; where it and the config disagree, the tensors are right. */
+export interface TensorHints {
+  /** Rows of w1. */
+  readonly intermediateSize?: number | undefined;
+}
+
+const where = "config.json";
+type Json = Readonly<Record<string, unknown>>;
+const has = (j: Json, key: string): boolean => Object.hasOwn(j, key) && j[key] !== null && j[key] !== undefined;
+
+/** The value under whichever of `keys` is present; all that are present must agree. */
+function pick(j: Json, ...keys: string[]): unknown {
+  const present = keys.filter((k) => has(j, k));
+  const first = present[0];
+  if (first === undefined) return undefined;
+  const other = present.find((k) => JSON.stringify(j[k]) !== JSON.stringify(j[first]));
+  if (other !== undefined) {
+    throw new FormatError(
+      `${where}: expected "${first}" and "${other}" to agree, got ${JSON.stringify(j[first])} and ${JSON.stringify(j[other])}. Keep the one that is right.`,
+    );
+  }
+  return j[first];
+}
+
+function fail(key: string, expected: string, got: unknown): never {
+  throw new FormatError(
+    `${where}: "${key}": expected ${expected}, got ${JSON.stringify(got) ?? "nothing"}. Use the config.json that came with the weights.`,
+  );
+}
+
+/** Limit of a count: no LFM2 comes near, and products of two stay exact. */
+const MAX_COUNT = 1 << 24;
+
+function count(j: Json, keys: readonly string[], fallback?: number): number {
+  const value = pick(j, ...keys) ?? fallback;
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1 || value > MAX_COUNT)
+    fail(keys[0] ?? "", "a positive whole number", value);
+  return value;
+}
+
+function positive(j: Json, keys: readonly string[], fallback: number): number {
+  const value = pick(j, ...keys) ?? fallback;
+  if (typeof value !== "number" || !Number.isFinite(value) || value <= 0) fail(keys[0] ?? "", "a positive number", value);
+  return value;
+}
+
+function flag(j: Json, keys: readonly string[], fallback: boolean): boolean {
+  const value = pick(j, ...keys) ?? fallback;
+  if (typeof value !== "boolean") fail(keys[0] ?? "", "true or false", value);
+  return value;
+}
+
+function ids(j: Json, key: string): number[] {
+  const value = has(j, key) ? j[key] : [];
+  const list = Array.isArray(value) ? value : [value];
+  if (!list.every((id) => Number.isSafeInteger(id) && id >= 0)) fail(key, "a token id or a list of them", value);
+  return list;
+}
+
+function layerTypes(j: Json, layers: number): LayerType[] {
+  const types = has(j, "layer_types") ? j.layer_types : undefined;
+  const at = has(j, "full_attn_idxs") ? j.full_attn_idxs : undefined;
+  if (at !== undefined && !(Array.isArray(at) && at.every((i) => Number.isSafeInteger(i) && i >= 0 && i < layers))) {
+    fail("full_attn_idxs", `layer numbers below ${layers}`, at);
+  }
+  const fromIndexes = Array.isArray(at)
+    ? Array.from({ length: layers }, (_, i): LayerType => (at.includes(i) ? "full_attention" : "conv"))
+    : undefined;
+  if (types === undefined) return fromIndexes ?? Array.from({ length: layers }, () => "full_attention");
+  if (!Array.isArray(types) || types.length !== layers || !types.every((t) => t === "conv" || t === "full_attention")) {
+    fail("layer_types", `${layers} times "conv" or "full_attention"`, types);
+  }
+  if (fromIndexes?.some((t, i) => t !== types[i])) {
+    throw new FormatError(
+      `${where}: expected "layer_types" and "full_attn_idxs" to agree, got different layers. Keep the one that is right.`,
+    );
+  }
+  return types as LayerType[];
+}
+
+/** The ffn size that the reference derives: two thirds, times the multiplier, up to a multiple. */
+function intermediateSize(j: Json): number {
+  const size = count(j, ["block_ff_dim", "intermediate_size"]);
+  if (!flag(j, ["block_auto_adjust_ff_dim"], true)) return size;
+  const adjusted = Math.trunc((2 * size) / 3);
+  if (j.block_ffn_dim_multiplier === null) return adjusted;
+  const multiple = count(j, ["block_multiple_of"], 256);
+  return multiple * Math.ceil(Math.trunc(positive(j, ["block_ffn_dim_multiplier"], 1) * adjusted) / multiple);
+}
+
+function ropeTheta(j: Json): number {
+  const rope = has(j, "rope_parameters") ? j.rope_parameters : has(j, "rope_scaling") ? j.rope_scaling : {};
+  if (typeof rope !== "object" || Array.isArray(rope)) fail("rope_parameters", "an object", rope);
+  const parameters = rope as Json;
+  const type = pick(parameters, "rope_type", "type") ?? "default";
+  if (type !== "default") {
+    throw new UnsupportedError(
+      `${where}: "rope_type": expected "default", got ${JSON.stringify(type)}. Scaled rotary embeddings are not supported.`,
+    );
+  }
+  return positive(
+    { theta: j.theta, rope_theta: j.rope_theta, "rope_parameters.rope_theta": parameters.rope_theta },
+    ["theta", "rope_theta", "rope_parameters.rope_theta"],
+    1e6,
+  );
+}
+
+/**
+ * @param json the parsed config.json, in the original or the Hugging Face dialect
+ * @param hints what the tensors' shapes say
+ * @throws UnsupportedError for another model_type; FormatError for a key that is missing, wrong or contradicts another
+ */
+export function parseConfig(json: unknown, hints: TensorHints = {}): Lfm2Config {
+  if (typeof json !== "object" || json === null || Array.isArray(json))
+    throw new FormatError(`${where}: expected an object, got ${JSON.stringify(json)}. Use the config.json that came with the weights.`);
+  const j = json as Json;
+  if (j.model_type !== "lfm2") {
+    throw new UnsupportedError(
+      `${where}: "model_type": expected "lfm2", got ${JSON.stringify(j.model_type) ?? "nothing"}. This package runs Liquid AI's LFM2 text models.`,
+    );
+  }
+  const numHiddenLayers = count(j, ["num_hidden_layers"]);
+  const hiddenSize = count(j, ["hidden_size"]);
+  const numAttentionHeads = count(j, ["num_attention_heads", "num_heads"]);
+  const config: Lfm2Config = {
+    modelType: "lfm2",
+    vocabSize: count(j, ["vocab_size"]),
+    hiddenSize,
+    intermediateSize: hints.intermediateSize ?? intermediateSize(j),
+    numHiddenLayers,
+    numAttentionHeads,
+    numKeyValueHeads: count(j, ["num_key_value_heads"]),
+    headDim: has(j, "head_dim") ? count(j, ["head_dim"]) : hiddenSize / numAttentionHeads,
+    layerTypes: layerTypes(j, numHiddenLayers),
+    convLCache: count(j, ["conv_L_cache"], 3),
+    convBias: flag(j, ["conv_bias"], false),
+    normEps: positive(j, ["norm_eps", "block_norm_eps"], 1e-5),
+    ropeTheta: ropeTheta(j),
+    tieWordEmbeddings: flag(j, ["tie_embedding", "tie_word_embeddings"], true),
+    maxPositionEmbeddings: count(j, ["max_position_embeddings"], 128_000),
+    bosTokenId: ids(j, "bos_token_id")[0],
+    eosTokenIds: ids(j, "eos_token_id"),
+    padTokenId: ids(j, "pad_token_id")[0],
+  };
+  checkConfig(config);
+  return config;
+}
+
+/** What the kernels need of the shape. */
+export function checkConfig(c: Lfm2Config): void {
+  const need = (ok: boolean, what: string, got: unknown): void => {
+    if (!ok) throw new UnsupportedError(`config: expected ${what}, got ${String(got)}. Such a shape is not supported.`);
+  };
+  need(c.hiddenSize % 16 === 0, "a hidden size that 16 divides", c.hiddenSize);
+  need(
+    c.numAttentionHeads % c.numKeyValueHeads === 0,
+    "query heads that the key/value heads divide",
+    `${c.numAttentionHeads} / ${c.numKeyValueHeads}`,
+  );
+  need(!c.layerTypes.includes("full_attention") || c.headDim % 16 === 0, "a head size that 16 divides", c.headDim);
+  need(!c.layerTypes.includes("conv") || (c.convLCache >= 2 && c.convLCache <= 4), "2 to 4 convolution taps", c.convLCache);
+}

@@ -1,0 +1,347 @@
+// A layer range in linear memory, ready to run: weights placed, scratch taken, one step at a time for one sequence or several. What a layer is stands in lfm2.ts; text and sampling are above.
+import { InputError, PlatformError } from "../errors.ts";
+import { type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES } from "../kernels/commands.ts";
+import { COMMAND_BUFFER_BYTES, Executor } from "../kernels/executor.ts";
+import { Logits } from "../kernels/logits.ts";
+import type { KernelInstance } from "../kernels/variants.ts";
+import type { Arena } from "../memory/arena.ts";
+import { BLOCK, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
+import type { Rows } from "../memory/tensor.ts";
+import type { WasmMemory } from "../memory/wasm.ts";
+import type { PlanItem } from "../weights/plan.ts";
+import { type Cache, CachePool, cacheSize } from "./cache.ts";
+import type { Lfm2Config } from "./config.ts";
+import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, rowStride, type Tap } from "./lfm2.ts";
+
+/** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
+const LOGITS_BYTES = 8 << 20;
+
+/** How a model is to run. */
+export interface RunOptions {
+  readonly kvDtype: KvDType;
+  /** Positions that a session may reach. */
+  readonly maxContextTokens: number;
+  /** Rows of a step. */
+  readonly chunkTokens: number;
+}
+
+/** One sequence's part of a step: token ids, or rows (T,D) where the range has no embedding. */
+export interface StepInput {
+  readonly cache: Cache;
+  readonly ids?: ArrayLike<number>;
+  /** (T,D) f32, row-major. */
+  readonly hidden?: Float32Array;
+}
+
+/** What the layers computed, by name; see `Tap`. Each (T,D) f32 without padding. */
+export type Taps = Map<string, Float32Array>;
+
+/** What a step gives beside the caches' new content. */
+export interface StepOptions {
+  readonly logitsOf?: readonly number[];
+  readonly taps?: Taps | undefined;
+}
+
+/** Bytes of the regions that a step needs, for rows up to `chunkTokens`. */
+interface ScratchSizes {
+  readonly columns: ReturnType<typeof bufferColumns>;
+  readonly logitsColumns: number;
+  readonly logitsRows: number;
+  readonly regions: readonly (readonly [name: string, bytes: number])[];
+}
+
+function scratchSizes(c: Lfm2Config, instance: KernelInstance, R: number): ScratchSizes {
+  const { kernels } = instance;
+  const columns = bufferColumns(c);
+  const logitsColumns = roundUp(c.vocabSize, GROUP_ROWS);
+  const logitsRows = Math.max(1, Math.min(R, Math.floor(LOGITS_BYTES / (4 * logitsColumns))));
+  const widest = Math.max(rowStride(c.hiddenSize), rowStride(c.intermediateSize), rowStride(columns.heads));
+  const regions = Object.entries(columns).map(([name, n]) => [name, 4 * R * rowStride(n)] as const);
+  return {
+    columns,
+    logitsColumns,
+    logitsRows,
+    regions: [
+      ...regions,
+      ["logits", 4 * logitsRows * rowStride(logitsColumns)],
+      ["sampling", Logits.scratchBytes(c.vocabSize)],
+      ["quantized", R * (widest / BLOCK) * kernels.qd8_block_bytes()],
+      ["softmax", R * c.numAttentionHeads * 8],
+      ["attention", kernels.attention_scratch_bytes(c.headDim)],
+      ["rope", 4 * R * c.headDim],
+      ["frequencies", 4 * c.headDim],
+      ["ids", 4 * R],
+      ["rowNumbers", 4 * R],
+      ["rowTable", ROW_TABLE_ENTRY_BYTES * R],
+      ["commands", COMMAND_BUFFER_BYTES],
+    ],
+  };
+}
+
+/** @returns the part of the plan that running needs beside the weights: scratch, and one session's own block */
+export function runPlan(c: Lfm2Config, instance: KernelInstance, options: RunOptions, range: LayerRange): PlanItem[] {
+  const { regions } = scratchSizes(c, instance, options.chunkTokens);
+  const size = cacheSize(c, c.layerTypes.slice(range.from, range.to), options.kvDtype, options.maxContextTokens);
+  return [
+    { what: "scratch", bytes: regions.reduce((sum, [, bytes]) => sum + roundUp(bytes, 64), 0) },
+    { what: "a session", bytes: size.blockBytes + size.pageBytes },
+  ];
+}
+
+/** Runs steps of one layer range. */
+export class LanguageModel {
+  readonly config: Lfm2Config;
+  readonly range: LayerRange;
+  readonly options: RunOptions;
+  readonly caches: CachePool;
+  readonly #memory: WasmMemory;
+  readonly #arena: Arena;
+  readonly #lfm2: Lfm2;
+  readonly #executor: Executor;
+  readonly #region: ReadonlyMap<string, number>;
+  readonly #sizes: ScratchSizes;
+  readonly #instance: KernelInstance;
+
+  constructor(config: Lfm2Config, weights: Lfm2Weights, instance: KernelInstance, arena: Arena, options: RunOptions, range: LayerRange) {
+    this.config = config;
+    this.range = range;
+    this.options = options;
+    this.#instance = instance;
+    this.#memory = instance.memory;
+    this.#arena = arena;
+    this.#sizes = scratchSizes(config, instance, options.chunkTokens);
+    this.#region = new Map(this.#sizes.regions.map(([name, bytes]) => [name, this.#zeroed(name, bytes)]));
+    const scratch: KernelScratch = { quantized: this.#at("quantized"), softmax: this.#at("softmax"), attention: this.#at("attention") };
+    this.#executor = new Executor(instance, this.#at("commands"), scratch, options.kvDtype);
+    this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
+    instance.kernels.rope_frequencies(this.#at("frequencies"), config.ropeTheta, config.headDim);
+    const types = config.layerTypes.slice(range.from, range.to);
+    this.caches = new CachePool(arena, cacheSize(config, types, options.kvDtype, options.maxContextTokens));
+  }
+
+  /** Bytes of linear memory that are taken. */
+  get memoryBytes(): number {
+    return this.#memory.buffer.byteLength;
+  }
+
+  /** Calls of the module so far. */
+  get steps(): number {
+    return this.#executor.steps;
+  }
+
+  /** @returns an empty cache */
+  openCache(): Cache {
+    return this.caches.open();
+  }
+
+  /**
+   * Runs one step: appends each sequence's tokens to its cache.
+   * @param inputs sequences, together at most `chunkTokens` rows
+   * @param options rows of the step whose logits are wanted, at most `logitsRows`; a map that receives a copy of what each layer computes
+   * @returns T, the rows of the step; `logits` and `hidden` read what it left
+   * @throws InputError when ids are out of range or a context is full; MemoryError when the pages do not fit. The caches stay as they were.
+   */
+  step(inputs: readonly StepInput[], { logitsOf = [], taps }: StepOptions = {}): number {
+    const lengths = inputs.map((input) => this.#lengthOf(input));
+    const T = lengths.reduce((a, b) => a + b, 0);
+    if (T === 0 || T > this.options.chunkTokens) throw new RangeError(`a step takes 1 to ${this.options.chunkTokens} rows, got ${T}`);
+    inputs.forEach(({ cache }, i) => {
+      this.#checkRoom(cache, lengths[i] ?? 0);
+      cache.reserve(lengths[i] ?? 0);
+    });
+    const collector = taps ? new TapCollector(this.#arena, T, this.config, this.range) : undefined;
+    try {
+      const ids = this.#writeInputs(inputs, lengths);
+      const tap = collector?.record;
+      this.#run(inputs, (c) => {
+        const rows = { address: this.#at("rowTable"), sequences: inputs.length };
+        this.#lfm2.layers(c, { T, rows, ids, tap: tap?.(c) });
+        if (logitsOf.length > 0) this.#recordHead(c, logitsOf);
+      });
+      collector?.read(taps ?? new Map());
+    } finally {
+      collector?.release();
+    }
+    inputs.forEach(({ cache }, i) => {
+      cache.advance(lengths[i] ?? 0);
+    });
+    return T;
+  }
+
+  /**
+   * Computes the logits of some more rows of the last step.
+   * @param rows row numbers within the step, at most `logitsRows` of them
+   */
+  head(rows: readonly number[]): void {
+    this.#executor.run((c) => this.#recordHead(c, rows));
+  }
+
+  #recordHead(c: CommandEncoder, rows: readonly number[]): void {
+    const { logitsRows, logitsColumns } = this.#sizes;
+    if (rows.length > logitsRows) throw new RangeError(`the head takes at most ${logitsRows} rows at a time, got ${rows.length}`);
+    new Int32Array(this.#memory.buffer, this.#at("rowNumbers"), rows.length).set(rows);
+    this.#lfm2.head(c, this.#rows("logits", logitsColumns), this.#at("rowNumbers"), rows.length);
+  }
+
+  /** Rows that `head` takes at a time. */
+  get logitsRows(): number {
+    return this.#sizes.logitsRows;
+  }
+
+  /** @returns row i of the last `head`, as a view that kernels and samplers work on */
+  logits(i = 0): Logits {
+    const { address, stride } = this.#rows("logits", this.#sizes.logitsColumns);
+    return new Logits(this.#instance.kernels, this.#memory, address + 4 * stride * i, this.#at("sampling"), this.config.vocabSize);
+  }
+
+  /** @returns the residual stream (T,D) that the last step left: what the next layer range takes */
+  hidden(T: number): Float32Array {
+    return readRows(this.#memory, this.#lfm2.buffers.h, T, this.config.hiddenSize);
+  }
+
+  /** @returns the final norm's output (M,D) of the rows that the last `head` took */
+  normed(M: number): Float32Array {
+    return readRows(this.#memory, this.#lfm2.buffers.x, M, this.config.hiddenSize);
+  }
+
+  #run(inputs: readonly StepInput[], record: (c: CommandEncoder) => void): void {
+    try {
+      this.#executor.run(record);
+    } catch (cause) {
+      // a trap leaves some layers' states advanced and others not: these sessions start again
+      for (const { cache } of inputs) cache.reset();
+      throw new PlatformError(
+        "engine: expected the kernels to finish the step, got a trap. The session was emptied; report this with the model's name.",
+        { cause },
+      );
+    }
+  }
+
+  #lengthOf({ ids, hidden }: StepInput): number {
+    return ids ? ids.length : (hidden?.length ?? 0) / this.config.hiddenSize;
+  }
+
+  #checkRoom(cache: Cache, tokens: number): void {
+    const { maxContextTokens } = this.options;
+    if (cache.position + tokens <= maxContextTokens) return;
+    throw new InputError(
+      `context: expected at most ${maxContextTokens} tokens, got ${cache.position + tokens} (${cache.position} held and ${tokens} new). Shorten the input or raise maxContextTokens.`,
+      { code: "context-full" },
+    );
+  }
+
+  /** Writes ids or rows and the row table; returns the address of the ids, if any. */
+  #writeInputs(inputs: readonly StepInput[], lengths: readonly number[]): number | undefined {
+    const ids = this.#at("ids");
+    let first = 0;
+    inputs.forEach((input, i) => {
+      const length = lengths[i] ?? 0;
+      if (input.ids) this.#writeIds(ids + 4 * first, input.ids);
+      else this.#writeHidden(first, length, input.hidden ?? new Float32Array(0));
+      new Uint32Array(this.#memory.buffer, this.#at("rowTable") + ROW_TABLE_ENTRY_BYTES * i, 5).set([
+        first,
+        length,
+        input.cache.position,
+        input.cache.pageTable,
+        input.cache.convState,
+      ]);
+      first += length;
+    });
+    return inputs[0]?.ids ? ids : undefined;
+  }
+
+  #writeIds(address: number, ids: ArrayLike<number>): void {
+    const to = new Int32Array(this.#memory.buffer, address, ids.length);
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i] ?? -1;
+      if (!Number.isInteger(id) || id < 0 || id >= this.config.vocabSize) {
+        throw new InputError(
+          `tokens: expected ids from 0 to ${this.config.vocabSize - 1}, got ${id} at index ${i}. Encode the text with this model's tokenizer.`,
+        );
+      }
+      to[i] = id;
+    }
+  }
+
+  #writeHidden(first: number, length: number, hidden: Float32Array): void {
+    const { h } = this.#lfm2.buffers;
+    const D = this.config.hiddenSize;
+    for (let t = 0; t < length; t++) {
+      new Float32Array(this.#memory.buffer, h.address + 4 * h.stride * (first + t), D).set(hidden.subarray(t * D, (t + 1) * D));
+    }
+  }
+
+  #buffers(): Lfm2Buffers {
+    const { columns } = this.#sizes;
+    const rows = (name: keyof typeof columns): Rows => this.#rows(name, columns[name]);
+    return {
+      h: rows("h"),
+      x: rows("x"),
+      r: rows("r"),
+      wide: rows("wide"),
+      heads: rows("heads"),
+      act: rows("act"),
+      rope: this.#at("rope"),
+      frequencies: this.#at("frequencies"),
+    };
+  }
+
+  #rows(name: string, columns: number): Rows {
+    return { address: this.#at(name), stride: rowStride(columns) };
+  }
+
+  #at(name: string): number {
+    return this.#region.get(name) ?? 0;
+  }
+
+  /** Padding columns must be zero and stay so, since no kernel writes them; the region may hold what the load left there. */
+  #zeroed(name: string, bytes: number): number {
+    const address = this.#arena.alloc(bytes, `scratch (${name})`);
+    new Uint8Array(this.#memory.buffer, address, bytes).fill(0);
+    return address;
+  }
+}
+
+function readRows(memory: WasmMemory, rows: Rows, T: number, columns: number): Float32Array {
+  const out = new Float32Array(T * columns);
+  for (let t = 0; t < T; t++) out.set(new Float32Array(memory.buffer, rows.address + 4 * rows.stride * t, columns), t * columns);
+  return out;
+}
+
+/** Copies what a step computes on its way into memory taken for that step alone. */
+class TapCollector {
+  readonly #arena: Arena;
+  readonly #mark: number;
+  readonly #T: number;
+  readonly #columns: number;
+  readonly #stride: number;
+  readonly #at: number;
+  readonly #names: string[] = [];
+
+  constructor(arena: Arena, T: number, c: Lfm2Config, range: LayerRange) {
+    this.#arena = arena;
+    this.#mark = arena.mark;
+    this.#T = T;
+    this.#columns = c.hiddenSize;
+    this.#stride = rowStride(c.hiddenSize);
+    this.#at = arena.alloc(4 * T * this.#stride * (1 + 3 * (range.to - range.from)), "taps");
+  }
+
+  readonly record =
+    (c: CommandEncoder): Tap =>
+    (name, rows) => {
+      c.copy(this.#at + 4 * this.#T * this.#stride * this.#names.length, rows, this.#T);
+      this.#names.push(name);
+    };
+
+  read(into: Taps): void {
+    this.#names.forEach((name, i) => {
+      const rows = { address: this.#at + 4 * this.#T * this.#stride * i, stride: this.#stride };
+      into.set(name, readRows(this.#arena.memory, rows, this.#T, this.#columns));
+    });
+  }
+
+  release(): void {
+    this.#arena.release(this.#mark);
+  }
+}

@@ -1,0 +1,124 @@
+// From an opened checkpoint to a model that runs: kernels, plan, places, weights. The only file that knows the order of these.
+import { UnsupportedError } from "../errors.ts";
+import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
+import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
+import { DTYPES, type DType, type KvDType } from "../memory/dtype.ts";
+import { WebAssembly } from "../memory/wasm.ts";
+import { loadWeights, type WeightProgress, type Window, windowFor } from "../weights/load.ts";
+import { checkPlan, type PlanItem, placeWeights, resolveWeights, WeightList, weightBytes } from "../weights/plan.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { LanguageModel, type RunOptions, runPlan } from "./language-model.ts";
+import { type LayerRange, type Lfm2Weights, nameWeights } from "./lfm2.ts";
+
+/** Rows of a prefill step: larger ones gain nothing, and an abort waits for one. */
+const CHUNK_TOKENS = 128;
+/** LFM2's trained context; longer ones can be asked for. */
+const DEFAULT_CONTEXT_TOKENS = 32_768;
+
+/** How a checkpoint is loaded. */
+export interface LoadModelOptions {
+  /** Element type of the matrices; as stored when undefined. */
+  readonly dtype?: DType | undefined;
+  /** Element type of the KV cache; default "f16". */
+  readonly kvDtype?: KvDType | undefined;
+  /** Positions that a session may reach; default the model's own limit, at most 32,768. Reserves nothing. */
+  readonly maxContextTokens?: number | undefined;
+  /** Linear memory that the model may take; default the 4 GiB that addresses reach. */
+  readonly maxMemoryBytes?: number | undefined;
+  /** Rows of a prefill step; default 128. */
+  readonly chunkTokens?: number | undefined;
+  /** Build of the kernels; default the best that the engine runs. */
+  readonly variant?: Variant | undefined;
+  /** Layers to load; default the whole model. */
+  readonly range?: LayerRange | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: WeightProgress) => void) | undefined;
+}
+
+/** A loaded model with what is worth telling about it. */
+export interface LoadedModel {
+  readonly model: LanguageModel;
+  readonly variant: Variant;
+  readonly plan: Plan;
+  /** Element types that its matrices have, most bits first. */
+  readonly dtypes: readonly DType[];
+}
+
+/** Every byte of linear memory that a model takes before its first token. */
+export interface Plan {
+  readonly items: readonly PlanItem[];
+  readonly totalBytes: number;
+  /** The window of the load, which scratch and pages use later. */
+  readonly windowBytes: number;
+}
+
+interface Draft {
+  readonly list: WeightList;
+  readonly weights: Lfm2Weights;
+  readonly window: Window;
+  readonly plan: Plan;
+}
+
+/** @returns the whole model as a range */
+export function wholeModel(checkpoint: Checkpoint): LayerRange {
+  return { from: 0, to: checkpoint.config.numHiddenLayers, embedding: true, head: true };
+}
+
+function runOptions(checkpoint: Checkpoint, o: LoadModelOptions): RunOptions {
+  return {
+    kvDtype: o.kvDtype ?? "f16",
+    maxContextTokens: o.maxContextTokens ?? Math.min(checkpoint.config.maxPositionEmbeddings, DEFAULT_CONTEXT_TOKENS),
+    chunkTokens: o.chunkTokens ?? CHUNK_TOKENS,
+  };
+}
+
+function draft(checkpoint: Checkpoint, instance: KernelInstance, dtype: DType | undefined, run: RunOptions, range: LayerRange): Draft {
+  const list = new WeightList();
+  const weights = nameWeights(list, checkpoint.config, range);
+  resolveWeights(list, checkpoint, dtype);
+  const window = windowFor(list, checkpoint.tensors);
+  const windowBytes = window.bytes + window.groupBytes;
+  const after = runPlan(checkpoint.config, instance, run, range);
+  // the window lies where scratch and pages will lie: it counts only by what it is larger
+  const spare = Math.max(0, windowBytes - after.reduce((sum, item) => sum + item.bytes, 0));
+  const items = [
+    { what: "the module", bytes: HEAP_START },
+    { what: "weights", bytes: weightBytes(list) },
+    ...after,
+    ...(spare > 0 ? [{ what: "the load's window", bytes: spare }] : []),
+  ];
+  return { list, weights, window, plan: { items, totalBytes: items.reduce((sum, item) => sum + item.bytes, 0), windowBytes } };
+}
+
+/** @returns the plan for a dtype, without loading anything */
+export async function planModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<Plan> {
+  const instance = await instantiateKernels(source, new WebAssembly.Memory({ initial: 2, maximum: 65_536 }), options.variant);
+  return draft(checkpoint, instance, options.dtype, runOptions(checkpoint, options), options.range ?? wholeModel(checkpoint)).plan;
+}
+
+/**
+ * @param checkpoint whose tensors of the range are read, and no others
+ * @param source where the kernels come from
+ * @throws FormatError for a missing tensor or a wrong shape; MemoryError before anything is read; AbortError
+ */
+export async function loadModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<LoadedModel> {
+  if (options.dtype !== undefined && !DTYPES.includes(options.dtype)) {
+    throw new UnsupportedError(`load: expected dtype to be one of ${DTYPES.join(", ")}, got ${JSON.stringify(options.dtype)}.`);
+  }
+  const memory = new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
+  const instance = await instantiateKernels(source, memory, options.variant);
+  const range = options.range ?? wholeModel(checkpoint);
+  const run = runOptions(checkpoint, options);
+  const { list, weights, window, plan } = draft(checkpoint, instance, options.dtype, run, range);
+  const arena = new Arena(memory, options.maxMemoryBytes ?? ADDRESS_SPACE_BYTES);
+  checkPlan(plan.items, arena.limitBytes, options.dtype, (dtype) => draft(checkpoint, instance, dtype, run, range).plan.totalBytes);
+  arena.reserve(plan.totalBytes - HEAP_START, "the model");
+  placeWeights(list, arena);
+  const mark = arena.mark;
+  const windowAddress = arena.alloc(plan.windowBytes, "the load's window");
+  await loadWeights(list, checkpoint.tensors, { kernels: instance.kernels, memory, windowAddress, window }, options);
+  arena.release(mark);
+  const used = new Set(list.matrices.flatMap((m) => m.segments.map((s) => s.dtype)));
+  const model = new LanguageModel(checkpoint.config, weights, instance, arena, run, range);
+  return { model, variant: instance.variant, plan, dtypes: DTYPES.filter((d) => used.has(d)) };
+}

@@ -1,0 +1,141 @@
+// How a GGUF spells LFM2: its tensor names in Hugging Face's, and its metadata as a config. Other formats use Hugging Face's names as they are.
+import { FormatError, UnsupportedError } from "../errors.ts";
+import type { GgufValue } from "../weights/gguf.ts";
+import type { WeightFile } from "../weights/tensor.ts";
+import { checkConfig, type Lfm2Config, type TensorHints } from "./config.ts";
+
+const parts: ReadonlyMap<string, string> = new Map([
+  ["attn_norm", "operator_norm"],
+  ["ffn_norm", "ffn_norm"],
+  ["ffn_gate", "feed_forward.w1"],
+  ["ffn_down", "feed_forward.w2"],
+  ["ffn_up", "feed_forward.w3"],
+  ["shortconv.in_proj", "conv.in_proj"],
+  ["shortconv.conv", "conv.conv"],
+  ["shortconv.out_proj", "conv.out_proj"],
+  ["attn_q", "self_attn.q_proj"],
+  ["attn_k", "self_attn.k_proj"],
+  ["attn_v", "self_attn.v_proj"],
+  ["attn_output", "self_attn.out_proj"],
+  ["attn_q_norm", "self_attn.q_layernorm"],
+  ["attn_k_norm", "self_attn.k_layernorm"],
+]);
+
+/** The final norm goes by two names, both misleading: an old one and llama.cpp's. */
+const FINAL_NORMS = ["token_embd_norm.weight", "output_norm.weight"];
+
+function hfName(name: string): string {
+  if (name === "token_embd.weight") return "model.embed_tokens.weight";
+  if (FINAL_NORMS.includes(name)) return "model.embedding_norm.weight";
+  if (name === "output.weight") return "lm_head.weight";
+  const [, layer, part = ""] = /^blk\.(\d+)\.(.+)\.weight$/.exec(name) ?? [];
+  const known = parts.get(part);
+  return layer !== undefined && known !== undefined ? `model.layers.${layer}.${known}.weight` : name;
+}
+
+/**
+ * @returns the tensors under Hugging Face's names; unknown ones keep theirs
+ * @throws FormatError when both spellings of the final norm are there
+ */
+export function hfNames({ tensors, unsupported }: WeightFile): WeightFile {
+  if (FINAL_NORMS.every((name) => tensors.has(name))) {
+    throw new FormatError(`gguf: expected one final norm, got both "${FINAL_NORMS.join('" and "')}". Convert the model again.`);
+  }
+  const renamed = <T>(map: ReadonlyMap<string, T>): Map<string, T> => new Map([...map].map(([name, value]) => [hfName(name), value]));
+  return { tensors: renamed(tensors), unsupported: renamed(unsupported) };
+}
+
+type Metadata = ReadonlyMap<string, GgufValue>;
+
+function number(metadata: Metadata, key: string, fallback?: number): number {
+  const value = metadata.get(key) ?? fallback;
+  const n = typeof value === "bigint" ? Number(value) : value;
+  if (typeof n !== "number" || !Number.isFinite(n) || n <= 0) {
+    throw new FormatError(
+      `gguf: key "${key}": expected a positive number, got ${value === undefined ? "none" : String(value)}. Convert the model again.`,
+    );
+  }
+  return n;
+}
+
+function whole(metadata: Metadata, key: string, fallback?: number): number {
+  const n = number(metadata, key, fallback);
+  if (!Number.isSafeInteger(n) || n > 1 << 24)
+    throw new FormatError(`gguf: key "${key}": expected a whole number, got ${n}. Convert the model again.`);
+  return n;
+}
+
+/** An array of one entry a layer, or one number for all. */
+function perLayer(metadata: Metadata, key: string, layers: number): number[] {
+  const value = metadata.get(key);
+  const list = Array.isArray(value) ? value.map(Number) : Array.from({ length: layers }, () => Number(value));
+  if (list.length !== layers || !list.every((n) => Number.isSafeInteger(n) && n >= 0)) {
+    throw new FormatError(
+      `gguf: key "${key}": expected ${layers} whole numbers, got ${Array.isArray(value) ? value.length : String(value)}. Convert the model again.`,
+    );
+  }
+  return list;
+}
+
+function theOnly(values: readonly number[], key: string): number {
+  const some = values.filter((n) => n > 0);
+  const first = some[0];
+  if (first === undefined || some.some((n) => n !== first))
+    throw new FormatError(`gguf: key "${key}": expected one number of heads for all attention layers, got ${some.join(", ") || "none"}.`);
+  return first;
+}
+
+/** What the tokenizer's keys say of special tokens. */
+export interface TokenIds {
+  readonly bosId?: number | undefined;
+  readonly eosIds?: readonly number[];
+  readonly padId?: number | undefined;
+}
+
+/** The shapes that a GGUF's tensors give where its metadata is silent. */
+export interface GgufHints extends TensorHints {
+  readonly vocabSize?: number | undefined;
+  readonly tied: boolean;
+}
+
+/** @returns the config in a GGUF's metadata */
+export function configFromGguf(metadata: Metadata, ids: TokenIds, hints: GgufHints): Lfm2Config {
+  const architecture = metadata.get("general.architecture");
+  if (architecture !== "lfm2") {
+    throw new UnsupportedError(
+      `gguf: key "general.architecture": expected "lfm2", got ${JSON.stringify(architecture) ?? "none"}. This package runs Liquid AI's LFM2 text models.`,
+    );
+  }
+  const numHiddenLayers = whole(metadata, "lfm2.block_count");
+  const kv = perLayer(metadata, "lfm2.attention.head_count_kv", numHiddenLayers);
+  const hiddenSize = whole(metadata, "lfm2.embedding_length");
+  const heads = theOnly(perLayer(metadata, "lfm2.attention.head_count", numHiddenLayers), "lfm2.attention.head_count");
+  const scaling = metadata.get("lfm2.rope.scaling.type");
+  if (scaling !== undefined && scaling !== "none") {
+    throw new UnsupportedError(
+      `gguf: key "lfm2.rope.scaling.type": expected none, got ${JSON.stringify(scaling)}. Scaled rotary embeddings are not supported.`,
+    );
+  }
+  const config: Lfm2Config = {
+    modelType: "lfm2",
+    vocabSize: hints.vocabSize ?? whole(metadata, "lfm2.vocab_size"),
+    hiddenSize,
+    intermediateSize: hints.intermediateSize ?? whole(metadata, "lfm2.feed_forward_length"),
+    numHiddenLayers,
+    numAttentionHeads: heads,
+    numKeyValueHeads: kv.some((n) => n > 0) ? theOnly(kv, "lfm2.attention.head_count_kv") : heads,
+    headDim: metadata.has("lfm2.attention.key_length") ? whole(metadata, "lfm2.attention.key_length") : hiddenSize / heads,
+    layerTypes: kv.map((n) => (n > 0 ? "full_attention" : "conv")),
+    convLCache: whole(metadata, "lfm2.shortconv.l_cache", 3),
+    convBias: false,
+    normEps: number(metadata, "lfm2.attention.layer_norm_rms_epsilon", 1e-5),
+    ropeTheta: number(metadata, "lfm2.rope.freq_base", 1e6),
+    tieWordEmbeddings: hints.tied,
+    maxPositionEmbeddings: whole(metadata, "lfm2.context_length", 128_000),
+    bosTokenId: ids.bosId,
+    eosTokenIds: ids.eosIds ?? [],
+    padTokenId: ids.padId,
+  };
+  checkConfig(config);
+  return config;
+}

@@ -1,0 +1,132 @@
+// A reply as it streams and as a whole. One stream of parts; everything else is a fold over it.
+import { AbortError } from "./errors.ts";
+import type { FinishReason, Timings } from "./generate/engine.ts";
+
+/** Tokens that a turn took. */
+export interface Usage {
+  /** Tokens of the prompt, history included. */
+  readonly inputTokens: number;
+  /** Of these, tokens that the cache held already. */
+  readonly cachedTokens: number;
+  /** Tokens generated, the one that ended the reply included. */
+  readonly outputTokens: number;
+}
+
+/** A finished reply. */
+export interface Reply {
+  readonly text: string;
+  /** Generated token ids, the one that ended the reply included. */
+  readonly tokens: Uint32Array;
+  /** `"stop"`: the model or a stop string ended it; `"length"`: maxTokens or the context; `"interrupted"`: the signal, with `onAbort: "return"`. */
+  readonly finishReason: FinishReason;
+  readonly usage: Usage;
+  readonly timings: Timings;
+  /** What makes the same text again. */
+  readonly seed: number;
+}
+
+/** A piece of a reply. */
+export type Part =
+  /** The prompt, as far as it has been read; once a chunk. */
+  | { readonly type: "prefill"; readonly processedTokens: number; readonly totalTokens: number }
+  /** Text that was added; never half a character. */
+  | { readonly type: "text-delta"; readonly delta: string }
+  /** The end, with the whole reply. */
+  | { readonly type: "finish"; readonly reply: Reply };
+
+/**
+ * A reply that streams: iterate it for typed parts, or `textStream` for text alone, or await `reply`. It is computed as it is read, one step a part;
+ * awaiting `reply` reads it to the end. Leaving a loop early ends the computation.
+ */
+export class ReplyStream implements AsyncIterable<Part> {
+  readonly #source: AsyncIterator<Part>;
+  readonly #buffer: Part[] = [];
+  #reply: Promise<Reply> | undefined;
+  #pulling: Promise<unknown> = Promise.resolve();
+  #finished: Reply | undefined;
+  #error: { readonly reason: unknown } | undefined;
+  #isOver = false;
+
+  /** @internal */
+  constructor(source: AsyncIterable<Part>) {
+    this.#source = source[Symbol.asyncIterator]();
+  }
+
+  /** The whole reply. @throws what the computation throws; AbortError when a loop over the parts was left early */
+  get reply(): Promise<Reply> {
+    this.#reply ??= this.#readAll();
+    return this.#reply;
+  }
+
+  /** The text alone, piece by piece. */
+  get textStream(): AsyncIterable<string> {
+    const parts = this[Symbol.asyncIterator]();
+    return {
+      [Symbol.asyncIterator]: async function* () {
+        try {
+          for (let next = await parts.next(); !next.done; next = await parts.next()) {
+            if (next.value.type === "text-delta") yield next.value.delta;
+          }
+        } finally {
+          await parts.return?.();
+        }
+      },
+    };
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Part> {
+    return {
+      next: async () => {
+        if (this.#buffer.length === 0) await this.#pull();
+        const value = this.#buffer.shift();
+        if (value) return { done: false, value };
+        if (this.#error) throw this.#error.reason;
+        return { done: true, value: undefined };
+      },
+      return: async () => {
+        await this.#leave();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  /** Reads on without a consumer, so that whoever waits behind this reply is not held up. */
+  async drain(): Promise<void> {
+    while (!this.#isOver) await this.#pull();
+  }
+
+  async #readAll(): Promise<Reply> {
+    await this.drain();
+    if (this.#error) throw this.#error.reason;
+    if (this.#finished) return this.#finished;
+    throw new AbortError("reply: the loop that read this reply was left before its end.");
+  }
+
+  /** Brings one part into the buffer. Pulls queue up, so several readers share one source. */
+  #pull(): Promise<void> {
+    const pull = this.#pulling.then(() => this.#next());
+    this.#pulling = pull;
+    return pull;
+  }
+
+  async #next(): Promise<void> {
+    if (this.#isOver) return;
+    try {
+      const { done, value } = await this.#source.next();
+      if (done) this.#isOver = true;
+      else {
+        if (value.type === "finish") this.#finished = value.reply;
+        this.#buffer.push(value);
+      }
+    } catch (reason) {
+      this.#isOver = true;
+      this.#error = { reason };
+    }
+  }
+
+  async #leave(): Promise<void> {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    await this.#source.return?.();
+  }
+}
