@@ -1,0 +1,123 @@
+// What the golden suites share: checkpoints made on the spot from the presets, goldens read back, models loaded as the tests want them.
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { openPath } from "../../src/adapters/node/files.ts";
+import type { KernelSource, Variant } from "../../src/kernels/variants.ts";
+import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
+import { loadModel, type LoadModelOptions } from "../../src/models/load-model.ts";
+import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
+import { presetOf, writeCheckpoint } from "../tools/make-checkpoint.mjs";
+import { fromPreset, writeGguf } from "../tools/make-gguf.mjs";
+
+const data = join("tests", "golden", "data");
+
+/** The kernels of this build. */
+export const kernels: KernelSource = (variant) => readFile(join("dist", `kernels.${variant}.wasm`));
+
+/** Builds of the kernels that this engine runs. */
+export const variants: readonly Variant[] = (["plain", "relaxed"] as const).filter((v) => WebAssembly.validate(readFileSync(join("dist", `kernels.${v}.wasm`))));
+
+export function goldenJson<T>(...path: string[]): T {
+  return JSON.parse(readFileSync(join(data, ...path), "utf8")) as T;
+}
+
+/** Arrays of a safetensors file, as numbers; BF16 is not among the goldens. */
+export function goldenArrays(...path: string[]): Map<string, Float32Array> {
+  const bytes = readFileSync(join(data, ...path));
+  const headerBytes = Number(bytes.readBigUInt64LE(0));
+  const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<string, { dtype: string; data_offsets: [number, number] }>;
+  const out = new Map<string, Float32Array>();
+  for (const [name, info] of Object.entries(header)) {
+    if (name === "__metadata__" || info.dtype !== "F32") continue;
+    const [from, to] = info.data_offsets;
+    out.set(name, new Float32Array(new Uint8Array(bytes.subarray(8 + headerBytes + from, 8 + headerBytes + to)).buffer));
+  }
+  return out;
+}
+
+/** Makes a file or folder once a run of the tests, whole or not at all. */
+function made(path: string, make: (temporary: string) => void): string {
+  if (existsSync(path)) return path;
+  mkdirSync(join(path, ".."), { recursive: true });
+  const temporary = `${path}.${process.pid}`;
+  rmSync(temporary, { recursive: true, force: true });
+  make(temporary);
+  renameSync(temporary, path);
+  return path;
+}
+
+/** The folder of a preset's bf16 checkpoint, seed 1. */
+export function checkpointFolder(preset: string, dtype: "bf16" | "f16" | "f32" = "bf16"): string {
+  return made(join("build", "checkpoints", `${preset}-${dtype}`), (dir) => writeCheckpoint(presetOf(preset), { seed: 1, dtype, dir }));
+}
+
+/** A GGUF of a preset's weights, seed 1. */
+export function ggufFile(preset: string, type: string, options: { head?: string; tokenizer?: string; template?: string } = {}): string {
+  const name = [preset, type, options.head ?? "", options.tokenizer ? "text" : ""].filter(Boolean).join("-");
+  return made(join("build", "checkpoints", `${name}.gguf`), (out) => writeGguf(fromPreset(preset, 1), { type, out, ...options }));
+}
+
+export async function withModel<T>(path: string, options: LoadModelOptions, use: (model: LanguageModel, checkpoint: Checkpoint) => Promise<T> | T): Promise<T> {
+  const checkpoint = await openCheckpoint(await openPath(path));
+  try {
+    const { model } = await loadModel(checkpoint, kernels, options);
+    return await use(model, checkpoint);
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** Logits (T,V) of `ids`, fed in `chunks` (one after the other, repeated as needed) to an empty cache. */
+export function feed(model: LanguageModel, ids: readonly number[], chunks: readonly number[] = [ids.length], taps?: Taps): Float32Array {
+  const V = model.config.vocabSize;
+  const logits = new Float32Array(ids.length * V);
+  const cache = model.openCache();
+  for (let at = 0, i = 0; at < ids.length; i++) {
+    const T = Math.min(ids.length - at, chunks[i % chunks.length] ?? 1);
+    model.step([{ cache, ids: ids.slice(at, at + T) }], { taps });
+    for (let row = 0; row < T; row += model.logitsRows) {
+      const rows = Array.from({ length: Math.min(model.logitsRows, T - row) }, (_, j) => row + j);
+      model.head(rows);
+      rows.forEach((r, j) => {
+        logits.set(model.logits(j).view(), (at + r) * V);
+      });
+      if (taps) taps.set(`final_norm.${at + row}`, model.normed(rows.length));
+    }
+    at += T;
+  }
+  cache.dispose();
+  return logits;
+}
+
+/** `count` ids by argmax, with the repetition penalty over prompt and generated ids. */
+export function greedy(model: LanguageModel, prompt: readonly number[], count: number, penalty = 1): number[] {
+  const cache = model.openCache();
+  const out: number[] = [];
+  let next = [...prompt];
+  for (let n = 0; n < count; n++) {
+    model.step([{ cache, ids: next }], { logitsOf: [next.length - 1] });
+    const logits = model.logits();
+    if (penalty !== 1) logits.penalize(new Set([...prompt, ...out]), penalty);
+    next = [logits.argmax()];
+    out.push(...next);
+  }
+  cache.dispose();
+  return out;
+}
+
+/** The largest absolute difference; NaN anywhere gives NaN. */
+export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) return Number.NaN;
+  let max = 0;
+  for (let i = 0; i < a.length; i++) {
+    const d = Math.abs((a[i] ?? 0) - (b[i] ?? 0));
+    if (!(d <= max)) max = d;
+  }
+  return max;
+}
+
+/** Whether two arrays have the same bits. */
+export function sameBits(a: Float32Array, b: Float32Array): boolean {
+  return Buffer.compare(Buffer.from(a.buffer, a.byteOffset, a.byteLength), Buffer.from(b.buffer, b.byteOffset, b.byteLength)) === 0;
+}
