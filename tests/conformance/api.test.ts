@@ -1,0 +1,21 @@
+// The public API from the built package, and once more with the engine behind a channel that clones every message.
+import assert from "node:assert/strict";
+import { load } from "lfm2-wasm";
+import { mini } from "lfm2-wasm/mini";
+import { openPath } from "../../src/adapters/node/files.ts";
+import { loadWith } from "../../src/lfm2.ts";
+import { kernels } from "../golden/support.ts";
+import { apiSuite } from "./api.ts";
+import { cloningEngine, crossed } from "./cloning-engine.ts";
+
+apiSuite("engine in this thread", load, mini);
+
+describe("public API through structuredClone", () => {
+  apiSuite(
+    "engine behind a channel",
+    (source, options) => loadWith({ open: openPath, kernels, placeEngine: cloningEngine }, source, options),
+    mini,
+  );
+
+  after(() => assert.ok(crossed.count > 1000, `only ${crossed.count} messages crossed the channel`));
+});

@@ -1,0 +1,39 @@
+// An engine behind a channel: every argument, result, event and error goes through structuredClone, as it would between threads.
+import { packError, unpackError } from "../../src/errors.ts";
+import type { Engine, EngineStatus, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "../../src/generate/engine.ts";
+
+/** Messages that crossed, to show that the suite really went this way. */
+export const crossed = { count: 0 };
+
+function clone<T>(value: T): T {
+  crossed.count++;
+  return structuredClone(value);
+}
+
+async function across<T>(call: () => Promise<T>): Promise<T> {
+  try {
+    return clone(await call());
+  } catch (error) {
+    throw unpackError(clone(packError(error)));
+  }
+}
+
+/** @returns `engine` as if it lived elsewhere */
+export function cloningEngine(engine: Engine): Engine {
+  return {
+    open: (session) => across(() => engine.open(clone(session))),
+    reset: (session) => across(() => engine.reset(clone(session))),
+    close: (session) => across(() => engine.close(clone(session))),
+    forward: (call, request: ForwardRequest): Promise<ForwardResult> => across(() => engine.forward(clone(call), clone(request))),
+    cancel: (call) => across(() => engine.cancel(clone(call))),
+    status: (): Promise<EngineStatus> => across(() => engine.status()),
+    dispose: () => across(() => engine.dispose()),
+    generate: async function* (call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
+      try {
+        for await (const event of engine.generate(clone(call), clone(session), clone(request))) yield clone(event);
+      } catch (error) {
+        throw unpackError(clone(packError(error)));
+      }
+    },
+  };
+}

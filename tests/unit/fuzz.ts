@@ -1,0 +1,88 @@
+// Seeded randomness and mutations for the tests of parsers.
+import assert from "node:assert/strict";
+import { Lfm2Error } from "../../src/errors.ts";
+
+/** @returns a generator of unsigned 32-bit numbers: xorshift, the same on every machine. */
+export function random(seed: number): () => number {
+  let x = (seed * 2654435761 + 0x9e3779b9) >>> 0 || 1;
+  return () => {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return (x >>>= 0);
+  };
+}
+
+/** Values on which sums, products and signs break. */
+const lengths: readonly bigint[] = [
+  0n,
+  1n,
+  2n ** 31n,
+  2n ** 32n - 1n,
+  2n ** 32n,
+  2n ** 53n - 1n,
+  2n ** 53n + 1n,
+  2n ** 61n,
+  2n ** 63n,
+  2n ** 64n - 1n,
+];
+
+/** @returns `bytes` with one to four mutations: flips, splices, cuts, lengths. The first `hot` bytes get most of them. */
+export function mutate(bytes: Uint8Array, hot: number, next: () => number): Uint8Array {
+  let out = new Uint8Array(bytes);
+  for (let n = 1 + (next() % 4); n > 0 && out.length > 0; n--) {
+    const at = next() % Math.min(out.length, next() % 8 === 0 ? out.length : hot);
+    const length = 1 + (next() % 16);
+    switch (next() % 6) {
+      case 0:
+        out[at] = out[at]! ^ (1 << (next() % 8));
+        break;
+      case 1:
+        out[at] = next();
+        break;
+      case 2:
+        out = Uint8Array.from([...out.subarray(0, at), ...out.subarray(at + length)]);
+        break;
+      case 3: {
+        const from = next() % out.length;
+        out = Uint8Array.from([...out.subarray(0, at), ...out.subarray(from, from + length), ...out.subarray(at)]);
+        break;
+      }
+      case 4:
+        if (next() % 4 === 0) out = out.slice(0, at);
+        else out[at] = '"\\{}[],:0-9.eE+<|>%\0\n '[next() % 22]!.charCodeAt(0);
+        break;
+      default:
+        if (at + 8 <= out.length) new DataView(out.buffer).setBigUint64(at, lengths[next() % lengths.length]!, true);
+    }
+  }
+  return out;
+}
+
+/**
+ * Runs `parse` on mutations of a valid input. Only errors of this package may escape, and nothing may take long.
+ * @param check - looks at what was accepted
+ * @returns how many were accepted and how many refused
+ */
+export async function fuzz<T>(
+  valid: Uint8Array,
+  hot: number,
+  cases: number,
+  parse: (bytes: Uint8Array) => Promise<T> | T,
+  check: (result: T, bytes: Uint8Array) => void = () => {},
+): Promise<{ accepted: number; refused: number }> {
+  const tally = { accepted: 0, refused: 0 };
+  for (let seed = 0; seed < cases; seed++) {
+    const bytes = mutate(valid, hot, random(seed));
+    const start = performance.now();
+    try {
+      check(await parse(bytes), bytes);
+      tally.accepted++;
+    } catch (error) {
+      assert.ok(error instanceof Lfm2Error, `seed ${seed}: ${error instanceof Error ? error.stack : String(error)}`);
+      tally.refused++;
+    }
+    assert.ok(performance.now() - start < 40_000, `seed ${seed} took ${performance.now() - start} ms`);
+  }
+  return tally;
+}

@@ -1,0 +1,120 @@
+// Who may import whom: each folder of src/ has a rank, a file imports from its own folder or a lower rank, and there are no cycles.
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { dirname, join, posix } from "node:path";
+
+/** Path prefix → rank; the longest prefix counts. */
+const ranks: readonly (readonly [string, number])[] = [
+  ["errors.ts", 0],
+  ["macrotask.ts", 0],
+  ["values.ts", 0],
+  ["memory/", 1],
+  ["kernels/", 2],
+  ["weights/", 3],
+  ["text/", 3],
+  ["models/", 4],
+  ["generate/", 7],
+  ["reply.ts", 8],
+  ["turn.ts", 8],
+  ["chat.ts", 8],
+  ["model.ts", 8],
+  ["lfm2.ts", 8],
+  ["inspect.ts", 8],
+  ["index.ts", 8],
+  ["mini.ts", 8],
+  ["adapters/", 9],
+  ["cli/", 10],
+];
+
+function files(dir: string): string[] {
+  return readdirSync(dir).flatMap((name) => {
+    const path = join(dir, name);
+    if (statSync(path).isDirectory()) return files(path);
+    return name.endsWith(".ts") && !name.endsWith(".d.ts") ? [path] : [];
+  });
+}
+
+const sources = new Map(files("src").map((path) => [path.replaceAll("\\", "/").slice("src/".length), readFileSync(path, "utf8")]));
+
+/** Specifiers of static and dynamic imports, type imports too. */
+function imports(text: string): string[] {
+  return [...text.matchAll(/(?:from|import)\s*\(?\s*"([^"]+)"/g)].map((m) => m[1] ?? "");
+}
+
+function rank(path: string): number {
+  const found = ranks.find(([prefix]) => (prefix.endsWith("/") ? path.startsWith(prefix) : path === prefix));
+  assert.ok(found, `src/${path} stands in no ranked folder`);
+  return found[1];
+}
+
+const folder = (path: string): string =>
+  path.includes("/")
+    ? path
+        .split("/")
+        .slice(0, path.startsWith("adapters/") ? 2 : 1)
+        .join("/")
+    : "";
+const targets = (path: string): string[] =>
+  imports(sources.get(path) ?? "")
+    .filter((to) => to.startsWith("."))
+    .map((to) => posix.normalize(posix.join(dirname(path), to)));
+
+describe("imports of src/", () => {
+  it("found the sources", () => assert.ok(sources.size > 40));
+
+  for (const path of sources.keys()) {
+    it(`${path} imports only from its own folder or a lower rank`, () => {
+      for (const to of targets(path)) {
+        assert.ok(sources.has(to) || to.endsWith(".d.ts"), `${path} imports ${to}, which is not there: relative imports end in .ts`);
+        const isAllowed = folder(to) === folder(path) || rank(to) < rank(path);
+        assert.ok(isAllowed, `${path} (rank ${rank(path)}) imports ${to} (rank ${rank(to)})`);
+      }
+    });
+  }
+
+  it("has no cycles", () => {
+    const done = new Set<string>();
+    const visit = (path: string, trail: readonly string[]): void => {
+      assert.ok(!trail.includes(path), `cycle: ${[...trail, path].join(" → ")}`);
+      if (done.has(path)) return;
+      for (const to of targets(path)) visit(to, [...trail, path]);
+      done.add(path);
+    };
+    for (const path of sources.keys()) visit(path, []);
+  });
+
+  it("names a runtime only in adapters and the CLI", () => {
+    for (const [path, text] of sources) {
+      if (path.startsWith("adapters/") || path.startsWith("cli/")) continue;
+      const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
+      assert.ok(!/"node:|\bprocess\.|\bBuffer\b|\bDeno\.|\bBun\.|\bnavigator\.|cloudflare:/.test(code), `src/${path} names a runtime`);
+    }
+  });
+
+  it("leaves no choice of token to an engine's own mathematics", () => {
+    for (const [path, text] of sources) {
+      if (path.startsWith("cli/") || path.startsWith("weights/")) continue; // neither chooses a token
+      const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
+      assert.doesNotMatch(
+        code,
+        /\bMath\s*\.\s*(exp|expm1|log|log2|log10|log1p|pow|sin|cos|tan|tanh|sinh|cosh|atan2?|cbrt|hypot)\b|\*\*(?!\/)/,
+        `src/${path}`,
+      );
+    }
+  });
+
+  it("the model reads like the paper: no word of dtype, thread, platform or sampling in lfm2.ts", () => {
+    const code = (sources.get("models/lfm2.ts") ?? "").replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
+    const words = code.replace(/^import .*$/gm, "");
+    const found = /\b(q4|q8|\w*dtype|thread|worker|sample|temperature|wasm)\b/i.exec(words)?.[0];
+    assert.equal(found, undefined);
+  });
+
+  it("no file is longer than 600 lines", () => {
+    for (const [path, text] of sources) assert.ok(text.split("\n").length <= 600, path);
+  });
+
+  it("tests/reference imports nothing from src/", () => {
+    for (const path of files("tests/reference")) assert.ok(!imports(readFileSync(path, "utf8")).some((to) => to.includes("/src/")), path);
+  });
+});

@@ -1,0 +1,226 @@
+// Linear memory: the arena, the pools, the plan before a load, the load's peak, and what is left after many loads and sessions.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { load } from "lfm2-wasm";
+import { mini } from "lfm2-wasm/mini";
+import { openPath } from "../../src/adapters/node/files.ts";
+import { ADDRESS_SPACE_BYTES, Arena, formatBytes, HEAP_START } from "../../src/memory/arena.ts";
+import { BlockPool, PagePool } from "../../src/memory/pages.ts";
+import { openCheckpoint } from "../../src/models/checkpoint.ts";
+import { loadModel, planModel } from "../../src/models/load-model.ts";
+import type { ByteSource } from "../../src/weights/source.ts";
+import { checkpointFolder, ggufFile, kernels } from "../golden/support.ts";
+import { pick } from "../scale.ts";
+
+const memory = (): WebAssembly.Memory => new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
+
+describe("arena", () => {
+  it("aligns, grows, gives back to a mark", () => {
+    const arena = new Arena(memory());
+    const first = arena.alloc(100, "x");
+    assert.equal(first, HEAP_START);
+    assert.equal(arena.alloc(1, "y"), HEAP_START + 128);
+    const { mark } = arena;
+    const big = arena.alloc(5 << 20, "z");
+    assert.ok(arena.memory.buffer.byteLength >= big + (5 << 20));
+    arena.release(mark);
+    assert.equal(arena.alloc(8, "w"), big);
+  });
+
+  it("refuses what passes its limit, with both numbers, and stays usable", () => {
+    const arena = new Arena(memory(), 1 << 20);
+    assert.throws(() => arena.alloc(2 << 20, "a lot"), { name: "MemoryError", message: /2\.0 MiB for a lot, got 960 KiB/ });
+    arena.alloc(1000, "little");
+    assert.equal(new Arena(memory(), Number.MAX_SAFE_INTEGER).limitBytes, ADDRESS_SPACE_BYTES);
+    assert.equal(formatBytes(1.5 * 2 ** 30), "1.5 GiB");
+  });
+});
+
+describe("pools", () => {
+  it("use freed blocks again", () => {
+    const pool = new BlockPool(new Arena(memory()), 1000, "a block");
+    const [a, b] = [pool.allocate(), pool.allocate()];
+    pool.free(a);
+    assert.equal(pool.allocate(), a);
+    assert.deepEqual([pool.made, pool.used], [2, 2]);
+    assert.notEqual(a, b);
+  });
+
+  it("count references of pages", () => {
+    const pages = new PagePool(new Arena(memory()), 4096);
+    const id = pages.allocate();
+    const address = pages.addressOf(id);
+    pages.retain(id);
+    pages.release(id);
+    assert.deepEqual([pages.references(id), pages.used], [1, 1]);
+    pages.release(id);
+    assert.equal(pages.used, 0);
+    assert.equal(pages.addressOf(pages.allocate()), address);
+  });
+});
+
+describe("loading", () => {
+  it("takes what the plan says, and streams through one window: peak = final size + one window", async () => {
+    const path = checkpointFolder("tiny-gqa3");
+    for (const dtype of ["f32", "bf16", "q8", "q4"] as const) {
+      const reads: number[] = [];
+      let open = 0;
+      let most = 0;
+      const counting = (source: ByteSource): ByteSource => ({
+        ...source,
+        name: source.name,
+        size: source.size,
+        read: (offset, length, signal) => source.read(offset, length, signal),
+        readInto: async (offset, target, signal) => {
+          reads.push(target.length);
+          most = Math.max(most, ++open);
+          await source.readInto?.(offset, target, signal);
+          open--;
+        },
+      });
+      const folder = await openPath(path);
+      assert.ok("open" in folder);
+      const checkpoint = await openCheckpoint({
+        name: folder.name,
+        open: async (name) => {
+          const source = await folder.open(name);
+          return source && counting(source);
+        },
+      });
+      const before = process.memoryUsage().arrayBuffers;
+      const { model, plan } = await loadModel(checkpoint, kernels, { dtype });
+      const heap = process.memoryUsage().arrayBuffers - before;
+      assert.equal(most, 1, "one window at a time");
+      assert.ok(reads.every((bytes) => bytes <= plan.windowBytes));
+      const slack = 65_536 + (1 << 20); // a page of rounding, and the arena's least growth for the first session
+      assert.ok(model.memoryBytes <= plan.totalBytes + slack, `${model.memoryBytes} of ${plan.totalBytes} planned`);
+      assert.ok(model.memoryBytes >= plan.totalBytes - slack);
+      assert.ok(
+        heap <= plan.totalBytes + slack + 65_536 * 2,
+        `${heap} bytes of array buffers for ${plan.totalBytes} planned: a second copy?`,
+      );
+      const planned = await planModel(checkpoint, kernels, { dtype });
+      assert.deepEqual(planned, plan);
+      await checkpoint.close();
+    }
+  });
+
+  it("reads nothing of the weights when the plan does not fit", async () => {
+    const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-deep")));
+    let read = 0;
+    const tensors = new Map(
+      [...checkpoint.tensors].map(([name, t]) => {
+        const source: ByteSource = { name: t.source.name, size: t.source.size, read: async () => assert.fail(`read ${++read}`) };
+        return [name, { ...t, source }] as const;
+      }),
+    );
+    await assert.rejects(loadModel({ ...checkpoint, tensors }, kernels, { maxMemoryBytes: 1 << 20 }), (error: Error) => {
+      assert.equal(error.name, "MemoryError");
+      assert.match(error.message, /expected at most 1\.0 MiB, got a model that needs [\d.]+ (KiB|MiB) \(.*weights [\d.]+ KiB/);
+      return true;
+    });
+    assert.equal(read, 0);
+    await checkpoint.close();
+  });
+
+  it("names the smaller dtype that fits", async () => {
+    const checkpoint = await openCheckpoint(await openPath("models/lfm2-mini"));
+    const bytes = async (dtype: "q8" | "q4" | "bf16"): Promise<number> => (await planModel(checkpoint, kernels, { dtype })).totalBytes;
+    for (const fits of ["bf16", "q8", "q4"] as const) {
+      const maxMemoryBytes = (await bytes(fits)) + 1000;
+      await assert.rejects(loadModel(checkpoint, kernels, { dtype: "f32", maxMemoryBytes }), {
+        name: "MemoryError",
+        message: new RegExp(`Load it with dtype "${fits}"`),
+      });
+    }
+    await assert.rejects(loadModel(checkpoint, kernels, { maxMemoryBytes: 1 << 20 }), { message: /No dtype fits/ });
+    await checkpoint.close();
+  });
+
+  it("reports progress that never falls and ends at the total", async () => {
+    const seen: number[] = [];
+    let total = 0;
+    const phases: string[] = [];
+    const model = await load(mini, {
+      onProgress: ({ phase, loadedBytes, totalBytes }) => {
+        phases.push(phase);
+        seen.push(loadedBytes);
+        total = totalBytes;
+      },
+    });
+    model.dispose();
+    assert.ok(seen.every((n, i) => n >= (seen[i - 1] ?? 0) && n <= total));
+    assert.equal(seen.at(-1), total);
+    assert.deepEqual([phases.filter((p) => p === "ready").length, phases.at(-1)], [1, "ready"]);
+  });
+
+  it("a source that shrinks, a missing tensor, a wrong shape: FormatError with the name", async () => {
+    const bytes = readFileSync(ggufFile("tiny-quant", "Q8_0"));
+    const source: ByteSource = {
+      name: "cut.gguf",
+      size: bytes.length,
+      read: async (offset, length) => new Uint8Array(bytes.subarray(offset, Math.min(offset + length, bytes.length - 1000))),
+    };
+    await assert.rejects(load(source), { name: "FormatError", message: /cut\.gguf.*truncated/ });
+    const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-deep")));
+    const name = "model.layers.3.ffn_norm.weight";
+    const without = new Map(checkpoint.tensors);
+    const tensor = without.get(name) ?? assert.fail();
+    without.delete(name);
+    await assert.rejects(loadModel({ ...checkpoint, tensors: without }, kernels), {
+      name: "FormatError",
+      message: /model\.layers\.3\.ffn_norm\.weight/,
+    });
+    without.set(name, { ...tensor, shape: [63] });
+    await assert.rejects(loadModel({ ...checkpoint, tensors: without }, kernels), {
+      name: "FormatError",
+      message: /shape \(64\), got \(63\)/,
+    });
+    await checkpoint.close();
+  });
+});
+
+describe("memory stays flat", () => {
+  const collect = async (): Promise<number> => {
+    for (let i = 0; i < 3; i++) {
+      globalThis.gc?.();
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    const { heapUsed, arrayBuffers, external } = process.memoryUsage();
+    return heapUsed + arrayBuffers + external;
+  };
+
+  it("over loads", async () => {
+    assert.ok(globalThis.gc, "run with --expose-gc");
+    const count = pick({ gate: 50, full: 1000 });
+    const bytes = readFileSync(join("dist", "mini.gguf"));
+    const round = async (): Promise<void> => {
+      const model = await load(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length));
+      assert.equal((await model.generate("Hello", { maxTokens: 3 })).usage.outputTokens, 3);
+      model.dispose();
+    };
+    for (let i = 0; i < count / 10; i++) await round();
+    const early = await collect();
+    for (let i = 0; i < count; i++) await round();
+    const late = await collect();
+    assert.ok(late < early + Math.max(early * 0.01, 1 << 20), `${early} bytes early, ${late} late`);
+  });
+
+  it("over sessions", async () => {
+    const model = await load(mini);
+    const count = pick({ gate: 300, full: 10_000 });
+    const round = async (i: number): Promise<void> => {
+      const chat = model.chat();
+      await chat.prompt("Hello", { maxTokens: 1 + (i % 3) });
+      chat.dispose();
+    };
+    for (let i = 0; i < count / 10; i++) await round(i);
+    const early = (await model.status()).memoryBytes;
+    const heap = await collect();
+    for (let i = 0; i < count; i++) await round(i);
+    assert.equal((await model.status()).memoryBytes, early);
+    assert.ok((await collect()) < heap + Math.max(heap * 0.01, 1 << 20));
+    model.dispose();
+  });
+});

@@ -1,0 +1,170 @@
+// The package as a user gets it: what the tarball holds and weighs, that its exports are sound, that README's program runs from it.
+import assert from "node:assert/strict";
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const MB = 1_000_000;
+const KB = 1000;
+
+function sizes(dir: string, prefix = ""): Map<string, number> {
+  const out = new Map<string, number>();
+  for (const name of readdirSync(dir)) {
+    const path = join(dir, name);
+    if (statSync(path).isDirectory()) for (const [file, size] of sizes(path, `${prefix}${name}/`)) out.set(file, size);
+    else out.set(`${prefix}${name}`, statSync(path).size);
+  }
+  return out;
+}
+
+const npm = (args: readonly string[], cwd: string): string =>
+  execFileSync("npm", args, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+
+describe("the package", () => {
+  let project: string;
+  let installed: string;
+  before(() => {
+    project = mkdtempSync(join(tmpdir(), "lfm2-package-"));
+    const [{ filename }] = JSON.parse(npm(["pack", "--json", "--ignore-scripts", "--pack-destination", project], ".")) as [
+      { filename: string },
+    ];
+    // as npm would lay it: the tarball unpacked, its two dependencies beside it; no registry is asked
+    execFileSync("tar", ["xzf", join(project, filename), "-C", project]);
+    const modules = join(project, "node_modules");
+    mkdirSync(join(modules, ".bin"), { recursive: true });
+    installed = join(modules, "lfm2-wasm");
+    cpSync(join(project, "package"), installed, { recursive: true });
+    cpSync(join("node_modules", "@huggingface"), join(modules, "@huggingface"), { recursive: true });
+    symlinkSync(join("..", "lfm2-wasm", "dist", "cli.js"), join(modules, ".bin", "lfm2"));
+    writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }));
+  });
+  after(() => rmSync(project, { recursive: true, force: true }));
+
+  const run = (args: readonly string[]) => spawnSync(process.execPath, args, { cwd: project, encoding: "utf8" });
+
+  it("holds what it needs, and nothing else", () => {
+    const files = [...sizes(installed).keys()].sort();
+    const other = files.filter((f) => !f.startsWith("dist/types/"));
+    assert.deepEqual(other, [
+      "LICENSE",
+      "README.md",
+      "dist/cli.js",
+      "dist/index.js",
+      "dist/index.js.map",
+      "dist/kernels.plain.wasm",
+      "dist/kernels.relaxed.wasm",
+      "dist/mini.gguf",
+      "dist/mini.js",
+      "dist/mini.js.map",
+      "package.json",
+    ]);
+  });
+
+  it("stays within its sizes", () => {
+    const files = sizes(installed);
+    const total = [...files.values()].reduce((a, b) => a + b, 0);
+    const size = (name: string): number => files.get(`dist/${name}`) ?? assert.fail(name);
+    assert.ok(total <= 5 * MB, `${total} bytes unpacked`);
+    assert.ok(total - size("mini.gguf") <= 1.5 * MB, `${total - size("mini.gguf")} bytes without the bundled model`);
+    const core = size("index.js") + size("kernels.plain.wasm") + size("kernels.relaxed.wasm");
+    assert.ok(core <= 400 * KB, `core entry and wasm: ${core} bytes`);
+    const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };
+    assert.deepEqual(Object.keys(dependencies), ["@huggingface/jinja", "@huggingface/tokenizers"]);
+  });
+
+  it("names no machine and no registry in what is packed", () => {
+    for (const name of sizes(installed).keys()) {
+      if (name.endsWith(".wasm") || name.endsWith(".gguf")) continue;
+      const text = readFileSync(join(installed, name), "utf8");
+      assert.ok(!text.includes(process.cwd()) && !/registry\.[a-z]/.test(text), name);
+    }
+    const lock = JSON.parse(readFileSync("package-lock.json", "utf8")) as { packages: Record<string, { resolved?: string }> };
+    assert.ok(Object.values(lock.packages).every((p) => p.resolved === undefined));
+    const scripts = (JSON.parse(readFileSync("package.json", "utf8")) as { scripts: Record<string, string> }).scripts;
+    assert.ok(!Object.keys(scripts).some((s) => /^(pre|post)?install$/.test(s)));
+  });
+
+  it("satisfies publint", async () => {
+    const { publint } = await import("publint");
+    const { messages } = await publint({ pkgDir: installed, strict: true });
+    assert.deepEqual(
+      messages.filter((m) => m.type !== "suggestion").map((m) => m.code),
+      [],
+    );
+  });
+
+  it("runs README's program", () => {
+    const readme = readFileSync(join(installed, "README.md"), "utf8");
+    const program = /```ts\n([\s\S]*?)```/.exec(readme)?.[1] ?? assert.fail("README has no program");
+    assert.ok(program.split("\n").filter(Boolean).length <= 5, "README promises five lines");
+    writeFileSync(join(project, "program.mjs"), program);
+    const { stdout, stderr, status } = run(["program.mjs"]);
+    assert.equal(status, 0, stderr);
+    assert.match(stdout, /^Once upon a time there was a .*fox/);
+    assert.equal(stderr, "");
+  });
+
+  it("every code block of README is a program that type-checks", () => {
+    const readme = readFileSync("README.md", "utf8");
+    const blocks = [...readme.matchAll(/```ts\n([\s\S]*?)```/g)].map((m) => m[1] ?? "");
+    assert.ok(blocks.length >= 3);
+    const [first = "", ...rest] = blocks;
+    const imports = first.split("\n").filter((line) => line.startsWith("import"));
+    const bodies = [first.replace(/^import.*$/gm, ""), ...rest].map(
+      (body, i) => `{\n${i > 1 ? "const model = await load(mini);\n" : ""}${body}\n}`,
+    );
+    writeFileSync(join(project, "readme.ts"), [...imports, ...bodies].join("\n"));
+    cpSync(join("node_modules", "@types"), join(project, "node_modules", "@types"), { recursive: true });
+    cpSync(join("node_modules", "undici-types"), join(project, "node_modules", "undici-types"), { recursive: true });
+    const options = [
+      "--noEmit",
+      "--strict",
+      "--target",
+      "es2022",
+      "--module",
+      "nodenext",
+      "--types",
+      "node",
+      "--skipLibCheck",
+      "false",
+      "readme.ts",
+    ];
+    const { stdout, status } = run([join(process.cwd(), "node_modules", "typescript", "bin", "tsc"), ...options]);
+    assert.equal(status, 0, stdout);
+  });
+
+  it("its command answers", () => {
+    const { stdout, status } = run([join("node_modules", ".bin", "lfm2"), "generate", "-p", "What is 3 + 4?"]);
+    assert.equal(status, 0);
+    assert.equal(stdout.trim(), "3 + 4 = 7");
+  });
+
+  it("the wasm that is packed is the one that its sources give", () => {
+    for (const variant of ["plain", "relaxed"]) {
+      const out = join(project, `${variant}.wasm`);
+      execFileSync(process.execPath, [
+        "node_modules/assemblyscript/bin/asc.js",
+        "--config",
+        "asconfig.json",
+        "--target",
+        variant,
+        "-o",
+        out,
+      ]);
+      assert.deepEqual(readFileSync(out), readFileSync(join(installed, "dist", `kernels.${variant}.wasm`)));
+      assert.ok(existsSync(out));
+    }
+  });
+});
