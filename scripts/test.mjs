@@ -1,4 +1,5 @@
-// Runs the tests. `node scripts/test.mjs` is the gate: lint, types, build, every suite; `--full` runs the same with bigger counts and the large shapes.
+// Runs the tests. `node scripts/test.mjs` is the gate: build, lint, types, every suite; `--full` is the same code with bigger counts and the large shapes,
+// and the gate's counts once more in each Node of tests/runtimes.
 // With patterns (substrings of test paths) only those test files run, without lint, types and build.
 import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -30,6 +31,7 @@ async function stage(name, run) {
 function testFiles(dir = "tests") {
   return readdirSync(dir).flatMap((name) => {
     const path = join(dir, name);
+    if (name === "node_modules") return [];
     if (statSync(path).isDirectory()) return testFiles(path);
     return name.endsWith(".test.ts") ? [path] : [];
   });
@@ -69,23 +71,29 @@ const suites = (files) => {
   return by;
 };
 
-function mocha(files) {
-  const env = { ...process.env, LFM2_TEST_SCALE: full ? "full" : "gate" };
-  const run = spawnSync(
-    process.execPath,
-    [
-      "--expose-gc",
-      "--enable-source-maps",
-      "node_modules/mocha/bin/mocha.js",
-      "--timeout",
-      full ? "1200000" : "120000",
-      "--reporter",
-      "dot",
-      ...files,
-    ],
-    { stdio: "inherit", env },
-  );
+/** V8 11.3, Node 20's, has relaxed SIMD behind a flag: with it the gate tests both builds of the kernels on any Node. */
+const flagsOf = (version) => (version.startsWith("20.") ? ["--experimental-wasm-relaxed-simd"] : []);
+
+/** Runs test files with a Node; `scale` chooses the counts. */
+function mocha(files, { bin = process.execPath, version = process.versions.node, scale = full ? "full" : "gate" } = {}) {
+  const flags = ["--expose-gc", "--enable-source-maps", ...flagsOf(version), "node_modules/mocha/bin/mocha.js"];
+  const limits = scale === "full" ? { test: 1_200_000, run: 3_600_000 } : { test: 120_000, run: 480_000 };
+  const run = spawnSync(bin, [...flags, "--timeout", String(limits.test), "--reporter", "dot", ...files], {
+    stdio: "inherit",
+    env: { ...process.env, LFM2_TEST_SCALE: scale },
+    timeout: limits.run, // a hang is a failure
+    killSignal: "SIGKILL",
+  });
   if (run.status !== 0) throw new Error(`mocha ended with ${run.status ?? run.signal}`);
+}
+
+/** The Node versions of tests/runtimes, installed from its own lock file. */
+function runtimes() {
+  execFileSync("npm", ["ci"], { cwd: "tests/runtimes", stdio: "inherit" });
+  return ["node22", "node24", "node26"].map((name) => {
+    const bin = join(root, "tests", "runtimes", "node_modules", name, "bin", "node");
+    return { bin, version: execFileSync(bin, ["--version"], { encoding: "utf8" }).trim().slice(1) };
+  });
 }
 
 const all = testFiles();
@@ -102,6 +110,16 @@ if (!patterns.length) {
 await stage("bundle tests", () => bundle(files));
 if (!process.exitCode) for (const [suite, paths] of suites(files)) await stage(suite, () => mocha(paths));
 
+if (full && !patterns.length && !process.exitCode) {
+  let installed = [];
+  await stage("install runtimes", () => {
+    installed = runtimes();
+  });
+  for (const runtime of installed) {
+    for (const [suite, paths] of suites(files))
+      await stage(`${suite}, Node ${runtime.version}`, () => mocha(paths, { ...runtime, scale: "gate" }));
+  }
+}
 if (patterns.length) rmSync(out, { recursive: true, force: true });
 
 console.log("\nseconds per suite");
