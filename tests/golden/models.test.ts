@@ -1,9 +1,5 @@
 // Every golden model, in every dtype that its shape allows, against the float64 reference.
 import assert from "node:assert/strict";
-import { writeFileSync } from "node:fs";
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { DType } from "../../src/memory/dtype.ts";
 import { parseConfig } from "../../src/models/config.ts";
 import type { Taps } from "../../src/models/language-model.ts";
@@ -76,13 +72,13 @@ for (const name of names) {
 
     for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const satisfies readonly DType[]) {
       it(`${dtype}: any chunking gives the bits of one shot, in every variant`, async () => {
-        const whole: Float32Array[] = [];
         for (const kvDtype of ["f32", "f16"] as const) {
           let first: { prompt: Float32Array; long: Float32Array } | undefined;
           for (const variant of variants) {
             await withModel(folder, { dtype, kvDtype, variant, chunkTokens: 256 }, (model) => {
               const prompt = feed(model, golden.prompt);
               const long = feed(model, golden.long);
+              assert.ok(prompt.every(Number.isFinite));
               first ??= { prompt, long };
               assert.ok(sameBits(prompt, first.prompt) && sameBits(long, first.long), `${variant} differs, kv ${kvDtype}`);
               for (const chunks of golden.chunks) assert.ok(sameBits(feed(model, golden.prompt, chunks), prompt), `chunks ${chunks}, kv ${kvDtype}`);
@@ -92,10 +88,7 @@ for (const name of names) {
               }
             });
           }
-          if (first) whole.push(first.prompt);
         }
-        // quantized weights are far from the reference on random weights, but not anywhere: the likeliest tokens stay near the top
-        for (const logits of whole) assert.ok(logits.every(Number.isFinite));
       });
     }
 
@@ -106,12 +99,6 @@ for (const name of names) {
         const w1 = tensors.get("model.layers.0.feed_forward.w1.weight");
         for (const { title, config: json } of configs) assert.deepEqual(parseConfig(json, { intermediateSize: w1?.shape[0] }), config, title);
       });
-      const dir = mkdtempSync(join(tmpdir(), "lfm2-config-"));
-      writeFileSync(join(dir, "config.json"), JSON.stringify({ model_type: "llama" }));
-      await assert.rejects(
-        withModel(dir, exact, () => {}),
-        { name: "FormatError" },
-      );
     });
   });
 }
@@ -124,7 +111,7 @@ describe("golden model tiny-quant, from GGUF", () => {
   }
   const golden = goldenJson<QuantGolden>("models", "tiny-quant", "golden.json");
   const arrays = goldenArrays("models", "tiny-quant", "golden.safetensors");
-  const entries = new Map(Object.entries(golden.formats ?? golden) as [string, { prompt_top: [number, number][][]; greedy_prompt: number[]; greedy: number[] }][]);
+  const entries = new Map(Object.entries(golden) as [string, { prompt_top: [number, number][][]; greedy_prompt: number[]; greedy: number[] }][]);
 
   for (const type of ["F32", "F16", "BF16", "Q8_0"]) {
     for (const variant of variants) {

@@ -1,0 +1,108 @@
+// config.json and GGUF metadata to a config: every spelling, and a sentence for every contradiction.
+import assert from "node:assert/strict";
+import { parseConfig } from "../../src/models/config.ts";
+import { configFromGguf, hfNames } from "../../src/models/names.ts";
+import type { GgufValue } from "../../src/weights/gguf.ts";
+
+const hf = {
+  model_type: "lfm2",
+  vocab_size: 100,
+  hidden_size: 64,
+  num_hidden_layers: 3,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  intermediate_size: 96,
+  block_auto_adjust_ff_dim: false,
+  layer_types: ["conv", "full_attention", "conv"],
+  eos_token_id: [7, 2],
+};
+
+describe("config.json", () => {
+  it("has the reference's defaults", () => {
+    const c = parseConfig(hf);
+    assert.deepEqual([c.convLCache, c.convBias, c.normEps, c.ropeTheta, c.tieWordEmbeddings, c.headDim], [3, false, 1e-5, 1e6, true, 32]);
+    assert.deepEqual(c.eosTokenIds, [7, 2]);
+  });
+
+  it("adjusts the ffn size as the reference does; the tensor's shape wins", () => {
+    const size = (extra: object): number => parseConfig({ ...hf, block_auto_adjust_ff_dim: true, ...extra }).intermediateSize;
+    assert.equal(size({ intermediate_size: 6656 }), 4608);
+    assert.equal(size({ intermediate_size: 12288 }), 8192);
+    assert.equal(size({ intermediate_size: 120, block_multiple_of: 16, block_ffn_dim_multiplier: 1.3 }), 112);
+    assert.equal(size({ intermediate_size: 100, block_ffn_dim_multiplier: null }), 66);
+    assert.equal(parseConfig({ ...hf, intermediate_size: undefined }, { intermediateSize: 208 }).intermediateSize, 208);
+  });
+
+  const bad: readonly (readonly [string, object, string, RegExp])[] = [
+    ["another model", { model_type: "llama" }, "UnsupportedError", /"model_type": expected "lfm2", got "llama"/],
+    ["scaled rotary embeddings", { rope_parameters: { rope_type: "yarn", factor: 4 } }, "UnsupportedError", /"rope_type".*"yarn"/],
+    ["heads that do not divide", { num_key_value_heads: 3, num_attention_heads: 4 }, "UnsupportedError", /4 \/ 3/],
+    ["seven taps", { conv_L_cache: 7 }, "UnsupportedError", /taps.*7/],
+    ["an odd width", { hidden_size: 66 }, "UnsupportedError", /66/],
+    ["two thetas", { theta: 1e4, rope_theta: 1e6 }, "FormatError", /"theta" and "rope_theta" to agree/],
+    ["two head counts", { num_heads: 4 }, "FormatError", /"num_attention_heads" and "num_heads"/],
+    ["two layer lists", { full_attn_idxs: [0] }, "FormatError", /"layer_types" and "full_attn_idxs"/],
+    ["too few layer types", { layer_types: ["conv"] }, "FormatError", /"layer_types": expected 3 times/],
+    ["a layer that is not there", { layer_types: undefined, full_attn_idxs: [5] }, "FormatError", /"full_attn_idxs"/],
+    ["a negative size", { vocab_size: -1 }, "FormatError", /"vocab_size": expected a positive whole number, got -1/],
+    ["a size beyond reason", { hidden_size: 2 ** 40 }, "FormatError", /"hidden_size"/],
+    ["text for a number", { norm_eps: "1e-5" }, "FormatError", /"norm_eps"/],
+    ["a missing size", { num_hidden_layers: undefined }, "FormatError", /"num_hidden_layers".*got nothing/],
+    ["half an id", { eos_token_id: 1.5 }, "FormatError", /"eos_token_id"/],
+    ["a word for a flag", { conv_bias: "no" }, "FormatError", /"conv_bias"/],
+  ];
+  for (const [what, extra, name, message] of bad) {
+    it(`refuses ${what}`, () => assert.throws(() => parseConfig({ ...hf, ...extra }), { name, message }));
+  }
+
+  it("refuses what is no object, and is not led astray by __proto__", () => {
+    for (const json of [null, [], 3, "x"]) assert.throws(() => parseConfig(json), { name: "FormatError" });
+    const polluted = JSON.parse(
+      JSON.stringify({ ...hf, conv_bias: undefined }).replace("{", '{"__proto__":{"conv_bias":true},'),
+    ) as unknown;
+    assert.equal(parseConfig(polluted).convBias, false);
+  });
+});
+
+describe("a GGUF's metadata", () => {
+  const metadata = (extra: Record<string, GgufValue | undefined> = {}): Map<string, GgufValue> =>
+    new Map(
+      Object.entries<GgufValue | undefined>({
+        "general.architecture": "lfm2",
+        "lfm2.block_count": 3,
+        "lfm2.embedding_length": 64,
+        "lfm2.feed_forward_length": 96,
+        "lfm2.attention.head_count": 2,
+        "lfm2.attention.head_count_kv": [0, 1, 0],
+        "lfm2.vocab_size": 100,
+        ...extra,
+      }).filter((entry): entry is [string, GgufValue] => entry[1] !== undefined),
+    );
+  const read = (extra?: Record<string, GgufValue | undefined>) =>
+    configFromGguf(metadata(extra), { bosId: 1, eosIds: [7] }, { tied: true });
+
+  it("gives the same config as config.json", () => {
+    assert.deepEqual(read({ "lfm2.context_length": 128_000 }), { ...parseConfig({ ...hf, eos_token_id: 7, bos_token_id: 1 }) });
+  });
+
+  const bad: readonly (readonly [string, Record<string, GgufValue | undefined>, string, RegExp])[] = [
+    ["another architecture", { "general.architecture": "llama" }, "UnsupportedError", /"llama"/],
+    ["a list of the wrong length", { "lfm2.attention.head_count_kv": [0, 1] }, "FormatError", /head_count_kv.*expected 3/],
+    ["heads that differ by layer", { "lfm2.attention.head_count_kv": [2, 1, 0] }, "FormatError", /head_count_kv/],
+    ["no width", { "lfm2.embedding_length": undefined }, "FormatError", /embedding_length.*got none/],
+    ["half a layer", { "lfm2.block_count": 2.5 }, "FormatError", /block_count/],
+    ["scaled rotary embeddings", { "lfm2.rope.scaling.type": "yarn" }, "UnsupportedError", /yarn/],
+  ];
+  for (const [what, extra, name, message] of bad) it(`refuses ${what}`, () => assert.throws(() => read(extra), { name, message }));
+
+  it("refuses both spellings of the final norm", () => {
+    const tensor = {} as never;
+    const tensors = new Map([
+      ["token_embd_norm.weight", tensor],
+      ["output_norm.weight", tensor],
+    ]);
+    assert.throws(() => hfNames({ tensors, unsupported: new Map() }), { name: "FormatError", message: /both/ });
+    tensors.delete("token_embd_norm.weight");
+    assert.deepEqual([...hfNames({ tensors, unsupported: new Map() }).tensors.keys()], ["model.embedding_norm.weight"]);
+  });
+});
