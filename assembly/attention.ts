@@ -6,12 +6,13 @@ import { clamp_row, first_row, PAGE, page_table, position, ROW_ENTRY_BYTES, row_
 import { CONST, CONST_F16_MASK, CONST_F16_SCALE, load_f16x4 } from "./lib/simd";
 import { share } from "./lib/threads";
 
+/** 2^112: the difference of the exponent biases of f16 and f32. */
 const TWO112: f32 = 5.192296858534828e33;
 const LANES: usize = memory.data<u32>([0, 1, 2, 3], 16);
 
 // @ts-ignore: decorator
 @inline function store_f16(o: usize, x: usize, n: usize): void {
-  for (let i: usize = 0; i < n; i += 8) v128.store(o + (i << 1), i16x8.narrow_i32x4_u(f16_bits(v128.load(x + (i << 2))), f16_bits(v128.load(x + (i << 2), 16))));
+  for (const e = x + (n << 2); x < e; x += 32, o += 16) v128.store(o, i16x8.narrow_i32x4_u(f16_bits(v128.load(x)), f16_bits(v128.load(x, 16))));
 }
 
 /** One row of k and of v into its slot of the page; half: elements are f16. */
@@ -90,11 +91,14 @@ function widen_small(out: usize, p: usize, n: usize): void {
 // @ts-ignore: decorator
 @inline function sums(a: v128, b: v128, c: v128, d: v128): v128 {
   const ab = f32x4.add(
-    i8x16.shuffle(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), i8x16.shuffle(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31));
+    i8x16.shuffle(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+    i8x16.shuffle(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31));
   const cd = f32x4.add(
-    i8x16.shuffle(c, d, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), i8x16.shuffle(c, d, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31));
+    i8x16.shuffle(c, d, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27),
+    i8x16.shuffle(c, d, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31));
   return f32x4.add(
-    i8x16.shuffle(ab, cd, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23), i8x16.shuffle(ab, cd, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
+    i8x16.shuffle(ab, cd, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),
+    i8x16.shuffle(ab, cd, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));
 }
 
 /** s = q·Kᵀ for n keys, rounded up to four (the surplus is computed from stale bytes and masked by softmax); row: bytes of a key. */
@@ -160,8 +164,10 @@ function softmax(s: usize, ml: usize, n: usize, up: f32): f32 {
 function values__1x8(o: usize, s: usize, V: usize, n: usize, row: usize, alpha: f32): void {
   const av = f32x4.splat(alpha), e = s + (n << 2), ve = V + row;
   for (; V + 64 < ve; V += 128, o += 128) {
-    let a0 = f32x4.mul(v128.load(o), av), a1 = f32x4.mul(v128.load(o, 16), av), a2 = f32x4.mul(v128.load(o, 32), av), a3 = f32x4.mul(v128.load(o, 48), av);
-    let a4 = f32x4.mul(v128.load(o, 64), av), a5 = f32x4.mul(v128.load(o, 80), av), a6 = f32x4.mul(v128.load(o, 96), av), a7 = f32x4.mul(v128.load(o, 112), av);
+    let a0 = f32x4.mul(v128.load(o), av), a1 = f32x4.mul(v128.load(o, 16), av);
+    let a2 = f32x4.mul(v128.load(o, 32), av), a3 = f32x4.mul(v128.load(o, 48), av);
+    let a4 = f32x4.mul(v128.load(o, 64), av), a5 = f32x4.mul(v128.load(o, 80), av);
+    let a6 = f32x4.mul(v128.load(o, 96), av), a7 = f32x4.mul(v128.load(o, 112), av);
     for (let p = s, v = V; p < e; p += 4, v += row) {
       const x = v128.load32_splat(p);
       a0 = f32x4.add(a0, f32x4.mul(x, v128.load(v))); a1 = f32x4.add(a1, f32x4.mul(x, v128.load(v, 16)));
@@ -173,7 +179,8 @@ function values__1x8(o: usize, s: usize, V: usize, n: usize, row: usize, alpha: 
     v128.store(o, a4, 64); v128.store(o, a5, 80); v128.store(o, a6, 96); v128.store(o, a7, 112);
   }
   if (V < ve) {
-    let a0 = f32x4.mul(v128.load(o), av), a1 = f32x4.mul(v128.load(o, 16), av), a2 = f32x4.mul(v128.load(o, 32), av), a3 = f32x4.mul(v128.load(o, 48), av);
+    let a0 = f32x4.mul(v128.load(o), av), a1 = f32x4.mul(v128.load(o, 16), av);
+    let a2 = f32x4.mul(v128.load(o, 32), av), a3 = f32x4.mul(v128.load(o, 48), av);
     for (let p = s, v = V; p < e; p += 4, v += row) {
       const x = v128.load32_splat(p);
       a0 = f32x4.add(a0, f32x4.mul(x, v128.load(v))); a1 = f32x4.add(a1, f32x4.mul(x, v128.load(v, 16)));
@@ -187,8 +194,10 @@ function values__1x8(o: usize, s: usize, V: usize, n: usize, row: usize, alpha: 
 function values__2x4(o: usize, s: usize, V: usize, n: usize, row: usize, alpha0: f32, alpha1: f32): void {
   const av0 = f32x4.splat(alpha0), av1 = f32x4.splat(alpha1), e = s + (n << 2);
   for (let ve = V + row, r = o + row; V < ve; V += 64, o += 64, r += 64) {
-    let a0 = f32x4.mul(v128.load(o), av0), a1 = f32x4.mul(v128.load(o, 16), av0), a2 = f32x4.mul(v128.load(o, 32), av0), a3 = f32x4.mul(v128.load(o, 48), av0);
-    let b0 = f32x4.mul(v128.load(r), av1), b1 = f32x4.mul(v128.load(r, 16), av1), b2 = f32x4.mul(v128.load(r, 32), av1), b3 = f32x4.mul(v128.load(r, 48), av1);
+    let a0 = f32x4.mul(v128.load(o), av0), a1 = f32x4.mul(v128.load(o, 16), av0);
+    let a2 = f32x4.mul(v128.load(o, 32), av0), a3 = f32x4.mul(v128.load(o, 48), av0);
+    let b0 = f32x4.mul(v128.load(r), av1), b1 = f32x4.mul(v128.load(r, 16), av1);
+    let b2 = f32x4.mul(v128.load(r, 32), av1), b3 = f32x4.mul(v128.load(r, 48), av1);
     for (let p = s, v = V; p < e; p += 4, v += row) {
       const x = v128.load32_splat(p), y = v128.load32_splat(p, 128);
       let w = v128.load(v); a0 = f32x4.add(a0, f32x4.mul(x, w)); b0 = f32x4.add(b0, f32x4.mul(y, w));
@@ -220,7 +229,9 @@ export function attention_scratch_bytes(hd: i32): i32 {
 }
 
 /** Scales q, clears out and the (max, sum) pairs of heads h0..h1 of n rows. */
-function begin_rows(out: usize, outRow: usize, q: usize, qRow: usize, ml: usize, n: usize, H: usize, h0: usize, h1: usize, row: usize, scale: f32): void {
+function begin_rows(
+  out: usize, outRow: usize, q: usize, qRow: usize, ml: usize, n: usize, H: usize, h0: usize, h1: usize, row: usize, scale: f32,
+): void {
   const factor = f32x4.splat(scale), zero = f32x4.splat(0), i0 = h0 * row, i1 = h1 * row;
   for (; n > 0; n--, out += outRow, q += qRow, ml += H << 3) {
     for (let i = i0; i < i1; i += 16) { v128.store(q + i, f32x4.mul(v128.load(q + i), factor)); v128.store(out + i, zero); }
@@ -265,11 +276,12 @@ function attention(
   H: usize, G: usize, hd: usize, scale: f32, ith: usize, nth: usize, half: bool,
 ): void {
   assert(H % G == 0 && hd % 16 == 0 && outStride >= H * hd && outStride % 4 == 0 && qStride % 4 == 0);
-  const per = H / G, h0 = share(G, ith, nth) * per, h1 = share(G, ith + 1, nth) * per, outRow = outStride << 2, qRow = qStride << 2, row = hd << 2;
+  const per = H / G, h0 = share(G, ith, nth) * per, h1 = share(G, ith + 1, nth) * per;
+  const outRow = outStride << 2, qRow = qStride << 2, row = hd << 2;
   const mine = scratch + ith * <usize>attention_scratch_bytes(<i32>hd);
   for (let s: usize = 0; s < nseq; s++, rows += ROW_ENTRY_BYTES) {
     const n = row_count(rows), first = first_row(rows), o = out + first * outRow, p = q + first * qRow, e = ml + (first * H << 3);
-    if (h0 < h1) {
+    if (h0 < h1 && n > 0) {
       begin_rows(o, outRow, p, qRow, e, n, H, h0, h1, row, scale);
       sequence(o, outRow, p, qRow, rows, layerOffset, e, mine, H, h0, h1, per, hd, half);
       end_rows(o, outRow, e, n, H, h0, h1, row);

@@ -71,9 +71,10 @@ function row_of_matrix(out: usize, matrix: usize, id: usize, K: usize): void {
 
 /**
  * out[t] = row ids[t] of the matrix, bit for bit f32(scale) · q where it is quantized
- * out (T,K) f32, rows outStride floats apart, columns K..outStride become 0 · ids (T) i32, below Σ rows of the segments · matrix: descriptor, any dtypes
+ * out (T,K) f32, rows outStride floats apart, columns K..outStride become 0 · ids (T) i32, below Σ rows of the segments
+ * matrix: descriptor, segments of any dtypes
  * needs: outStride ≥ K; reads only the rows' own blocks
- * cost:  some ns a value for f32, f16, bf16 (strided reads), less for q8 and q4. Threads share rows.
+ * cost:  0.2 to 0.5 ns a value, f16 4 ns. Threads share rows.
  */
 export function gather_f32(out: usize, ids: usize, matrix: usize, T: usize, outStride: usize, ith: usize, nth: usize): void {
   const K = columns(matrix);

@@ -17,11 +17,14 @@ import { share } from "./lib/threads";
 
 /**
  * y[i] = x[r] / sqrt(mean(x[r]²) + eps) · g, r = rows ? rows[i] : i; the mean is over D
- * y (M,D) f32, may be x when rows is 0 · x f32 · g (D) f32 · rows (M) i32 or 0; y and x have rows stride floats apart, columns D..stride of y become 0
+ * y (M,D) f32, may be x when rows is 0 · x f32 · g (D) f32 · rows (M) i32 or 0
+ * y and x have rows stride floats apart; columns D..stride of y become 0
  * needs: D % 16 == 0, stride % 16 == 0, 16-byte alignment
  * cost:  reads x twice (from L1), g once, writes y once. Threads share rows.
  */
-export function rmsnorm_f32(y: usize, x: usize, g: usize, rows: usize, M: usize, D: usize, stride: usize, eps: f32, ith: usize, nth: usize): void {
+export function rmsnorm_f32(
+  y: usize, x: usize, g: usize, rows: usize, M: usize, D: usize, stride: usize, eps: f32, ith: usize, nth: usize,
+): void {
   assert(D % 16 == 0 && stride % 16 == 0 && stride >= D);
   const bytes = D << 2, row = stride << 2;
   for (let m = share(M, ith, nth), e = share(M, ith + 1, nth); m < e; m++) {

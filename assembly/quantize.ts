@@ -2,7 +2,7 @@
 // The relaxed build keeps values as i8 (48 bytes a block); the plain build as i16 in the order k, k+2, k+1, k+3 of each four,
 // which is how masks and shifts take int4 and int8 weights apart (80 bytes a block).
 import { BLOCK, Q8_BIAS, QD8_BYTES, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS } from "./lib/blocks";
-import { CONST, CONST_ABS } from "./lib/simd";
+import { CONST, CONST_ABS, CONST_ROUND } from "./lib/simd";
 import { share } from "./lib/threads";
 
 /** A block whose largest |x| is below 2^-100 counts as zero: 127 / |x| must stay finite. */
@@ -33,7 +33,7 @@ const TINY: f32 = 7.888609052210118e-31;
 }
 
 function quantize_block(o: usize, p: usize): void {
-  const amax = largest(p), magic = f32x4.splat(12582912), r = f32x4.splat(amax >= TINY ? 127 / amax : 0);
+  const amax = largest(p), magic = v128.load(CONST + CONST_ROUND), r = f32x4.splat(amax >= TINY ? 127 / amax : 0);
   const i0 = rounded(v128.load(p), v128.load(p, 16), r, magic), i1 = rounded(v128.load(p, 32), v128.load(p, 48), r, magic);
   const i2 = rounded(v128.load(p, 64), v128.load(p, 80), r, magic), i3 = rounded(v128.load(p, 96), v128.load(p, 112), r, magic);
   if (ASC_FEATURE_RELAXED_SIMD) {

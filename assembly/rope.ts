@@ -48,8 +48,9 @@ export function norm_rope_f32(
     for (let h: usize = 0; h < heads; h++, p += head) {
       const r = f32x4.splat(1 / sqrt<f32>(sum_squares(p, hd) / <f32>hd + eps));
       for (let i: usize = 0; i < half; i += 16) {
-        const j = half + i, a = f32x4.mul(f32x4.mul(v128.load(p + i), r), v128.load(g + i)), b = f32x4.mul(f32x4.mul(v128.load(p + j), r), v128.load(g + j));
-        const c = v128.load(tp + i), s = v128.load(tp + j);
+        const j = half + i, c = v128.load(tp + i), s = v128.load(tp + j);
+        const a = f32x4.mul(f32x4.mul(v128.load(p + i), r), v128.load(g + i));
+        const b = f32x4.mul(f32x4.mul(v128.load(p + j), r), v128.load(g + j));
         v128.store(p + i, f32x4.sub(f32x4.mul(a, c), f32x4.mul(b, s)));
         v128.store(p + j, f32x4.add(f32x4.mul(b, c), f32x4.mul(a, s)));
       }

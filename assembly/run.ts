@@ -61,10 +61,12 @@ export function run(commands: usize, count: i32, ith: usize, nth: usize): void {
       case Op.append_f16: append_f32_f16kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
       // out, outStride, q, qStride, rowTable, nseq, layerOffset, ml, scratch, H, G, hd, scale
       case Op.attention_f32:
-        attention_f32_f32kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
+        attention_f32_f32kv(
+          u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
         break;
       case Op.attention_f16:
-        attention_f32_f16kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
+        attention_f32_f16kv(
+          u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
         break;
       // y, yStride, bcu, bcuStride, rowTable, nseq, layerOffset, taps, bias, D, Kc
       case Op.shortconv:

@@ -1,4 +1,5 @@
-// Dtype codes and block layouts, stored and packed: the numbers that both sides share (src/memory/dtype.ts; a test compares them). README.md draws them byte by byte.
+// Dtype codes and block layouts, stored and packed: the numbers that both sides share (src/memory/dtype.ts; a test compares them).
+// README.md draws the layouts byte by byte.
 import { dot_operand_kind } from "./simd";
 
 export const F32: i32 = 0;
@@ -27,11 +28,14 @@ export const QD8_SCALE: usize = QD8_VALUES;
 export const QD8_SUM8: usize = QD8_VALUES + 4;
 export const QD8_SUM_BIAS: usize = QD8_VALUES + 8;
 
+/** How this engine's relaxed dot reads its right operand; asked once, when the module starts. */
+export const DOT_KIND: i32 = dot_operand_kind();
+
 /**
- * What is added to q in a byte of qb8w so that the engine's dot reads its right operand exactly, negated: -128 where it reads unsigned
- * bytes, 0 where it reads signed ones (and in the plain build). Asked once, when the module starts; the host never sees it.
+ * What is added to q in a byte of qb8w, negated: 0 where the dot reads signed bytes (and in the plain build), else -128: the dot then reads unsigned
+ * bytes, whole or in nibbles. The host never sees it.
  */
-export const Q8_BIAS: i32 = dot_operand_kind() == 1 ? -128 : 0;
+export const Q8_BIAS: i32 = ASC_FEATURE_RELAXED_SIMD && DOT_KIND >= 0 ? -128 : 0;
 /** The same as a byte to exclusive-or with: q ^ flip = q + 128. */
 export const Q8_FLIP: i32 = Q8_BIAS & 0x80;
 

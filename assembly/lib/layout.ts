@@ -1,4 +1,5 @@
-// Moving single rows into and out of packed quantized blocks: where a row's four-byte pieces lie. Used by pack and gather; the tiles read whole blocks.
+// Moving single rows into and out of packed quantized blocks: where a row's four-byte pieces lie.
+// Used by pack and gather; the tiles read whole blocks.
 import { Q8_FLIP, QBW_VALUES } from "./blocks";
 
 /** Address of piece 0 of a row (lane 0..7) in a qb4w block; pieces are 16 bytes apart. */

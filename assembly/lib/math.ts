@@ -17,7 +17,7 @@ const EXP: usize = memory.data<f32>([
 ], 16);
 
 /**
- * e^x for x ≤ 88; 0 below -87.33654 and for NaN. Error below 2 ulp of the exact value (tests/kernels/softmax.test.ts measures it).
+ * e^x for x ≤ 88; 0 below -87.33654 and for NaN. Error below 2 ulp of the exact value (tests/kernels/sample.test.ts measures it).
  * Range reduction by ln 2 in two parts, polynomial of degree 6 (the coefficients of Cephes' expf);
  * adding 1.5·2^23 rounds x·log2 e to an integer whose low bits then go straight to the exponent.
  */

@@ -11,6 +11,7 @@ export const CONST: usize = memory.data<u32>([
   0x000f000f, 0x000f000f, 0x000f000f, 0x000f000f,
   0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
   0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff,
+  0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000,
 ], 16);
 export const CONST_NIBBLE: usize = 0;
 export const CONST_F16_MASK: usize = 16; // sign, exponent and mantissa of an f16 shifted left by 13
@@ -18,6 +19,7 @@ export const CONST_F16_SCALE: usize = 32; // 2^112, moves the f16 exponent bias 
 export const CONST_NIBBLE16: usize = 48;
 export const CONST_HIGH: usize = 64; // the upper bf16 of a word
 export const CONST_ABS: usize = 80;
+export const CONST_ROUND: usize = 96; // 1.5·2^23: adding it rounds to an integer (half to even) that then stands in the low bits
 
 /**
  * How this engine reads the right operand of the relaxed integer dot when its top bit is set:
@@ -32,7 +34,7 @@ export function dot_operand_kind(): i32 {
   return r == 4 * 127 * 255 ? 1 : r == -4 * 127 ? -1 : 0; // 127 · 0xff, four times
 }
 
-/** acc + four products of i8 a lane; exact when w holds what dot_operand_kind allows. Relaxed build only. */
+/** acc + four products of i8 a lane; exact when w fits 7 bits or holds what dot_operand_kind allows. Relaxed build only. */
 // @ts-ignore: decorator
 @inline export function dot_i8(x: v128, w: v128, acc: v128): v128 {
   return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, acc);

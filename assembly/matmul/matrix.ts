@@ -29,12 +29,14 @@ import { matmul_qd8_qb8w } from "./qb8w";
 
 /**
  * y = x · Wᵀ (+ bias), W being the segments one below the other
- * y (M, Σ padded rows) f32, rows yStride floats apart · x (M,Kp) f32, rows xStride floats apart, for float segments; xq (M,Kp) qd8 for quantized ones;
- * either may be 0 when no segment reads it · bias (Σ padded rows) f32 or 0
+ * y (M, Σ padded rows) f32, rows yStride floats apart · x (M,Kp) f32, rows xStride floats apart, for float segments
+ * xq (M,Kp) qd8 for quantized ones; x or xq may be 0 when no segment reads it · bias (Σ padded rows) f32 or 0
  * needs: 16-byte alignment; columns K..Kp of x finite (weights are 0 there); columns of padding rows get 0 (or their bias)
  * cost:  streams every packed byte of W once a call. Threads share groups of 8 rows.
  */
-export function matmul(y: usize, x: usize, xq: usize, matrix: usize, M: usize, yStride: usize, xStride: usize, bias: usize, ith: usize, nth: usize): void {
+export function matmul(
+  y: usize, x: usize, xq: usize, matrix: usize, M: usize, yStride: usize, xStride: usize, bias: usize, ith: usize, nth: usize,
+): void {
   const blocks = padded_columns(matrix) / BLOCK, groups = padded_rows(matrix) / GROUP;
   assert(yStride >= padded_rows(matrix));
   const begin = share(groups, ith, nth), end = share(groups, ith + 1, nth);

@@ -2,9 +2,10 @@
 // Layout of w: for each group of 8 rows, for each block: 8 f16 scales (16 bytes), then 16 vectors of 16 bytes; vector i of 8 (rows 0–3) and
 // of 8 more (rows 4–7) holds k = 4i..4i+3 of four rows.
 // The relaxed build multiplies 8 by 8 bits with one dot and stays exact, because the packer stores the bytes as the engine's dot reads its right
-// operand (dot_operand_kind): biased by 128 where it reads unsigned, signed where it reads signed. Where it does neither, use the plain build.
-import { QB8W_BYTES, QD8_BYTES, QD8_SCALE, QD8_SUM_BIAS } from "../lib/blocks";
-import { CONST, CONST_F16_MASK, CONST_F16_SCALE, dot_i16, dot_i8, load_f16x4, scaled } from "../lib/simd";
+// operand (dot_operand_kind): biased by 128 where it reads unsigned, signed where it reads signed. Where it does neither (x86 without AVX-VNNI), the
+// biased bytes are taken in two nibbles, which fit the 7 bits that every engine reads right.
+import { DOT_KIND, QB8W_BYTES, QD8_BYTES, QD8_SCALE, QD8_SUM_BIAS } from "../lib/blocks";
+import { CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, dot_i16, dot_i8, load_f16x4, scaled } from "../lib/simd";
 
 /** Consecutive groups of w against one row of x. */
 function relaxed__1x8(y: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
@@ -100,6 +101,69 @@ function relaxed__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize):
   v128.store(y, f30); v128.store(y, f31, 16);
 }
 
+/** The relaxed build where one dot is not exact: q + 128 = 16·high + low, both below 16. */
+function nibbles__1x8(y: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
+  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), m15 = v128.load(CONST + CONST_NIBBLE);
+  const xe = x + blocks * QD8_BYTES;
+  for (; groups > 0; groups--, y += 32) {
+    let f0 = f32x4.splat(0), f1 = f32x4.splat(0);
+    for (let xp = x; xp < xe; xp += QD8_BYTES, w += QB8W_BYTES) {
+      let a0 = v128.load32_splat(xp, QD8_SUM_BIAS), a1 = a0, h0 = i32x4.splat(0), h1 = h0, wi = w + 16;
+      for (let i: usize = 0; i < 32; i += 8, wi += 32) {
+        let w0 = v128.load(wi), w1 = v128.load(wi, 128), v = v128.load32_splat(xp + i);
+        a0 = dot_i8(v, v128.and(w0, m15), a0); h0 = dot_i8(v, v128.and(i16x8.shr_u(w0, 4), m15), h0);
+        a1 = dot_i8(v, v128.and(w1, m15), a1); h1 = dot_i8(v, v128.and(i16x8.shr_u(w1, 4), m15), h1);
+        w0 = v128.load(wi, 16); w1 = v128.load(wi, 144); v = v128.load32_splat(xp + i, 4);
+        a0 = dot_i8(v, v128.and(w0, m15), a0); h0 = dot_i8(v, v128.and(i16x8.shr_u(w0, 4), m15), h0);
+        a1 = dot_i8(v, v128.and(w1, m15), a1); h1 = dot_i8(v, v128.and(i16x8.shr_u(w1, 4), m15), h1);
+      }
+      const s0 = load_f16x4(w, mask, up), s1 = load_f16x4(w + 8, mask, up), t = v128.load32_splat(xp, QD8_SCALE);
+      f0 = scaled(i32x4.add(a0, i32x4.shl(h0, 4)), f0, s0, t); f1 = scaled(i32x4.add(a1, i32x4.shl(h1, 4)), f1, s1, t);
+    }
+    v128.store(y, f0); v128.store(y, f1, 16);
+  }
+}
+
+/** The high nibbles of the block first, then, four bits up, the low ones on top: eight sums at a time fit the registers. */
+function nibbles__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize): void {
+  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), m15 = v128.load(CONST + CONST_NIBBLE);
+  const xRow = blocks * QD8_BYTES;
+  let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
+  let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
+  for (const xe = x1; x0 < xe; ) {
+    let a00 = i32x4.splat(0), a01 = a00, a10 = a00, a11 = a00, a20 = a00, a21 = a00, a30 = a00, a31 = a00, wi = w + 16;
+    for (let i: usize = 0; i < 32; i += 4, wi += 16) {
+      const l0 = v128.and(i16x8.shr_u(v128.load(wi), 4), m15), l1 = v128.and(i16x8.shr_u(v128.load(wi, 128), 4), m15);
+      let v = v128.load32_splat(x0 + i); a00 = dot_i8(v, l0, a00); a01 = dot_i8(v, l1, a01);
+      v = v128.load32_splat(x1 + i); a10 = dot_i8(v, l0, a10); a11 = dot_i8(v, l1, a11);
+      v = v128.load32_splat(x2 + i); a20 = dot_i8(v, l0, a20); a21 = dot_i8(v, l1, a21);
+      v = v128.load32_splat(x3 + i); a30 = dot_i8(v, l0, a30); a31 = dot_i8(v, l1, a31);
+    }
+    let b = v128.load32_splat(x0, QD8_SUM_BIAS); a00 = i32x4.add(i32x4.shl(a00, 4), b); a01 = i32x4.add(i32x4.shl(a01, 4), b);
+    b = v128.load32_splat(x1, QD8_SUM_BIAS); a10 = i32x4.add(i32x4.shl(a10, 4), b); a11 = i32x4.add(i32x4.shl(a11, 4), b);
+    b = v128.load32_splat(x2, QD8_SUM_BIAS); a20 = i32x4.add(i32x4.shl(a20, 4), b); a21 = i32x4.add(i32x4.shl(a21, 4), b);
+    b = v128.load32_splat(x3, QD8_SUM_BIAS); a30 = i32x4.add(i32x4.shl(a30, 4), b); a31 = i32x4.add(i32x4.shl(a31, 4), b);
+    wi = w + 16;
+    for (let i: usize = 0; i < 32; i += 4, wi += 16) {
+      const l0 = v128.and(v128.load(wi), m15), l1 = v128.and(v128.load(wi, 128), m15);
+      let v = v128.load32_splat(x0 + i); a00 = dot_i8(v, l0, a00); a01 = dot_i8(v, l1, a01);
+      v = v128.load32_splat(x1 + i); a10 = dot_i8(v, l0, a10); a11 = dot_i8(v, l1, a11);
+      v = v128.load32_splat(x2 + i); a20 = dot_i8(v, l0, a20); a21 = dot_i8(v, l1, a21);
+      v = v128.load32_splat(x3 + i); a30 = dot_i8(v, l0, a30); a31 = dot_i8(v, l1, a31);
+    }
+    const s0 = load_f16x4(w, mask, up), s1 = load_f16x4(w + 8, mask, up);
+    let t = v128.load32_splat(x0, QD8_SCALE); f00 = scaled(a00, f00, s0, t); f01 = scaled(a01, f01, s1, t);
+    t = v128.load32_splat(x1, QD8_SCALE); f10 = scaled(a10, f10, s0, t); f11 = scaled(a11, f11, s1, t);
+    t = v128.load32_splat(x2, QD8_SCALE); f20 = scaled(a20, f20, s0, t); f21 = scaled(a21, f21, s1, t);
+    t = v128.load32_splat(x3, QD8_SCALE); f30 = scaled(a30, f30, s0, t); f31 = scaled(a31, f31, s1, t);
+    w += QB8W_BYTES; x0 += QD8_BYTES; x1 += QD8_BYTES; x2 += QD8_BYTES; x3 += QD8_BYTES;
+  }
+  v128.store(y, f00); v128.store(y, f01, 16); y += yRow;
+  v128.store(y, f10); v128.store(y, f11, 16); y += yRow;
+  v128.store(y, f20); v128.store(y, f21, 16); y += yRow;
+  v128.store(y, f30); v128.store(y, f31, 16);
+}
+
 /** The plain build's 1x8: the same integers, hence the same bits. Even and odd bytes of a pair are widened to 16 bits apart. */
 function plain__1x8(y: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
@@ -157,12 +221,16 @@ function plain__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize): v
 
 // @ts-ignore: decorator
 @inline function tile__1x8(y: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  if (ASC_FEATURE_RELAXED_SIMD) relaxed__1x8(y, x, w, blocks, groups); else plain__1x8(y, x, w, blocks, groups);
+  if (!ASC_FEATURE_RELAXED_SIMD) plain__1x8(y, x, w, blocks, groups);
+  else if (DOT_KIND != 0) relaxed__1x8(y, x, w, blocks, groups);
+  else nibbles__1x8(y, x, w, blocks, groups);
 }
 
 // @ts-ignore: decorator
 @inline function tile__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize): void {
-  if (ASC_FEATURE_RELAXED_SIMD) relaxed__4x8(y, yRow, x, w, blocks); else plain__4x8(y, yRow, x, w, blocks);
+  if (!ASC_FEATURE_RELAXED_SIMD) plain__4x8(y, yRow, x, w, blocks);
+  else if (DOT_KIND != 0) relaxed__4x8(y, yRow, x, w, blocks);
+  else nibbles__4x8(y, yRow, x, w, blocks);
 }
 
 /**

@@ -1,4 +1,4 @@
-// Chooses the build of the kernels that this engine runs best: the first that validates and whose integer dot is exact. Knows neither files nor runtimes: a function hands it each build.
+// Chooses the build of the kernels that this engine runs best: the first that validates. How the engine's relaxed dot reads its operands is asked inside the module. Knows neither files nor runtimes: a function hands it each build.
 import { instantiateSync } from "@assemblyscript/loader";
 import { PlatformError } from "../errors.ts";
 import { type WasmMemory, type WasmModule, WebAssembly } from "../memory/wasm.ts";
@@ -10,7 +10,17 @@ export interface Kernels {
   qd8_block_bytes(): number;
   attention_scratch_bytes(headDim: number): number;
   decode_rows(out: number, outStride: number, src: number, srcType: number, rows: number, columns: number): void;
-  pack_rows(dst: number, dstType: number, row0: number, src: number, srcType: number, rows: number, columns: number, scratch: number): void;
+  /** @returns 0 when a value is NaN or infinite */
+  pack_rows(
+    dst: number,
+    dstType: number,
+    row0: number,
+    src: number,
+    srcType: number,
+    rows: number,
+    columns: number,
+    scratch: number,
+  ): number;
   rope_frequencies(out: number, theta: number, headDim: number): void;
   penalize_f32(x: number, ids: number, count: number, penalty: number): void;
   divide_f32(x: number, n: number, by: number): void;
@@ -47,11 +57,9 @@ export async function instantiateKernels(source: KernelSource, memory: WasmMemor
     if (build instanceof Uint8Array && !WebAssembly.validate(build)) continue;
     const module = build instanceof Uint8Array ? await WebAssembly.compile(build) : build;
     const kernels = instantiateSync(module as never, { env: { memory: memory as never } }).exports as unknown as Kernels;
-    // Where the relaxed dot neither reads its right operand as unsigned nor as signed 8 bits, int8 weights would not be exact.
-    if (variant === "relaxed" && kernels.dot_operand_kind() === 0) continue;
     return { variant, kernels, memory };
   }
   throw new PlatformError(
-    `kernels: expected an engine with WebAssembly SIMD${only === "relaxed" ? " and an exact relaxed dot" : ""}, got one that refuses the module. Use Node 20.19 or newer, or a browser of 2023 or newer.`,
+    `kernels: expected an engine with WebAssembly SIMD${only === "relaxed" ? " and relaxed SIMD" : ""}, got one that refuses the module. Use Node 20.19 or newer, or a browser of 2023 or newer.`,
   );
 }

@@ -1,5 +1,5 @@
 // Streams tensors from their source into linear memory, packed on the way: beside the final bytes there is one window, no second copy. Knows no architecture.
-import { throwIfAborted } from "../errors.ts";
+import { FormatError, throwIfAborted } from "../errors.ts";
 import { writeDescriptor } from "../kernels/commands.ts";
 import type { Kernels } from "../kernels/variants.ts";
 import { nextMacrotask } from "../macrotask.ts";
@@ -105,8 +105,25 @@ async function packSegment(tensor: StoredTensor, segment: Segment, columns: numb
   for (let row = 0; row < segment.rows; row += step) {
     const rows = Math.min(step, segment.rows - row);
     await loader.fill(tensor, row * perRow, rows * perRow);
-    kernels.pack_rows(segment.address, DTYPE_CODE[segment.dtype], row, windowAddress, type, rows, columns, windowAddress + window.bytes);
+    const allFinite = kernels.pack_rows(
+      segment.address,
+      DTYPE_CODE[segment.dtype],
+      row,
+      windowAddress,
+      type,
+      rows,
+      columns,
+      windowAddress + window.bytes,
+    );
+    if (allFinite === 0) throw notFinite(tensor);
   }
+}
+
+function notFinite({ name, source }: StoredTensor): FormatError {
+  return new FormatError(
+    `${source.name}: tensor "${name}": expected finite numbers, got NaN or Infinity. The file is damaged: fetch it again.`,
+    { code: "not-finite" },
+  );
 }
 
 async function widenVector(tensor: StoredTensor, vector: Vector, loader: Loader): Promise<void> {
@@ -117,6 +134,7 @@ async function widenVector(tensor: StoredTensor, vector: Vector, loader: Loader)
   const wide = windowAddress + window.bytes;
   kernels.decode_rows(wide, length * taps, windowAddress, DTYPE_CODE[STORED_DTYPE[tensor.type]], 1, length * taps);
   const from = new Float32Array(memory.buffer, wide, length * taps);
+  if (!from.every(Number.isFinite)) throw notFinite(tensor);
   const to = new Float32Array(memory.buffer, address, taps * stride).fill(0);
   // (length, taps) in the file, tap by tap in memory; the kernel takes rows of `length` floats
   for (let tap = 0; tap < taps; tap++) for (let i = 0; i < length; i++) to[tap * length + i] = from[i * taps + tap] ?? 0;

@@ -13,7 +13,14 @@ export interface Heads {
  * @param k (P+T, G·hd), and v, for positions 0 …
  * @returns (T, H·hd)
  */
-export function attention({ H, G, hd, scale }: Heads, q: ArrayLike<number>, k: ArrayLike<number>, v: ArrayLike<number>, T: number, P: number): Float64Array {
+export function attention(
+  { H, G, hd, scale }: Heads,
+  q: ArrayLike<number>,
+  k: ArrayLike<number>,
+  v: ArrayLike<number>,
+  T: number,
+  P: number,
+): Float64Array {
   const y = new Float64Array(T * H * hd);
   for (let t = 0; t < T; t++)
     for (let h = 0; h < H; h++) {

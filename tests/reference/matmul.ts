@@ -19,7 +19,13 @@ export function quantizeActivations(x: Float32Array): { q: Int8Array; scale: Flo
 }
 
 /** x (M,K) · w (N,K)ᵀ → (M,N); `size` is the same sum over absolute values, for error bounds. */
-export function matmul(x: ArrayLike<number>, w: ArrayLike<number>, M: number, N: number, K: number): { y: Float64Array; size: Float64Array } {
+export function matmul(
+  x: ArrayLike<number>,
+  w: ArrayLike<number>,
+  M: number,
+  N: number,
+  K: number,
+): { y: Float64Array; size: Float64Array } {
   const y = new Float64Array(M * N);
   const size = new Float64Array(M * N);
   for (let m = 0; m < M; m++)
@@ -33,7 +39,13 @@ export function matmul(x: ArrayLike<number>, w: ArrayLike<number>, M: number, N:
 }
 
 /** The same on quantized activations: x (M,K) f32 is quantized in blocks of 32 first. K % 32 == 0. */
-export function matmulQuantized(x: Float32Array, w: ArrayLike<number>, M: number, N: number, K: number): { y: Float64Array; size: Float64Array } {
+export function matmulQuantized(
+  x: Float32Array,
+  w: ArrayLike<number>,
+  M: number,
+  N: number,
+  K: number,
+): { y: Float64Array; size: Float64Array } {
   const { q, scale } = quantizeActivations(x);
   return matmul(
     Float64Array.from(q, (v, i) => v * scale[i >> 5]!),

@@ -9,7 +9,7 @@ import { ADDRESS_SPACE_BYTES, Arena, formatBytes, HEAP_START } from "../../src/m
 import { BlockPool, PagePool } from "../../src/memory/pages.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { loadModel, planModel } from "../../src/models/load-model.ts";
-import type { ByteSource } from "../../src/weights/source.ts";
+import { type ByteSource, bytesSource } from "../../src/weights/source.ts";
 import { checkpointFolder, ggufFile, kernels } from "../golden/support.ts";
 import { pick } from "../scale.ts";
 
@@ -179,6 +179,22 @@ describe("loading", () => {
     });
     await checkpoint.close();
   });
+});
+
+describe("weights that are not finite", () => {
+  for (const [what, type, at] of [
+    ["a matrix in bf16", "BF16", "model.layers.1.self_attn.q_proj.weight"],
+    ["a scale in Q8_0", "Q8_0", "model.layers.0.feed_forward.w1.weight"],
+    ["a norm", "F32", "model.layers.2.ffn_norm.weight"],
+  ] as const) {
+    it(`${what}: FormatError with its name`, async () => {
+      const bytes = new Uint8Array(readFileSync(ggufFile("tiny-quant", type)));
+      const whole = await openCheckpoint(bytesSource(bytes, "nan.gguf"));
+      const { offsetBytes } = whole.tensors.get(at) ?? assert.fail();
+      bytes.set([0xff, 0xff, 0xff, 0xff], offsetBytes);
+      await assert.rejects(load(bytes), { name: "FormatError", code: "not-finite", message: /expected finite numbers, got NaN/ });
+    });
+  }
 });
 
 describe("memory stays flat", () => {

@@ -1,0 +1,63 @@
+// The numbers that both sides hold: ops, dtype codes, block sizes, the names that every build exports.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { COMMAND_BYTES, OP, ROW_TABLE_ENTRY_BYTES } from "../../src/kernels/commands.ts";
+import { BLOCK, DTYPE_CODE, DTYPES, GROUP_ROWS, packedBytes, storedBytes } from "../../src/memory/dtype.ts";
+import { instantiate, type Kernels, variants } from "./harness.ts";
+
+/** What the host calls. */
+const FUNCTIONS = [
+  "run",
+  "dot_operand_kind",
+  "qd8_block_bytes",
+  "attention_scratch_bytes",
+  "packed_block_bytes",
+  "stored_row_bytes",
+  "decode_rows",
+  "pack_rows",
+  "rope_frequencies",
+  "penalize_f32",
+  "divide_f32",
+  "softmax_f32",
+  "all_finite_f32",
+  "argmax_f32",
+  "topk_f32",
+];
+
+const number = (kernels: Kernels, name: string): number => Number(kernels[name]);
+
+describe("kernel ABI", () => {
+  it("the plain build validates everywhere, and every build that does exports the same names", () => {
+    assert.equal(variants[0]?.name, "plain");
+    const names = variants.map((v) => WebAssembly.Module.exports(v.module).map((e) => `${e.kind} ${e.name}`));
+    for (const list of names) assert.deepEqual(list, names[0]);
+    for (const name of FUNCTIONS) assert.ok(names[0]?.includes(`function ${name}`), name);
+  });
+
+  it("builds import the memory and nothing that a host would have to write", () => {
+    for (const { module } of variants)
+      for (const i of WebAssembly.Module.imports(module)) assert.ok(["memory", "abort"].includes(i.name) && i.module === "env", i.name);
+  });
+
+  it("wasm files are small (together a quarter of what the core may weigh)", () => {
+    for (const name of ["plain", "relaxed"]) assert.ok(readFileSync(`dist/kernels.${name}.wasm`).length < 64 * 1024, name);
+  });
+
+  for (const { name, module } of variants)
+    it(`${name}: ops, codes and sizes equal those of src`, () => {
+      const kernels = instantiate(module, new WebAssembly.Memory({ initial: 1, maximum: 65536 }));
+      const ops = Object.fromEntries(Object.entries(kernels.Op).map(([op, code]) => [op, Number(code)]));
+      assert.deepEqual(ops, { ...OP });
+      assert.equal(number(kernels, "COMMAND_BYTES"), COMMAND_BYTES);
+      assert.equal(number(kernels, "ROW_ENTRY_BYTES"), ROW_TABLE_ENTRY_BYTES);
+      assert.equal(number(kernels, "PAGE"), 32);
+      for (const dtype of DTYPES) {
+        const code = DTYPE_CODE[dtype];
+        assert.equal(number(kernels, dtype.toUpperCase()), code);
+        assert.equal(kernels.packed_block_bytes(code), packedBytes(dtype, GROUP_ROWS, BLOCK));
+        assert.equal(kernels.stored_row_bytes(code, 64), storedBytes(dtype, 64));
+      }
+      assert.equal(kernels.qd8_block_bytes(), name === "relaxed" ? 48 : 80);
+      assert.equal(kernels.attention_scratch_bytes(64), 32 * (64 * 8 + 8));
+    });
+});

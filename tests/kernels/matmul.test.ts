@@ -1,0 +1,215 @@
+// matmul and quantize: every dtype, odd shapes, any split of the rows, mixed segments, bias.
+import assert from "node:assert/strict";
+import { matmul, matmulQuantized } from "../reference/matmul.ts";
+import { pick } from "../scale.ts";
+import { DTYPES, type DType, golden, isQuantized, packMatrix, packSegment, rounded, type Segment } from "./fixtures.ts";
+import { close, columnsOf, normal, type Sandbox, spread, suite, up } from "./harness.ts";
+
+const shapes = pick({
+  gate: [
+    [5, 13, 33],
+    [1, 1, 1],
+    [7, 24, 224],
+    [2, 8, 32],
+    [3, 9, 208],
+    [11, 40, 512],
+  ],
+  full: [
+    [5, 13, 33],
+    [1, 1, 1],
+    [7, 24, 224],
+    [2, 8, 32],
+    [3, 9, 208],
+    [11, 40, 512],
+    [1, 17, 31],
+    [13, 40, 4608],
+    [6, 101, 1024],
+    [64, 64, 64],
+    [37, 8, 1999],
+  ],
+}) as [number, number, number][];
+
+/** Ways to cut M rows. */
+const splits = (M: number): number[][] =>
+  [[M], Array(M).fill(1), [1, M - 1], [2, M - 2], [3, M - 3], [M - 1, 1]].filter((s) => s.every((n) => n > 0));
+
+interface Problem {
+  readonly M: number;
+  readonly K: number;
+  readonly x: Float32Array;
+  readonly segments: readonly Segment[];
+  readonly bias?: Float32Array;
+}
+
+/** Runs a product with rows cut as `split` says, on `nth` threads. @returns (M, Σ padded rows) */
+function product(lab: Sandbox, problem: Problem, split: readonly number[], nth: number): Float32Array {
+  const { M, K, x, segments, bias } = problem;
+  const [Kp, total] = [up(K, 32), segments.reduce((sum, s) => sum + up(s.N, 8), 0)];
+  const [xStride, yStride] = [Kp + 4, total + 4];
+  const padded = spread(spread(x, K, Kp, 0), Kp, xStride); // what lies behind column Kp is NaN and must not be read
+  const xAt = lab.put(padded);
+  const matrix = packMatrix(lab, K, segments);
+  const blockBytes = lab.kernels.qd8_block_bytes() * (Kp / 32);
+  const xq = lab.room(M * blockBytes);
+  const biasAt = bias ? lab.put(bias) : 0;
+  const y = lab.floats(M * yStride);
+  let row = 0;
+  for (const m of split) {
+    const [xm, ym] = [xAt + 4 * row * xStride, y + 4 * row * yStride];
+    lab.run("quantize", [xq, xm, m, Kp, xStride], nth);
+    lab.run("matmul", [ym, xm, xq, matrix, m, yStride, xStride, biasAt], nth);
+    row += m;
+  }
+  const out = lab.read(y, M * yStride);
+  assert.ok(columnsOf(out, yStride, 4, total).every(Number.isNaN), "columns behind the last segment were written");
+  lab.check();
+  lab.reset();
+  return columnsOf(out, yStride, total);
+}
+
+/** What a segment's product must be. */
+function expected(
+  dtype: DType,
+  x: Float32Array,
+  w: Float32Array,
+  M: number,
+  N: number,
+  K: number,
+): { y: Float64Array; size: Float64Array } {
+  const values = rounded(w, N, K, dtype);
+  if (!isQuantized(dtype)) return matmul(x, values, M, N, K);
+  const Kp = up(K, 32);
+  return matmulQuantized(spread(x, K, Kp, 0), spread(values, K, Kp, 0), M, N, Kp);
+}
+
+suite("matmul", (lab) => {
+  for (const dtype of DTYPES)
+    lab.it(`${dtype}: float64 reference, same bits for every split, thread share and build`, () => {
+      for (const [M, N, K] of lab.some(shapes, 2)) {
+        const [x, w] = [normal(M * K, 1), normal(N * K, 2, K ** -0.5)];
+        const problem = { M, K, x, segments: [{ dtype, N, w }] };
+        const y = product(lab, problem, [M], 1);
+        const ref = expected(dtype, x, w, M, N, K);
+        close(columnsOf(y, up(N, 8), N), ref.y, (i) => 2 ** -22 * ref.size[i]!, `${M}×${N}×${K}`);
+        assert.ok(
+          columnsOf(y, up(N, 8), up(N, 8) - N, N).every((v) => v === 0),
+          "padding columns are 0",
+        );
+        for (const split of splits(M)) lab.agree(`${M}×${N}×${K}`, product(lab, problem, split, 1));
+        for (const nth of [2, 3]) lab.agree(`${M}×${N}×${K}`, product(lab, problem, [M], nth));
+      }
+    });
+  lab.it("segments of every dtype side by side, with bias, equal each alone", () => {
+    const [M, K] = [5, 96];
+    const x = normal(M * K, 3);
+    const segments = (["q4", "f32", "q8", "bf16", "f16", "q4"] as const).map((dtype, i) => ({
+      dtype,
+      N: [8, 3, 17, 1, 9, 30][i]!,
+      w: normal([8, 3, 17, 1, 9, 30][i]! * K, 10 + i),
+    }));
+    const total = segments.reduce((sum, s) => sum + up(s.N, 8), 0);
+    const bias = normal(total, 5);
+    const whole = product(lab, { M, K, x, segments, bias }, [M], 1);
+    let at = 0;
+    for (const segment of segments) {
+      const alone = product(lab, { M, K, x, segments: [segment] }, [M], 1);
+      const width = up(segment.N, 8);
+      const sum = alone.map((v, i) => Math.fround(v + bias[at + (i % width)]!));
+      assert.deepEqual(columnsOf(whole, total, width, at), sum, segment.dtype);
+      at += width;
+    }
+    for (const nth of [1, 2, 3, 5, 16]) lab.agree("mixed", product(lab, { M, K, x, segments, bias }, [2, 3], nth));
+  });
+
+  lab.it("golden matmul_bf16", () => {
+    const { cases, array } = golden<{ case: number; M: number; N: number; K: number }>("matmul_bf16");
+    for (const { case: c, M, N, K } of lab.some(cases)) {
+      const [x, bits, y] = [array(`${c}.x`).data, new Uint16Array(array(`${c}.w_bf16`).bytes.buffer), array(`${c}.y`).data];
+      const w = Float32Array.from(bits, (b) => new Float32Array(Uint32Array.of(b << 16).buffer)[0]!);
+      for (const dtype of ["bf16", "f32"] as const) {
+        const got = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
+        const { size } = matmul(x, w, M, N, K);
+        close(columnsOf(got, up(N, 8), N), y, (i) => 2 ** -22 * size[i]! + 2 ** -24 * Math.abs(y[i]!), `case ${c}`);
+      }
+    }
+  });
+
+  lab.it("q8 and q4: not-a-number and infinite activations reach the result", () => {
+    const [N, K] = [8, 64];
+    for (const dtype of ["q8", "q4"] as const)
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+        const x = normal(K, 7);
+        x[37] = value;
+        const y = product(lab, { M: 1, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [1], 1);
+        assert.ok(!y.some(Number.isFinite), `${dtype} with ${value}: ${y}`);
+      }
+  });
+
+  lab.it("q8 and q4: a block of activations below 2^-100 counts as zero", () => {
+    const [N, K] = [8, 64];
+    for (const dtype of ["q8", "q4"] as const)
+      for (const scale of [1e-31, 1e-37, 1e-41]) {
+        const x = normal(K, 7, scale / 8);
+        x.fill(0, 40);
+        const y = product(lab, { M: 1, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [1], 1);
+        assert.ok(
+          y.every((v) => v === 0),
+          `${dtype} at ${scale}: ${y}`,
+        );
+      }
+  });
+
+  lab.it("extreme integers: all products of ±127 activations with the ends of the weights' range", () => {
+    const [M, N, K] = [5, 8, 128];
+    for (const dtype of ["q8", "q4"] as const) {
+      const x = Float32Array.from({ length: M * K }, (_, i) => ((i >> 3) % 2 ? 127 : -127));
+      const w = Float32Array.from({ length: N * K }, (_, i) => (Math.floor(i / K) % 2 ? 1 : -1) * (dtype === "q8" ? 127 : 8));
+      const ref = expected(dtype, x, w, M, N, K);
+      const y = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
+      close(y, ref.y, (i) => 2 ** -22 * ref.size[i]!, dtype);
+      lab.agree(dtype, y);
+    }
+  });
+});
+
+suite("quantize", (lab) => {
+  lab.it("blocks, strides and shares: bytes do not depend on the thread count", () => {
+    for (const [M, Kp] of lab.some([
+      [3, 96],
+      [1, 32],
+      [7, 256],
+    ] as const)) {
+      const stride = Kp + 12;
+      const x = spread(normal(M * Kp, 9), Kp, stride);
+      const results = [1, 2, 3].map((nth) => {
+        const bytes = M * (Kp / 32) * lab.kernels.qd8_block_bytes();
+        const [out, at] = [lab.room(bytes, 0), lab.put(x)];
+        lab.run("quantize", [out, at, M, Kp, stride], nth);
+        const got = lab.bytes(out, bytes).slice();
+        lab.check();
+        lab.reset();
+        return got;
+      });
+      assert.deepEqual(results[1], results[0]);
+      assert.deepEqual(results[2], results[0]);
+    }
+  });
+
+  lab.it("a segment packs the same whole or in pieces of 8 rows", () => {
+    const [N, K] = [21, 64];
+    for (const dtype of DTYPES) {
+      const w = normal(N * K, 12);
+      const whole = packSegment(lab, { dtype, N, w }, K);
+      const bytes = 3 * 2 * lab.kernels.packed_block_bytes(DTYPES.indexOf(dtype));
+      const [dst, src, scratch] = [lab.room(bytes), lab.put(w), lab.room(8 * K * 4)];
+      for (const [row0, rows] of [
+        [0, 8],
+        [8, 8],
+        [16, 5],
+      ] as const)
+        assert.equal(lab.kernels.pack_rows(dst, DTYPES.indexOf(dtype), row0, src + 4 * row0 * K, 0, rows, K, scratch), 1);
+      assert.deepEqual(lab.bytes(dst, bytes), lab.bytes(whole, bytes));
+      lab.reset();
+    }
+  });
+});

@@ -1,0 +1,145 @@
+// argmax, topk, softmax and all_finite; the error of exp.
+import assert from "node:assert/strict";
+import { argmax, order, softmax } from "../reference/sampling.ts";
+import { pick } from "../scale.ts";
+import { close, normal, random, spread, suite } from "./harness.ts";
+
+const lengths = [1, 2, 3, 5, 15, 16, 17, 64, 515, 1999];
+
+/** Logits with ties, -Infinity and NaN among them; NaN behind column N in every row. */
+const tricky = (n: number, seed: number): Float32Array => {
+  const r = random(seed);
+  return normal(n, seed).map((v) => {
+    const u = r();
+    return u < 0.05 ? Number.NaN : u < 0.15 ? Number.NEGATIVE_INFINITY : u < 0.5 ? Math.round(v) : v;
+  });
+};
+
+suite("sample", (lab) => {
+  lab.it("argmax: lowest index wins, NaN never, padding columns neither", () => {
+    for (const n of lengths)
+      for (let seed = 1; seed < 12; seed++) {
+        const M = 3;
+        const rows = Array.from({ length: M }, (_, m) => tricky(n, 100 * seed + m));
+        const stride = n + 5;
+        for (const nth of [1, 2, 3]) {
+          const x = lab.put(
+            spread(
+              rows.flatMap((r) => [...r]),
+              n,
+              stride,
+              1e30,
+            ),
+          ); // larger than all: it must not be read
+          const out = lab.room(4 * M);
+          lab.run("argmax", [out, x, stride, M, n], nth);
+          assert.deepEqual([...lab.readInts(out, M)], rows.map(argmax), `n ${n}`);
+          for (const [m, r] of rows.entries()) assert.equal(lab.kernels.argmax_f32(x + 4 * m * stride, n), argmax(r));
+          lab.check();
+          lab.reset();
+        }
+      }
+    for (const value of [Number.NaN, Number.NEGATIVE_INFINITY])
+      assert.equal(lab.kernels.argmax_f32(lab.put(new Float32Array(20).fill(value)), 20), 0);
+  });
+
+  lab.it("argmax finds the largest beside a NaN in every lane", () => {
+    for (let i = 0; i < 64; i++) {
+      const x = new Float32Array(64).fill(Number.NaN);
+      x[i] = -3;
+      assert.equal(lab.kernels.argmax_f32(lab.put(x), 64), i);
+      lab.reset();
+    }
+  });
+
+  lab.it("topk: largest first, ties by index, what is -Infinity or NaN last", () => {
+    for (const n of lengths)
+      for (const k of new Set([1, Math.min(n, 7), n]))
+        for (const nth of [1, 2]) {
+          if (k > 600) continue;
+          const M = 2;
+          const rows = Array.from({ length: M }, (_, m) => tricky(n, 10 * n + m));
+          const [stride, x] = [
+            n + 3,
+            lab.put(
+              spread(
+                rows.flatMap((r) => [...r]),
+                n,
+                n + 3,
+                1e30,
+              ),
+            ),
+          ];
+          const [values, indices] = [lab.floats(M * k), lab.room(4 * M * k)];
+          lab.run("topk", [values, indices, x, stride, M, n, k], nth);
+          const want = rows.map((r) => order(r).slice(0, k));
+          assert.deepEqual([...lab.readInts(indices, M * k)], want.flat(), `n ${n} k ${k}`);
+          const expected = want.flatMap((w, m) => w.map((i) => (Number.isNaN(rows[m]![i]!) ? Number.NEGATIVE_INFINITY : rows[m]![i]!)));
+          assert.deepEqual([...lab.read(values, M * k)], expected);
+          lab.kernels.topk_f32(values, indices, x, n, k);
+          assert.deepEqual([...lab.readInts(indices, k)], want[0]);
+          lab.check();
+          lab.reset();
+        }
+  });
+
+  lab.it("softmax: float64 reference, in place too, -Infinity gives 0, sum in f64", () => {
+    for (const n of lengths) {
+      const x = normal(n, n, 5).map((v, i) => (i % 7 === 3 ? Number.NEGATIVE_INFINITY : v));
+      const want = softmax(x);
+      const [xAt, p] = [lab.put(x), lab.floats(n)];
+      const sum = lab.kernels.softmax_f32(p, xAt, n);
+      const got = lab.read(p, n);
+      const top = Math.max(...x);
+      close(got, want.p, (i) => (want.p[i]! > 0 ? (2.5e-7 + 6e-8 * (top - x[i]!)) * want.p[i]! : 0), `n ${n}`); // x - max is rounded to f32 first
+      close([sum], [want.sum], 1e-6 * want.sum);
+      close([sum], [got.reduce((a, v) => a + v, 0)], 1e-13 * sum);
+      assert.equal(lab.kernels.softmax_f32(xAt, xAt, n), sum);
+      assert.deepEqual(lab.read(xAt, n), got);
+      lab.agree(`n ${n}`, got);
+      lab.agree(`n ${n} sum`, Float32Array.of(sum));
+      lab.check();
+      lab.reset();
+    }
+    const none = lab.put(new Float32Array(6).fill(Number.NEGATIVE_INFINITY));
+    assert.equal(lab.kernels.softmax_f32(none, none, 6), 0);
+  });
+
+  lab.it("exp has an error below 2 ulp from 0 to -87.3, and is 0 below", () => {
+    const n = pick({ gate: 1 << 16, full: 1 << 20 });
+    const r = random(9);
+    const x = Float32Array.from({ length: n }, (_, i) => (i === 0 ? 0 : i % 2 ? -87.33 * r() : -(2 ** (-24 * r()))));
+    const [xAt, p] = [lab.put(x), lab.floats(n)];
+    lab.kernels.softmax_f32(p, xAt, n);
+    const got = lab.read(p, n);
+    let worst = 0;
+    for (let i = 0; i < n; i++) {
+      const exact = Math.exp(x[i]!);
+      const ulp = 2 ** (Math.floor(Math.log2(exact)) - 23);
+      worst = Math.max(worst, Math.abs(got[i]! - exact) / ulp);
+    }
+    assert.ok(worst < 2, `error ${worst} ulp`);
+    lab.agree("exp", got);
+    lab.reset();
+    const tail = Float32Array.of(0, -87.34, -100, -1e30, Number.NEGATIVE_INFINITY);
+    const at = lab.put(tail);
+    lab.kernels.softmax_f32(at, at, 5);
+    assert.deepEqual([...lab.read(at, 5)], [1, 0, 0, 0, 0]);
+  });
+
+  lab.it("all_finite: NaN and +Infinity are found at every place, -Infinity is a masked logit", () => {
+    for (const n of [1, 3, 4, 5, 17, 64])
+      for (let i = 0; i < n; i++)
+        for (const [value, want] of [
+          [Number.NaN, 0],
+          [Number.POSITIVE_INFINITY, 0],
+          [Number.NEGATIVE_INFINITY, 1],
+          [3e38, 1],
+        ] as const) {
+          const x = normal(n, n);
+          x[i] = value;
+          assert.equal(lab.kernels.all_finite_f32(lab.put(x), n), want);
+          lab.reset();
+        }
+  });
+});
