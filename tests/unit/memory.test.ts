@@ -68,10 +68,10 @@ describe("loading", () => {
       let open = 0;
       let most = 0;
       const counting = (source: ByteSource): ByteSource => ({
-        ...source,
         name: source.name,
         size: source.size,
         read: (offset, length, signal) => source.read(offset, length, signal),
+        close: async () => source.close?.(),
         readInto: async (offset, target, signal) => {
           reads.push(target.length);
           most = Math.max(most, ++open);
