@@ -91,7 +91,8 @@ for (const name of names) {
               assert.ok(prompt.every(Number.isFinite));
               first ??= { prompt, long };
               assert.ok(sameBits(prompt, first.prompt) && sameBits(long, first.long), `${variant} differs, kv ${kvDtype}`);
-              for (const chunks of golden.chunks) assert.ok(sameBits(feed(model, golden.prompt, chunks), prompt), `chunks ${chunks}, kv ${kvDtype}`);
+              for (const chunks of golden.chunks)
+                assert.ok(sameBits(feed(model, golden.prompt, chunks), prompt), `chunks ${chunks}, kv ${kvDtype}`);
               const more = [...golden.long_chunks, [1], [2], [3], [7], [16], [33]];
               for (const chunks of pick({ gate: more.filter((c, i) => i >= golden.long_chunks.length || i < 2), full: more })) {
                 assert.ok(sameBits(feed(model, golden.long, chunks), long), `long chunks ${chunks}, kv ${kvDtype}`);
@@ -107,7 +108,8 @@ for (const name of names) {
       assert.ok(configs.length > 0);
       await withModel(folder, exact, (_, { config, tensors }) => {
         const w1 = tensors.get("model.layers.0.feed_forward.w1.weight");
-        for (const { title, config: json } of configs) assert.deepEqual(parseConfig(json, { intermediateSize: w1?.shape[0] }), config, title);
+        for (const { title, config: json } of configs)
+          assert.deepEqual(parseConfig(json, { intermediateSize: w1?.shape[0] }), config, title);
       });
     });
   });
@@ -121,7 +123,9 @@ describe("golden model tiny-quant, from GGUF", () => {
   }
   const golden = goldenJson<QuantGolden>("models", "tiny-quant", "golden.json");
   const arrays = goldenArrays("models", "tiny-quant", "golden.safetensors");
-  const entries = new Map(Object.entries(golden) as [string, { prompt_top: [number, number][][]; greedy_prompt: number[]; greedy: number[] }][]);
+  const entries = new Map(
+    Object.entries(golden) as [string, { prompt_top: [number, number][][]; greedy_prompt: number[]; greedy: number[] }][],
+  );
 
   for (const type of ["F32", "F16", "BF16", "Q8_0"]) {
     for (const variant of variants) {
@@ -132,7 +136,8 @@ describe("golden model tiny-quant, from GGUF", () => {
           const reference = arrays.get(`${type}.logits`);
           if (reference) assert.ok(distance(logits, reference) < TOLERANCE, `${distance(logits, reference)}`);
           entry.prompt_top.forEach((top, row) => {
-            for (const [id, value] of top) assert.ok(Math.abs((logits[row * model.config.vocabSize + id] ?? 0) - value) < TOLERANCE, `row ${row}, id ${id}`);
+            for (const [id, value] of top)
+              assert.ok(Math.abs((logits[row * model.config.vocabSize + id] ?? 0) - value) < TOLERANCE, `row ${row}, id ${id}`);
           });
           assert.deepEqual(greedy(model, entry.greedy_prompt, entry.greedy.length), entry.greedy);
         }));
@@ -146,7 +151,8 @@ describe("golden model tiny-quant, from GGUF", () => {
         const entry = entries.get(type) ?? assert.fail(`no golden for ${type}`);
         const logits = feed(model, golden.prompt);
         entry.prompt_top.forEach((top, row) => {
-          for (const [id, value] of top) assert.ok(Math.abs((logits[row * model.config.vocabSize + id] ?? 0) - value) < bound, `row ${row}, id ${id}`);
+          for (const [id, value] of top)
+            assert.ok(Math.abs((logits[row * model.config.vocabSize + id] ?? 0) - value) < bound, `row ${row}, id ${id}`);
         });
       }));
   }

@@ -5,8 +5,8 @@ import { join } from "node:path";
 import { openPath } from "../../src/adapters/node/files.ts";
 import type { KernelSource, Variant } from "../../src/kernels/variants.ts";
 import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
-import { loadModel, type LoadModelOptions } from "../../src/models/load-model.ts";
 import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
+import { type LoadModelOptions, loadModel } from "../../src/models/load-model.ts";
 import { presetOf, writeCheckpoint } from "../tools/make-checkpoint.mjs";
 import { fromPreset, writeGguf } from "../tools/make-gguf.mjs";
 
@@ -16,7 +16,9 @@ const data = join("tests", "golden", "data");
 export const kernels: KernelSource = (variant) => readFile(join("dist", `kernels.${variant}.wasm`));
 
 /** Builds of the kernels that this engine runs. */
-export const variants: readonly Variant[] = (["plain", "relaxed"] as const).filter((v) => WebAssembly.validate(readFileSync(join("dist", `kernels.${v}.wasm`))));
+export const variants: readonly Variant[] = (["plain", "relaxed"] as const).filter((v) =>
+  WebAssembly.validate(readFileSync(join("dist", `kernels.${v}.wasm`))),
+);
 
 export function goldenJson<T>(...path: string[]): T {
   return JSON.parse(readFileSync(join(data, ...path), "utf8")) as T;
@@ -26,7 +28,10 @@ export function goldenJson<T>(...path: string[]): T {
 export function goldenArrays(...path: string[]): Map<string, Float32Array> {
   const bytes = readFileSync(join(data, ...path));
   const headerBytes = Number(bytes.readBigUInt64LE(0));
-  const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<string, { dtype: string; data_offsets: [number, number] }>;
+  const header = JSON.parse(bytes.toString("utf8", 8, 8 + headerBytes)) as Record<
+    string,
+    { dtype: string; data_offsets: [number, number] }
+  >;
   const out = new Map<string, Float32Array>();
   for (const [name, info] of Object.entries(header)) {
     if (name === "__metadata__" || info.dtype !== "F32") continue;
@@ -58,7 +63,11 @@ export function ggufFile(preset: string, type: string, options: { head?: string;
   return made(join("build", "checkpoints", `${name}.gguf`), (out) => writeGguf(fromPreset(preset, 1), { type, out, ...options }));
 }
 
-export async function withModel<T>(path: string, options: LoadModelOptions, use: (model: LanguageModel, checkpoint: Checkpoint) => Promise<T> | T): Promise<T> {
+export async function withModel<T>(
+  path: string,
+  options: LoadModelOptions,
+  use: (model: LanguageModel, checkpoint: Checkpoint) => Promise<T> | T,
+): Promise<T> {
   const checkpoint = await openCheckpoint(await openPath(path));
   try {
     const { model } = await loadModel(checkpoint, kernels, options);
