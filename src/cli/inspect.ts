@@ -1,8 +1,9 @@
 // `lfm2 inspect`: what a checkpoint is, from its headers alone. The description is the answer, so it goes to stdout.
 import type { ArgsDef } from "citty";
 import { type Inspection, inspect as inspectSource } from "lfm2-wasm";
+import { formatBytes } from "../memory/arena.ts";
 import { HELP_ARG, KV_DTYPE_ARG, type Options, UsageError } from "./args.ts";
-import { formatBytes, formatCount, interruptible, write } from "./terminal.ts";
+import { formatCount, interruptible, write } from "./terminal.ts";
 
 /** Options of `lfm2 inspect`. */
 export const INSPECT_ARGS: ArgsDef = {

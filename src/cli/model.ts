@@ -1,7 +1,8 @@
 // From options to a loaded model, to the options of an answer, and to the figures printed after it.
 import { type GenerateOptions, type LoadProgress, load, type Model, type Reply } from "lfm2-wasm";
+import { formatBytes } from "../memory/arena.ts";
 import type { Options } from "./args.ts";
-import { formatBytes, harmless, StatusLine } from "./terminal.ts";
+import { harmless, StatusLine } from "./terminal.ts";
 
 /** Loading that is over sooner shows no bar. */
 const BAR_AFTER_MS = 300;

@@ -55,15 +55,6 @@ export class StatusLine {
   }
 }
 
-/** @returns bytes with a unit: `2.1 MiB`. */
-export function formatBytes(bytes: number): string {
-  const units = ["bytes", "KiB", "MiB", "GiB"];
-  let unit = 0;
-  let value = bytes;
-  for (; value >= 1024 && unit < 3; unit++) value /= 1024;
-  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
-}
-
 /** @returns whole numbers with separators: `65,536`. */
 export function formatCount(count: number): string {
   return String(count).replace(/\B(?=(\d{3})+$)/g, ",");

@@ -2,9 +2,10 @@
 import { instantiateSync } from "@assemblyscript/loader";
 import { PlatformError } from "../errors.ts";
 import { type WasmMemory, type WasmModule, WebAssembly } from "../memory/wasm.ts";
+import type { SamplingKernels } from "./logits.ts";
 
 /** What the module exports beside its memory; assembly/README.md is the specification. Addresses are unsigned 32-bit, row strides are in floats. */
-export interface Kernels {
+export interface Kernels extends SamplingKernels {
   run(commands: number, count: number, ith: number, nth: number): void;
   dot_operand_kind(): number;
   qd8_block_bytes(): number;
@@ -22,12 +23,6 @@ export interface Kernels {
     scratch: number,
   ): number;
   rope_frequencies(out: number, theta: number, headDim: number): void;
-  penalize_f32(x: number, ids: number, count: number, penalty: number): void;
-  divide_f32(x: number, n: number, by: number): void;
-  softmax_f32(p: number, x: number, n: number): number;
-  all_finite_f32(x: number, n: number): number;
-  argmax_f32(x: number, n: number): number;
-  topk_f32(values: number, indices: number, x: number, n: number, k: number): void;
 }
 
 /** Names of the builds, best first. All give the same bits. */

@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import type { DType } from "../../src/memory/dtype.ts";
 import { parseConfig } from "../../src/models/config.ts";
 import type { Taps } from "../../src/models/language-model.ts";
-import { pick } from "../scale.ts";
 import { checkpointFolder, distance, feed, ggufFile, goldenArrays, goldenJson, greedy, sameBits, variants, withModel } from "./support.ts";
 
 interface Golden {
@@ -94,7 +93,7 @@ for (const name of names) {
               for (const chunks of golden.chunks)
                 assert.ok(sameBits(feed(model, golden.prompt, chunks), prompt), `chunks ${chunks}, kv ${kvDtype}`);
               const more = [...golden.long_chunks, [1], [2], [3], [7], [16], [33]];
-              for (const chunks of pick({ gate: more.filter((c, i) => i >= golden.long_chunks.length || i < 2), full: more })) {
+              for (const chunks of more) {
                 assert.ok(sameBits(feed(model, golden.long, chunks), long), `long chunks ${chunks}, kv ${kvDtype}`);
               }
             });
