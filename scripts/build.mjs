@@ -1,6 +1,6 @@
 // Builds dist/. `node scripts/build.mjs` builds everything that is older than its sources; `wasm`, `js`, `types`, `mini` name single parts, `--force` builds regardless.
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -58,6 +58,7 @@ async function buildJs() {
 
 /** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it. */
 function buildTypes() {
+  rmSync(at("dist/types"), { recursive: true, force: true });
   node("node_modules/typescript/bin/tsc", ["-p", "tsconfig.build.json"]);
   const rewrite = (dir) => {
     for (const name of readdirSync(dir)) {
@@ -77,7 +78,7 @@ const parts = {
   wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: ["dist/kernels.plain.wasm", "dist/kernels.relaxed.wasm"] },
   js: { run: buildJs, from: ["src", "package.json", "scripts/build.mjs"], to: ["dist/index.js", "dist/mini.js", "dist/cli.js"] },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },
-  mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs"], to: ["dist/mini.gguf"] },
+  mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "tests/tools"], to: ["dist/mini.gguf"] },
 };
 
 /** Builds the named parts (all without names) where an output is missing or older than a source. */

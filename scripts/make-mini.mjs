@@ -8,7 +8,7 @@ const [out] = process.argv.slice(2);
 if (!out) throw new Error("usage: node scripts/make-mini.mjs OUT");
 writeGguf(fromFolder(folder), {
   type: "Q4_0",
-  head: process.env.HEAD ?? "Q8_0",
+  head: "Q8_0",
   out,
   name: "lfm2-mini",
   tokenizer: join(folder, "tokenizer.json"),

@@ -16,7 +16,7 @@ const seconds = [];
 /** Runs with patterns may overlap: each has a folder of its own. */
 const out = patterns.length ? `build/tests-${process.pid}` : "build/tests";
 
-/** Times one stage; a failing one ends the run. */
+/** Times one stage; a failing one fails the run, but the others still tell what they know. */
 async function stage(name, run) {
   const start = performance.now();
   try {

@@ -20,6 +20,7 @@ interface AbortSignal {
 
 // ---- engine and façade: event loop, clock, addresses ----
 declare var MessageChannel: { new (): object };
+declare function structuredClone<T>(value: T): T;
 declare var performance: { now(): number };
 interface AbortSignal {
   addEventListener(type: "abort", listener: () => void, options?: { once?: boolean }): void;

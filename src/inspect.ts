@@ -1,6 +1,6 @@
 // What a checkpoint is, from its headers alone: config, tensors, and the memory that each dtype and context would take.
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
-import { type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
+import { checkLoadOptions, type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
 import type { DType } from "./memory/dtype.ts";
 import { DTYPES } from "./memory/dtype.ts";
 import { cacheSize } from "./models/cache.ts";
@@ -34,8 +34,11 @@ export interface Inspection {
   readonly config: Lfm2Config;
   readonly parameterCount: number;
   readonly tensors: readonly TensorInfo[];
+  /** A sentence for each tensor whose type cannot be loaded. */
+  readonly unsupported: readonly string[];
   /** Bytes of all tensors as stored. */
   readonly tensorBytes: number;
+  /** Empty where a tensor that the model needs cannot be loaded. */
   readonly memory: readonly MemoryEstimate[];
   readonly hasTokenizer: boolean;
   readonly hasChatTemplate: boolean;
@@ -50,13 +53,15 @@ export async function inspectWith(
   source: ModelSource,
   { kvDtype = "f16", signal }: Pick<LoadOptions, "kvDtype" | "signal"> = {},
 ): Promise<Inspection> {
+  checkLoadOptions({ kvDtype });
   const checkpoint = await openCheckpoint(await openSource(platform, source), signal);
   try {
-    const { config, format, name } = checkpoint;
+    const { config, format, names, unsupported } = checkpoint;
     const tensors = [...checkpoint.tensors].map(([as, t]) => ({ name: as, dtype: t.type, shape: t.shape, bytes: t.bytes }));
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
     const memory: MemoryEstimate[] = [];
-    for (const dtype of [undefined, ...DTYPES]) {
+    const isLoadable = unsupported.size === 0;
+    for (const dtype of isLoadable ? [undefined, ...DTYPES] : []) {
       const { items, totalBytes } = await planModel(checkpoint, platform.kernels, { dtype, kvDtype });
       const { pageBytes } = cacheSize(config, config.layerTypes, kvDtype, 0);
       // the plan holds one page already
@@ -65,10 +70,11 @@ export async function inspectWith(
     }
     return {
       format,
-      name,
+      name: names[0] ?? "",
       config,
       parameterCount: parameterCount(checkpoint),
       tensors,
+      unsupported: [...unsupported.values()],
       tensorBytes: tensors.reduce((sum, t) => sum + t.bytes, 0),
       memory,
       hasTokenizer: checkpoint.tokenizer !== undefined,

@@ -9,6 +9,7 @@ import { DTYPES, type DType, type KvDType } from "./memory/dtype.ts";
 import { Model, type ModelInfo } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
+import { checkObject } from "./turn.ts";
 import { type ByteSource, bytesSource, type Folder } from "./weights/source.ts";
 
 /** Where a checkpoint may be: a path or URL that the runtime can open, bytes of a GGUF, anything that reads by ranges, a set of files. */
@@ -30,7 +31,7 @@ export interface LoadOptions {
   readonly dtype?: DType | undefined;
   /** Element type of keys and values in the cache; default `"f16"`. */
   readonly kvDtype?: KvDType | undefined;
-  /** Tokens that prompt and reply may have together; default the model's limit, at most 32,768. Reserves no memory. */
+  /** Positions of a session, so many tokens of prompt and reply together and the last token of a reply; default the model's limit, at most 32,768. Reserves no memory. */
   readonly maxContextTokens?: number | undefined;
   /** Linear memory that the model may take, cache included; default 4 GiB. */
   readonly maxMemoryBytes?: number | undefined;
@@ -70,8 +71,8 @@ export async function openSource(platform: Platform, source: ModelSource): Promi
   );
 }
 
-function checkLoadOptions(options: LoadOptions): void {
-  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, threads, variant } = options;
+export function checkLoadOptions(options: LoadOptions): void {
+  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, threads, variant } = checkObject("load", options);
   const one = (name: string, value: unknown, allowed: readonly unknown[]): void => {
     if (value === undefined || allowed.includes(value)) return;
     throw new InputError(
@@ -141,7 +142,7 @@ export function parameterCount({ tensors }: Checkpoint): number {
 
 function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: LoadedModel): ModelInfo {
   return {
-    name: checkpoint.name,
+    name: checkpoint.names[0] ?? "",
     format: checkpoint.format,
     dtypes,
     kvDtype: model.options.kvDtype,
@@ -152,6 +153,6 @@ function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: Loa
     memoryBytes: model.memoryBytes,
     kvBytesPerToken: model.caches.size.pageBytes / PAGE_POSITIONS,
     maxContextTokens: model.options.maxContextTokens,
-    sampling: recommendedSampling([checkpoint.name], checkpoint.generationConfig),
+    sampling: recommendedSampling(checkpoint.names, checkpoint.generationConfig),
   };
 }

@@ -1,6 +1,6 @@
 // The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
 import { Chat, type ChatOptions } from "./chat.ts";
-import { InputError, throwIfAborted, UnsupportedError } from "./errors.ts";
+import { AbortError, InputError, throwIfAborted, UnsupportedError } from "./errors.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
 import type { Variant } from "./kernels/variants.ts";
@@ -10,7 +10,8 @@ import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Message } from "./text/messages.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
-import { checkOptions, type GenerateOptions, runTurn } from "./turn.ts";
+import { checkObject, checkOptions, type GenerateOptions, runTurn } from "./turn.ts";
+import { isRecord, kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
 export type ModelInput = string | readonly Message[] | Uint32Array;
@@ -33,7 +34,7 @@ export interface ModelInfo {
   readonly memoryBytes: number;
   /** Bytes of keys and values that a token adds. */
   readonly kvBytesPerToken: number;
-  /** Tokens that prompt and reply may have together. */
+  /** Positions of a session: prompt and reply together may have one token more, for the last is never fed. */
   readonly maxContextTokens: number;
   /** Sampling that applies where a call says nothing. */
   readonly sampling: SamplingOptions;
@@ -121,7 +122,7 @@ export class Model {
   chat(options: ChatOptions = {}): Chat {
     return new Chat(
       {
-        turn: (session, messages, turnOptions) => this.#turn(session, () => this.#encode(messages, turnOptions), turnOptions),
+        turn: (session, messages, turnOptions) => this.#turn(session, () => this.#encode(messages, false), turnOptions),
         openSession: () => this.#open(),
         closeSession: (session) => this.#close(session),
         resetSession: (session) => this.#parts.engine.reset(session),
@@ -136,7 +137,12 @@ export class Model {
    * @throws InputError for ids outside the vocabulary or too many of them
    */
   async forward(input: ForwardInput): Promise<ForwardOutput> {
-    const { inputIds, logits = "all", outputHiddenStates = false, signal } = input;
+    const { inputIds, logits = "all", outputHiddenStates = false, signal } = checkObject("forward", input);
+    if (!isRecord(inputIds) && !Array.isArray(inputIds)) {
+      throw new InputError(`forward: inputIds: expected a list of token ids, got ${kindOf(inputIds)}. Encode a text first.`);
+    }
+    if (logits !== "all" && logits !== "last")
+      throw new InputError(`forward: logits: expected "all" or "last", got ${JSON.stringify(logits)}.`);
     const ids = this.#checkIds(inputIds);
     if (ids.length > this.info.maxContextTokens) {
       throw new InputError(
@@ -156,6 +162,9 @@ export class Model {
       const tensor = (data: Float32Array, columns: number): Tensor => ({ data, dims: [1, data.length / columns, columns] });
       const hidden = result.hiddenStates?.map((data) => tensor(data, D));
       return hidden ? { logits: tensor(result.logits, V), hiddenStates: hidden } : { logits: tensor(result.logits, V) };
+    } catch (error) {
+      if (error instanceof AbortError && error.code === "abort") throwIfAborted(signal); // with the signal's own reason
+      throw error;
     } finally {
       signal?.removeEventListener("abort", cancel);
     }
@@ -178,15 +187,17 @@ export class Model {
   }
 
   async *#once(input: ModelInput, options: GenerateOptions): AsyncGenerator<Part> {
+    checkObject("options", options);
     const session = await this.#open();
     try {
-      yield* this.#turn(session, () => this.#encode(input, options), options);
+      yield* this.#turn(session, () => this.#encode(input, options.raw), options);
     } finally {
       this.#close(session);
     }
   }
 
   async *#turn(session: number, encode: () => Uint32Array, options: GenerateOptions): AsyncGenerator<Part> {
+    checkObject("options", options);
     const request = checkOptions(encode(), options, this.info.sampling, this.config.eosTokenIds);
     yield* runTurn(this.#parts.engine, this.#calls++, session, request);
   }
@@ -201,9 +212,10 @@ export class Model {
     this.#parts.engine.close(session).catch(() => {}); // a disposed engine has closed it already
   }
 
-  #encode(input: ModelInput, options: GenerateOptions): Uint32Array {
+  #encode(input: ModelInput, raw = false): Uint32Array {
     if (input instanceof Uint32Array) return this.#checkIds(input);
-    if (typeof input === "string" && options.raw) return this.#encodeRaw(input);
+    if (raw && typeof input === "string") return this.#encodeRaw(input);
+    if (raw) throw new InputError(`options: raw: expected a text to feed as it is, got ${kindOf(input)}. Leave raw out for messages.`);
     const messages: readonly Message[] = typeof input === "string" ? [{ role: "user", content: input }] : input;
     const { template } = this.#parts;
     if (!template) {

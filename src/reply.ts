@@ -95,6 +95,14 @@ export class ReplyStream implements AsyncIterable<Part> {
     while (!this.#isOver) await this.#pull();
   }
 
+  /** Ends the computation; whoever reads or awaits gets `reason`. @internal */
+  cancel(reason: Error): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#error = { reason };
+    this.#source.return?.().catch(() => {}); // what it still has to say comes too late
+  }
+
   async #readAll(): Promise<Reply> {
     await this.drain();
     if (this.#error) throw this.#error.reason;

@@ -4,6 +4,7 @@ import type { Engine, FinishReason, GenerateEvent, Timings } from "./generate/en
 import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
 import { checkStop } from "./generate/stop.ts";
 import type { Part } from "./reply.ts";
+import { isRecord, kindOf } from "./values.ts";
 
 /** Options of every call that generates. What is absent follows the checkpoint's recommendation. */
 export interface GenerateOptions extends SamplingOptions {
@@ -32,6 +33,12 @@ export interface TurnRequest {
   readonly onAbort: "throw" | "return";
 }
 
+/** @returns `options`. @throws InputError when they are no object */
+export function checkObject<T extends object>(where: string, options: T): T {
+  if (isRecord(options)) return options;
+  throw new InputError(`${where}: expected an object with options, got ${kindOf(options)}. Leave it out for none.`);
+}
+
 /** @throws InputError for an option of the wrong kind or out of range */
 export function checkOptions(
   ids: Uint32Array,
@@ -40,6 +47,11 @@ export function checkOptions(
   endIds: readonly number[],
 ): TurnRequest {
   const { maxTokens = Number.MAX_SAFE_INTEGER, stopIds = endIds, signal, onAbort = "throw" } = options;
+  if (!Array.isArray(stopIds) || !stopIds.every((id) => Number.isSafeInteger(id) && id >= 0)) {
+    throw new InputError(
+      `options: stopIds: expected a list of token ids, got ${Array.isArray(stopIds) ? JSON.stringify(stopIds) : kindOf(stopIds)}. Pass [] for none.`,
+    );
+  }
   if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) {
     throw new InputError(
       `options: maxTokens: expected a whole number of at least 1, got ${String(maxTokens)}. Leave it out to generate up to the end of the context.`,
@@ -52,7 +64,7 @@ export function checkOptions(
 }
 
 /** @returns what `promise` gives, unless the signal fires first. @throws AbortError */
-export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function unlessAborted<T>(promise: Promise<T> | undefined, signal: AbortSignal | undefined): Promise<T | undefined> {
   if (!signal) return promise;
   let stop = (): void => {};
   const aborted = new Promise<never>((_, reject) => {

@@ -42,7 +42,7 @@ class Conversation {
     const name = line.trim().toLowerCase();
     if (name === "/exit" || name === "/quit") return false;
     if (name === "/help") note(HELP);
-    else if (name === "/stats") note(this.#last ? describeReply(this.#last, this.#model) : "Nothing has been said yet.");
+    else if (name === "/stats") note(this.#last ? await describeReply(this.#last, this.#model) : "Nothing has been said yet.");
     else if (name === "/clear") {
       await this.#chat.clear();
       note("Forgotten.");
@@ -56,7 +56,7 @@ class Conversation {
       const reply = await interruptible((signal) => showAnswer(this.#chat.stream(text, { ...this.#answer, signal, onAbort: "return" })));
       if (!reply.text.endsWith("\n")) write("\n");
       if (reply.finishReason === "interrupted") note(dim("(stopped)"));
-      if (this.#options.flag("stats")) note(describeReply(reply, this.#model));
+      if (this.#options.flag("stats")) note(await describeReply(reply, this.#model));
       this.#last = reply;
       this.#turns++;
     } catch (error) {

@@ -82,7 +82,7 @@ export async function generate(options: Options): Promise<number> {
       const reply = await showAnswer(stream, isJson ? () => {} : write);
       if (isJson) tellJson(reply, model);
       else if (!reply.text.endsWith("\n")) write("\n");
-      if (options.flag("stats")) note(describeReply(reply, model));
+      if (options.flag("stats")) note(await describeReply(reply, model));
       return reply.finishReason === "interrupted" ? INTERRUPTED : 0;
     } finally {
       model.dispose();

@@ -47,12 +47,15 @@ function memoryRows(memory: Inspection["memory"]): Row[] {
 const given = (has: boolean): string => (has ? "there" : "missing");
 
 function describe(inspection: Inspection): string {
-  const { format, name, config, tensors, tensorBytes, parameterCount, memory, hasTokenizer, hasChatTemplate } = inspection;
+  const { format, name, config, tensors, unsupported, tensorBytes, parameterCount, memory, hasTokenizer, hasChatTemplate } = inspection;
   const rows = tensors.map((tensor) => [tensor.name, tensor.dtype, tensor.shape.join(" × "), formatBytes(tensor.bytes)]);
   return [
     `${name}: ${format}, ${formatCount(parameterCount)} parameters, ${formatBytes(tensorBytes)}, tokenizer ${given(hasTokenizer)}, chat template ${given(hasChatTemplate)}\n`,
     `config\n${table(fields(config))}`,
-    `memory by dtype and context\n${table(memoryRows(memory), [1, 2, 3, 4, 5, 6, 7, 8])}`,
+    ...(memory.length ? [`memory by dtype and context\n${table(memoryRows(memory), [1, 2, 3, 4, 5, 6, 7, 8])}`] : []),
+    ...(unsupported.length
+      ? [`${unsupported.length} tensors that cannot be loaded\n${table(unsupported.map((sentence) => [sentence]))}`]
+      : []),
     `${tensors.length} tensors\n${table(rows, [3])}`,
   ].join("\n");
 }

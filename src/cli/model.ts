@@ -58,7 +58,9 @@ export function answerOptions(options: Options): GenerateOptions {
 const perSecond = (tokens: number, ms: number): string => (tokens > 0 && ms > 0 ? `${((tokens / ms) * 1000).toFixed(1)} tokens/s` : "–");
 
 /** @returns the lines of `--stats` and `/stats`. */
-export function describeReply({ usage, timings, seed }: Reply, { info }: Model): string {
+export async function describeReply({ usage, timings, seed }: Reply, model: Model): Promise<string> {
+  const { info } = model;
+  const { memoryBytes } = await model.status();
   const computed = usage.inputTokens - usage.cachedTokens;
   // The first token comes out of the prompt's last step: decoding computes one step less than there are tokens.
   const decoded = usage.outputTokens - 1;
@@ -66,7 +68,7 @@ export function describeReply({ usage, timings, seed }: Reply, { info }: Model):
     `prefill  ${perSecond(computed, timings.prefillMs)}, ${usage.inputTokens} tokens in ${Math.round(timings.prefillMs)} ms${usage.cachedTokens ? `, ${usage.cachedTokens} of them from the cache` : ""}`,
     `decode   ${perSecond(decoded, timings.decodeMs)}, ${usage.outputTokens} tokens in ${Math.round(timings.decodeMs)} ms`,
     `first    ${Math.round(timings.firstTokenMs)} ms to the first token`,
-    `memory   ${formatBytes(info.memoryBytes)}, weights ${formatBytes(info.weightBytes)}`,
+    `memory   ${formatBytes(memoryBytes)}, weights ${formatBytes(info.weightBytes)}`,
     `model    ${harmless(info.name)}, ${info.dtypes.join("+")} weights, ${info.kvDtype} cache, ${info.variant} kernels, seed ${seed}`,
   ].join("\n");
 }

@@ -59,18 +59,15 @@ function step(model: LanguageModel, session: Session, ids: ArrayLike<number>, wa
 /** Text of a turn: bytes to characters, characters to what no stop string claims. */
 class TurnText {
   readonly #decoder: StreamDecoder | undefined;
-  /** Ids from here on are rows that pad the vocabulary: they have no text. */
-  readonly #tokens: number;
   readonly #finder: StopFinder;
 
   constructor(table: ByteTable | undefined, stop: readonly string[]) {
     this.#decoder = table && new StreamDecoder(tokensOfTable(table));
-    this.#tokens = table?.special.length ?? 0;
     this.#finder = new StopFinder(stop);
   }
 
   push(id: number): string {
-    return id < this.#tokens ? this.#finder.push(this.#decoder?.push(id) ?? "") : "";
+    return this.#finder.push(this.#decoder?.push(id) ?? "");
   }
 
   /** What was held back, unless a stop string was found. */
@@ -107,6 +104,7 @@ export async function* generate(
   const cachedTokens = keepPrefix(session, ids);
   let reason: FinishReason | undefined;
   let id = -1;
+  let prefilled = start;
   for (let at = cachedTokens; at < ids.length; at += chunkTokens) {
     if (isCancelled()) {
       reason = "interrupted";
@@ -115,10 +113,10 @@ export async function* generate(
     const end = Math.min(ids.length, at + chunkTokens);
     step(model, session, ids.subarray(at, end), end === ids.length);
     if (end === ids.length) id = next();
+    prefilled = performance.now();
     yield { type: "prefill", processedTokens: end, totalTokens: ids.length, cachedTokens };
     await nextMacrotask();
   }
-  const prefilled = performance.now();
 
   const text = new TurnText(table, request.stop);
   const stopIds = new Set(request.stopIds);

@@ -1,6 +1,7 @@
 // The engine in this thread: sessions by number, calls that can be cancelled, turns on one session in order.
-import { AbortError, InputError } from "../errors.ts";
+import { AbortError, InputError, MemoryError } from "../errors.ts";
 import { nextMacrotask } from "../macrotask.ts";
+import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
 import type { ByteTable } from "../text/byte-level.ts";
 import type { Engine, EngineStatus, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "./engine.ts";
@@ -43,8 +44,8 @@ export class LocalEngine implements Engine {
   async close(session: number): Promise<void> {
     const slot = this.#sessions.get(session);
     if (!slot) return;
+    this.#sessions.delete(session); // first: a turn that comes now finds it closed
     await slot.last;
-    this.#sessions.delete(session);
     slot.cache.dispose();
   }
 
@@ -133,6 +134,18 @@ export class LocalEngine implements Engine {
   }
 }
 
+/** @throws MemoryError when the host has no room for so many */
+function floats(count: number, what: string): Float32Array {
+  try {
+    return new Float32Array(count);
+  } catch (cause) {
+    throw new MemoryError(
+      `forward: expected ${formatBytes(4 * count)} for ${what}, got less from the host. Ask for the last logits, or pass fewer ids.`,
+      { cause },
+    );
+  }
+}
+
 type CacheOf = ReturnType<LanguageModel["openCache"]>;
 
 /** One pass over `ids`, chunk by chunk; other calls may run between two chunks. */
@@ -148,8 +161,8 @@ async function forward(
   if (ids.length === 0)
     throw new InputError("forward: expected one token id at least, got none. Encode a text first.", { code: "empty-prompt" });
   const all = request.logits === "all";
-  const logits = new Float32Array((all ? ids.length : 1) * V);
-  const hidden = request.hiddenStates ? Array.from({ length: L + 1 }, () => new Float32Array(ids.length * D)) : undefined;
+  const logits = floats((all ? ids.length : 1) * V, "the logits");
+  const hidden = request.hiddenStates ? Array.from({ length: L + 1 }, () => floats(ids.length * D, "the hidden states")) : undefined;
   for (let at = 0; at < ids.length; at += options.chunkTokens) {
     if (isCancelled()) throw new AbortError();
     const model = use();

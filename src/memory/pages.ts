@@ -55,11 +55,6 @@ export class PagePool {
     this.#blocks = new BlockPool(arena, pageBytes, "a page of keys and values");
   }
 
-  /** Bytes of one page. */
-  get pageBytes(): number {
-    return this.#blocks.blockBytes;
-  }
-
   /** Pages in use. */
   get used(): number {
     return this.#blocks.used;

@@ -1,7 +1,7 @@
 // The hybrid cache as a value: a session's KV pages and its convolution state. Owns bytes in linear memory; knows neither tokens nor text.
 import { layerPageBytes, layerStateBytes, PAGE_POSITIONS } from "../kernels/commands.ts";
 import type { Arena } from "../memory/arena.ts";
-import type { KvDType } from "../memory/dtype.ts";
+import { type KvDType, roundUp } from "../memory/dtype.ts";
 import { BlockPool, PagePool } from "../memory/pages.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import type { LayerType, Lfm2Config } from "./config.ts";
@@ -24,7 +24,11 @@ export function cacheSize(c: Lfm2Config, types: readonly LayerType[], kvDtype: K
   const heads = { query: c.numAttentionHeads, kv: c.numKeyValueHeads, dim: c.headDim };
   const stateBytes = countOf(types, "conv") * layerStateBytes(c.hiddenSize, c.convLCache);
   const tableBytes = attention ? 4 * Math.ceil(maxContextTokens / PAGE_POSITIONS) : 0;
-  return { pageBytes: attention * layerPageBytes(heads, kvDtype), stateBytes, blockBytes: Math.max(64, stateBytes + tableBytes) };
+  return {
+    pageBytes: attention * layerPageBytes(heads, kvDtype),
+    stateBytes,
+    blockBytes: Math.max(64, roundUp(stateBytes + tableBytes, 64)),
+  };
 }
 
 /** Opens caches on one arena. Nothing is taken for a context before its tokens come. */
@@ -74,11 +78,6 @@ export class Cache {
   /** Address of the table of page addresses, one u32 a page. */
   get pageTable(): number {
     return this.#block + this.#pool.size.stateBytes;
-  }
-
-  /** Bytes of pages and block. */
-  get bytes(): number {
-    return this.#pages.length * this.#pool.size.pageBytes + this.#pool.size.blockBytes;
   }
 
   /**

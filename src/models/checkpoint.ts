@@ -5,7 +5,7 @@ import { tokenizerFromGguf } from "../text/gguf-tokenizer.ts";
 import { MAX_TEMPLATE_BYTES } from "../text/limits.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { isRecord } from "../values.ts";
-import { type GgufValue, readGguf } from "../weights/gguf.ts";
+import { readGguf } from "../weights/gguf.ts";
 import { decodeUtf8, parseJsonBytes } from "../weights/json-scan.ts";
 import { MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
 import { readSafetensors } from "../weights/safetensors.ts";
@@ -17,8 +17,8 @@ import { configFromGguf, hfNames } from "./names.ts";
 /** A checkpoint whose headers have been read. */
 export interface Checkpoint extends WeightFile {
   readonly format: "safetensors" | "gguf";
-  /** What it calls itself, or the file's or folder's name. */
-  readonly name: string;
+  /** What it calls itself, then the file's or folder's name; one at least. */
+  readonly names: readonly string[];
   readonly config: Lfm2Config;
   /** By Hugging Face's names, as are the unsupported ones. */
   readonly tensors: ReadonlyMap<string, StoredTensor>;
@@ -83,7 +83,7 @@ async function openFile(source: ByteSource, signal?: AbortSignal): Promise<Check
   const tokenizer = text && Tokenizer.fromJson(text.tokenizer, { vocabularySize: config.vocabSize });
   return {
     format: "gguf",
-    name: ggufName(metadata) ?? source.name,
+    names: [...textOf(metadata.get("general.name")), source.name],
     config,
     tensors,
     unsupported,
@@ -94,10 +94,8 @@ async function openFile(source: ByteSource, signal?: AbortSignal): Promise<Check
   };
 }
 
-function ggufName(metadata: ReadonlyMap<string, GgufValue>): string | undefined {
-  const name = metadata.get("general.name");
-  return typeof name === "string" && name !== "" ? name : undefined;
-}
+/** `value` in a list if it is a text that says something. */
+const textOf = (value: unknown): string[] => (typeof value === "string" && value !== "" ? [value] : []);
 
 function templateOf(source: string, tokenizer: Tokenizer, config: Lfm2Config): ChatTemplate {
   const token = (id: number | undefined): string => (id === undefined ? "" : (tokenizer.idToToken(id) ?? ""));
@@ -142,10 +140,9 @@ async function openFolder(folder: Folder, signal?: AbortSignal): Promise<Checkpo
     const tokenizerJson = await jsonOf(folder, "tokenizer.json", signal, MAX_TOKENIZER_BYTES);
     const tokenizer = tokenizerJson === undefined ? undefined : Tokenizer.fromJson(tokenizerJson, { vocabularySize: config.vocabSize });
     const source = tokenizer && (await chatTemplate(folder, signal));
-    const name = field(json, "_name_or_path");
     return {
       format: "safetensors",
-      name: typeof name === "string" && name !== "" ? name : folder.name,
+      names: [...textOf(field(json, "_name_or_path")), folder.name],
       config,
       tensors,
       unsupported,

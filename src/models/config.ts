@@ -64,6 +64,11 @@ function fail(key: string, expected: string, got: unknown): never {
   );
 }
 
+/** Most layers: the largest LFM2 has 30. */
+export const MAX_LAYERS = 512;
+/** Most tokens of a vocabulary: eight times the largest. */
+const MAX_VOCABULARY = 1 << 20;
+
 /** Limit of a count: no LFM2 comes near, and products of two stay exact. */
 const MAX_COUNT = 1 << 24;
 
@@ -156,6 +161,7 @@ export function parseConfig(json: unknown, hints: TensorHints = {}): Lfm2Config 
     );
   }
   const numHiddenLayers = count(j, ["num_hidden_layers"]);
+  if (numHiddenLayers > MAX_LAYERS) fail("num_hidden_layers", `at most ${MAX_LAYERS}`, numHiddenLayers);
   const hiddenSize = count(j, ["hidden_size"]);
   const numAttentionHeads = count(j, ["num_attention_heads", "num_heads"]);
   const config: Lfm2Config = {
@@ -187,6 +193,9 @@ export function checkConfig(c: Lfm2Config): void {
   const need = (ok: boolean, what: string, got: unknown): void => {
     if (!ok) throw new UnsupportedError(`config: expected ${what}, got ${String(got)}. Such a shape is not supported.`);
   };
+  need(c.numHiddenLayers <= MAX_LAYERS, `at most ${MAX_LAYERS} layers`, c.numHiddenLayers);
+  need(c.vocabSize <= MAX_VOCABULARY, `a vocabulary of at most ${MAX_VOCABULARY}`, c.vocabSize);
+  need(c.intermediateSize >= 1, "an ffn of at least one row", c.intermediateSize);
   need(c.hiddenSize % 16 === 0, "a hidden size that 16 divides", c.hiddenSize);
   need(
     c.numAttentionHeads % c.numKeyValueHeads === 0,

@@ -1,7 +1,7 @@
 // A layer range in linear memory, ready to run: weights placed, scratch taken, one step at a time for one sequence or several. What a layer is stands in lfm2.ts; text and sampling are above.
 import { InputError, PlatformError } from "../errors.ts";
-import { type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES } from "../kernels/commands.ts";
-import { COMMAND_BUFFER_BYTES, Executor } from "../kernels/executor.ts";
+import { COMMAND_BYTES, type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES } from "../kernels/commands.ts";
+import { Executor } from "../kernels/executor.ts";
 import { Logits } from "../kernels/logits.ts";
 import type { KernelInstance } from "../kernels/variants.ts";
 import type { Arena } from "../memory/arena.ts";
@@ -15,6 +15,10 @@ import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weight
 
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
 const LOGITS_BYTES = 8 << 20;
+
+/** Commands of a step: the most that a layer records, taps included, and some around the layers. */
+const COMMANDS_PER_LAYER = 24;
+const COMMANDS_AROUND = 16;
 
 /** How a model is to run. */
 export interface RunOptions {
@@ -50,6 +54,8 @@ interface ScratchSizes {
   readonly regions: readonly (readonly [name: string, bytes: number])[];
 }
 
+const commandCapacity = (c: Lfm2Config): number => COMMANDS_PER_LAYER * c.numHiddenLayers + COMMANDS_AROUND;
+
 function scratchSizes(c: Lfm2Config, instance: KernelInstance, R: number): ScratchSizes {
   const { kernels } = instance;
   const columns = bufferColumns(c);
@@ -73,7 +79,7 @@ function scratchSizes(c: Lfm2Config, instance: KernelInstance, R: number): Scrat
       ["ids", 4 * R],
       ["rowNumbers", 4 * R],
       ["rowTable", ROW_TABLE_ENTRY_BYTES * R],
-      ["commands", COMMAND_BUFFER_BYTES],
+      ["commands", COMMAND_BYTES * commandCapacity(c)],
     ],
   };
 }
@@ -112,7 +118,8 @@ export class LanguageModel {
     this.#sizes = scratchSizes(config, instance, options.chunkTokens);
     this.#region = new Map(this.#sizes.regions.map(([name, bytes]) => [name, this.#zeroed(name, bytes)]));
     const scratch: KernelScratch = { quantized: this.#at("quantized"), softmax: this.#at("softmax"), attention: this.#at("attention") };
-    this.#executor = new Executor(instance, this.#at("commands"), scratch, options.kvDtype);
+    const commands = { address: this.#at("commands"), capacity: commandCapacity(config) };
+    this.#executor = new Executor(instance, commands, scratch, options.kvDtype);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
     instance.kernels.rope_frequencies(this.#at("frequencies"), config.ropeTheta, config.headDim);
     const types = config.layerTypes.slice(range.from, range.to);
@@ -122,11 +129,6 @@ export class LanguageModel {
   /** Bytes of linear memory that are taken. */
   get memoryBytes(): number {
     return this.#memory.buffer.byteLength;
-  }
-
-  /** Calls of the module so far. */
-  get steps(): number {
-    return this.#executor.steps;
   }
 
   /** @returns an empty cache */
@@ -207,13 +209,10 @@ export class LanguageModel {
   #run(inputs: readonly StepInput[], record: (c: CommandEncoder) => void): void {
     try {
       this.#executor.run(record);
-    } catch (cause) {
+    } catch (error) {
       // a trap leaves some layers' states advanced and others not: these sessions start again
-      for (const { cache } of inputs) cache.reset();
-      throw new PlatformError(
-        "engine: expected the kernels to finish the step, got a trap. The session was emptied; report this with the model's name.",
-        { cause },
-      );
+      if (error instanceof PlatformError) for (const { cache } of inputs) cache.reset();
+      throw error;
     }
   }
 

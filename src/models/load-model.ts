@@ -1,5 +1,4 @@
 // From an opened checkpoint to a model that runs: kernels, plan, places, weights. The only file that knows the order of these.
-import { UnsupportedError } from "../errors.ts";
 import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
 import { DTYPES, type DType, type KvDType } from "../memory/dtype.ts";
@@ -102,9 +101,6 @@ export async function planModel(checkpoint: Checkpoint, source: KernelSource, op
  * @throws FormatError for a missing tensor or a wrong shape; MemoryError before anything is read; AbortError
  */
 export async function loadModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<LoadedModel> {
-  if (options.dtype !== undefined && !DTYPES.includes(options.dtype)) {
-    throw new UnsupportedError(`load: expected dtype to be one of ${DTYPES.join(", ")}, got ${JSON.stringify(options.dtype)}.`);
-  }
   const memory = new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
   const instance = await instantiateKernels(source, memory, options.variant);
   const range = options.range ?? wholeModel(checkpoint);

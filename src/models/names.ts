@@ -2,7 +2,7 @@
 import { FormatError, UnsupportedError } from "../errors.ts";
 import type { GgufValue } from "../weights/gguf.ts";
 import type { WeightFile } from "../weights/tensor.ts";
-import { checkConfig, type Lfm2Config, type TensorHints } from "./config.ts";
+import { checkConfig, type Lfm2Config, MAX_LAYERS, type TensorHints } from "./config.ts";
 
 const parts: ReadonlyMap<string, string> = new Map([
   ["attn_norm", "operator_norm"],
@@ -107,6 +107,8 @@ export function configFromGguf(metadata: Metadata, ids: TokenIds, hints: GgufHin
     );
   }
   const numHiddenLayers = whole(metadata, "lfm2.block_count");
+  if (numHiddenLayers > MAX_LAYERS)
+    throw new FormatError(`gguf: key "lfm2.block_count": expected at most ${MAX_LAYERS}, got ${numHiddenLayers}.`);
   const kv = perLayer(metadata, "lfm2.attention.head_count_kv", numHiddenLayers);
   const hiddenSize = whole(metadata, "lfm2.embedding_length");
   const heads = theOnly(perLayer(metadata, "lfm2.attention.head_count", numHiddenLayers), "lfm2.attention.head_count");

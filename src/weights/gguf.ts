@@ -270,7 +270,7 @@ function checkTiling(infos: readonly Info[], dataBytes: number, alignment: numbe
 const readable: readonly StoredType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0"];
 const isReadable = (typeName: string): typeName is StoredType => (readable as readonly string[]).includes(typeName);
 const unsupportedSentence = (at: string, typeName: string): string =>
-  `${at} has type ${typeName}; expected one of ${readable.join(", ")}. Use the Q4_0 or Q8_0 file.`;
+  `${at} has type ${typeName}; expected one of ${readable.join(", ")}. Use the Q8_0, F16 or BF16 file; a Q4_0 file often keeps its embedding in Q6_K.`;
 
 function sortByUse(infos: readonly Info[], source: ByteSource, dataStart: number): WeightFile {
   const tensors = new Map<string, StoredTensor>();

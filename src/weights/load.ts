@@ -3,7 +3,7 @@ import { FormatError, throwIfAborted } from "../errors.ts";
 import { writeDescriptor } from "../kernels/commands.ts";
 import type { Kernels } from "../kernels/variants.ts";
 import { nextMacrotask } from "../macrotask.ts";
-import { BLOCK, DTYPE_CODE, GROUP_ROWS, roundUp, storedBytes } from "../memory/dtype.ts";
+import { BLOCK, DTYPE_CODE, type DType, GROUP_ROWS, roundUp, storedBytes } from "../memory/dtype.ts";
 import type { Segment, Vector } from "../memory/tensor.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import type { WeightList } from "./plan.ts";
@@ -115,11 +115,20 @@ async function packSegment(tensor: StoredTensor, segment: Segment, columns: numb
       columns,
       windowAddress + window.bytes,
     );
-    if (allFinite === 0) throw notFinite(tensor);
+    if (allFinite === 0) throw notFinite(tensor, segment.dtype);
   }
 }
 
-function notFinite({ name, source }: StoredTensor): FormatError {
+/** A value that is finite in its file may still be too large for f16, or for an f16 scale. */
+function notFinite({ name, source, type }: StoredTensor, dtype: DType): FormatError {
+  if (STORED_DTYPE[type] !== dtype && dtype !== "f32" && dtype !== "bf16") {
+    return new FormatError(
+      `${source.name}: tensor "${name}": expected values that ${dtype} can hold, got larger ones, or NaN. Load it as bf16 or f32.`,
+      {
+        code: "not-finite",
+      },
+    );
+  }
   return new FormatError(
     `${source.name}: tensor "${name}": expected finite numbers, got NaN or Infinity. The file is damaged: fetch it again.`,
     { code: "not-finite" },
@@ -134,7 +143,7 @@ async function widenVector(tensor: StoredTensor, vector: Vector, loader: Loader)
   const wide = windowAddress + window.bytes;
   kernels.decode_rows(wide, length * taps, windowAddress, DTYPE_CODE[STORED_DTYPE[tensor.type]], 1, length * taps);
   const from = new Float32Array(memory.buffer, wide, length * taps);
-  if (!from.every(Number.isFinite)) throw notFinite(tensor);
+  if (!from.every(Number.isFinite)) throw notFinite(tensor, "f32");
   const to = new Float32Array(memory.buffer, address, taps * stride).fill(0);
   // (length, taps) in the file, tap by tap in memory; the kernel takes rows of `length` floats
   for (let tap = 0; tap < taps; tap++) for (let i = 0; i < length; i++) to[tap * length + i] = from[i * taps + tap] ?? 0;

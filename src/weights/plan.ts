@@ -37,11 +37,6 @@ export class WeightList {
     this.vectors.push(vector);
     return vector;
   }
-
-  /** Names of all tensors, in the order in which they were named. */
-  get names(): string[] {
-    return [...this.matrices.flatMap((m) => m.segments.map((s) => s.name)), ...this.vectors.map((v) => v.name)];
-  }
 }
 
 const vectorBytes = (v: Vector): number => v.taps * roundUp(v.length, BLOCK) * 4;

@@ -87,7 +87,7 @@ function cannotOpen(path: string, cause: unknown): StorageError {
 
 /**
  * @param source a path, or a file: URL
- * @returns the file; the folder, also for the path of a .safetensors file in it
+ * @returns the file; the folder, also for the path of model.safetensors in it
  * @throws StorageError when nothing is there or it cannot be read; UnsupportedError for a URL of another kind
  */
 export async function openPath(source: string | URL): Promise<ByteSource | Folder> {
@@ -101,8 +101,12 @@ export async function openPath(source: string | URL): Promise<ByteSource | Folde
   const path = scheme === "file" ? fileURLToPath(text) : text;
   try {
     if ((await stat(path)).isDirectory()) return folder(path);
-    return path.endsWith(".safetensors") ? folder(dirname(path)) : await openFile(path);
+    if (!path.endsWith(".safetensors")) return await openFile(path);
+    if (basename(path) === "model.safetensors") return folder(dirname(path));
   } catch (cause) {
     throw cannotOpen(path, cause);
   }
+  throw new UnsupportedError(
+    `load: expected a folder, model.safetensors in it or a GGUF file, got ${JSON.stringify(basename(path))}. One shard or a renamed file cannot be loaded alone: pass the folder.`,
+  );
 }
