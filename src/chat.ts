@@ -135,11 +135,11 @@ export class Chat {
     } catch (error) {
       if (onAbort !== "return") throw error; // else the turn below finds the signal fired and returns nothing
     }
-    const session = await this.#open();
     const added = typeof input === "string" ? [{ role: "user", content: input } as const] : input;
     if (!Array.isArray(added))
       throw new InputError(`chat: expected a text or a list of messages, got ${kindOf(input)}. Pass what the user says.`);
     const messages = copyMessages([...this.#messages, ...added]);
+    const session = await this.#open();
     for await (const part of this.#host.turn(session, messages, options)) {
       if (part.type === "finish" && !(part.reply.finishReason === "interrupted" && part.reply.text === "")) {
         this.#messages = [...messages, { role: "assistant", content: part.reply.text }];

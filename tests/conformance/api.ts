@@ -196,11 +196,51 @@ export function apiSuite(name: string, load: Load, mini: ModelSource): void {
         chat.dispose();
       });
 
-      it("a history that renders differently is prefilled again", async () => {
+      it("goes on after an answer that was cut short", async () => {
         const chat = model.chat();
         await chat.prompt(STORY, { maxTokens: 3 });
         const next = await chat.prompt("What is 3 + 4?");
         assert.equal(next.text, (await model.generate(chat.messages.slice(0, 3))).text);
+        chat.dispose();
+      });
+
+      it("dispose() ends a turn that runs and frees what a paused one holds", async () => {
+        const chat = model.chat();
+        const paused = chat.stream(STORY)[Symbol.asyncIterator]();
+        await paused.next();
+        const queued = chat.prompt("Hi");
+        chat.dispose();
+        await assert.rejects(queued, { name: "AbortError", code: "disposed" });
+        await isIdle(model);
+      });
+
+      it("many replies that nobody reads cost nothing but their turn", async () => {
+        const chat = model.chat();
+        for (let i = 0; i < 3000; i++) chat.stream("Hi", { signal: AbortSignal.abort() });
+        await chat.clear();
+        assert.deepEqual(chat.messages, []);
+        assert.notEqual((await chat.prompt("Hello")).text, "");
+        chat.dispose();
+      });
+
+      it('onAbort "return" holds for a turn that waits, and an empty answer leaves no trace', async () => {
+        const chat = model.chat();
+        const control = new AbortController();
+        const first = chat.prompt(STORY);
+        const second = chat.prompt("Hi", { signal: control.signal, onAbort: "return" });
+        control.abort();
+        const reply = await second;
+        assert.deepEqual([reply.finishReason, reply.text], ["interrupted", ""]);
+        assert.equal((await first).finishReason, "stop");
+        assert.equal(chat.messages.length, 2);
+        chat.dispose();
+      });
+
+      it("keeps a copy of what it is given", async () => {
+        const message = { role: "user" as const, content: "My name is Tom." };
+        const chat = model.chat({ messages: [message, { role: "assistant", content: "Nice to meet you, Tom!" }] });
+        message.content = "My name is Bob.";
+        assert.match((await chat.prompt("What is my name?")).text, /Tom/);
         chat.dispose();
       });
 
@@ -310,6 +350,17 @@ export function apiSuite(name: string, load: Load, mini: ModelSource): void {
         ["an empty stop string", () => model.generate("Hi", { stop: "" }), "InputError", /stop/],
         ["an id outside the vocabulary", () => model.generate(Uint32Array.of(5, 2048)), "InputError", /2047.*2048 at index 1/],
         ["no ids", () => model.generate(new Uint32Array(0)), "InputError", /prompt/],
+        ["options that are no object", () => model.generate("Hi", null as never), "InputError", /options.*got null/],
+        ["load options that are no object", () => load(mini, null as never), "InputError", /load.*got null/],
+        ["stop ids that are no list", () => model.generate("Hi", { stopIds: 5 as never }), "InputError", /stopIds.*number/],
+        ["half a stop id", () => model.generate("Hi", { stopIds: [1.5] }), "InputError", /stopIds/],
+        ["raw messages", () => model.generate([{ role: "user", content: "Hi" }], { raw: true }), "InputError", /raw/],
+        ["nothing to say", () => model.chat().prompt(undefined as never), "InputError", /undefined/],
+        ["a chat with no list of messages", async () => model.chat({ messages: null as never }), "InputError", /messages.*null/],
+        ["a chat with a number as system", async () => model.chat({ system: 5 as never }), "InputError", /system.*number/],
+        ["forward without ids", () => model.forward({} as never), "InputError", /inputIds/],
+        ["forward with another word", () => model.forward({ inputIds: [1], logits: "some" as never }), "InputError", /"some"/],
+        ["a safetensors file of another name", () => load("models/other.safetensors"), "StorageError", /other/],
         ["no ids for forward", () => model.forward({ inputIds: [] }), "InputError", /forward/],
         ["a prompt beyond the context", () => model.generate("fox ".repeat(3000)), "InputError", /context.*2048.*got \d+/],
         [

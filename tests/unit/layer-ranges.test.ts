@@ -1,6 +1,7 @@
 // A model in pieces: any layer range loads alone, reads its own tensors only, and a chain of ranges gives the bits of the whole.
 import assert from "node:assert/strict";
 import { openPath } from "../../src/adapters/node/files.ts";
+import { LocalEngine } from "../../src/generate/local-engine.ts";
 import type { Cache } from "../../src/models/cache.ts";
 import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
@@ -103,6 +104,30 @@ describe("several sequences in a step", () => {
         );
       });
     }
+    await checkpoint.close();
+  });
+
+  it("a turn that comes after close() finds the session closed, and harms no other", async () => {
+    const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-deep")));
+    const { model } = await loadModel(checkpoint, kernels, { dtype: "f32" });
+    const engine = new LocalEngine(model, undefined);
+    const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+    const request = { ids: Uint32Array.of(1, 5, 9), maxTokens: 40, stopIds: [], stop: [], sampling };
+    const run = async (call: number, session: number): Promise<number[]> => {
+      const ids: number[] = [];
+      for await (const event of engine.generate(call, session, request)) if (event.type === "token") ids.push(event.id);
+      return ids;
+    };
+    await engine.open(0);
+    const running = run(0, 0);
+    const closing = engine.close(0);
+    await assert.rejects(run(1, 0), { name: "InputError", code: "closed" });
+    const expected = await running;
+    await closing;
+    await engine.open(1);
+    assert.deepEqual(await run(2, 1), expected);
+    await engine.close(1);
+    assert.equal((await engine.status()).usedPages, 0);
     await checkpoint.close();
   });
 
