@@ -156,6 +156,19 @@ describe("golden model tiny-quant, from GGUF", () => {
       }));
   }
 
+  for (const [type, dtype] of [
+    ["Q8_0", "q8"],
+    ["Q4_0", "q4"],
+  ] as const) {
+    it(`quantizing on load to ${dtype} gives the bits of the ${type} file`, () =>
+      withModel(ggufFile("tiny-quant", "BF16"), { dtype, chunkTokens: 256 }, async (model) => {
+        const loaded = feed(model, golden.prompt);
+        await withModel(ggufFile("tiny-quant", type, { head: type }), { chunkTokens: 256 }, (file) => {
+          assert.ok(sameBits(feed(file, golden.prompt), loaded));
+        });
+      }));
+  }
+
   it("a Q4_0 file loads as it is: the same bits as its own weights widened give, up to the activations' 8 bits", () =>
     withModel(ggufFile("tiny-quant", "Q4_0", { head: "Q8_0" }), { kvDtype: "f32", chunkTokens: 256 }, async (model) => {
       const quantized = feed(model, golden.prompt);
