@@ -1,8 +1,8 @@
 // From an opened checkpoint to a model that runs: kernels, plan, places, weights. The only file that knows the order of these.
 import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
-import { DTYPES, type DType, type KvDType } from "../memory/dtype.ts";
-import { WebAssembly } from "../memory/wasm.ts";
+import { DTYPES, type DType, type KvDType, packedBytes } from "../memory/dtype.ts";
+import { type WasmMemory, WebAssembly } from "../memory/wasm.ts";
 import { loadWeights, type WeightProgress, type Window, windowFor } from "../weights/load.ts";
 import { checkPlan, type PlanItem, placeWeights, resolveWeights, WeightList, weightBytes } from "../weights/plan.ts";
 import type { Checkpoint } from "./checkpoint.ts";
@@ -89,10 +89,40 @@ function draft(checkpoint: Checkpoint, instance: KernelInstance, dtype: DType | 
   return { list, weights, window, plan: { items, totalBytes: items.reduce((sum, item) => sum + item.bytes, 0), windowBytes } };
 }
 
+interface SetUp {
+  readonly instance: KernelInstance;
+  readonly run: RunOptions;
+  readonly range: LayerRange;
+  readonly draft: Draft;
+}
+
+/**
+ * Where one relaxed dot is not exact for 8 bits, the relaxed build needs two and is slower than the plain one (measured without AVX-VNNI, 350M: prefill
+ * 57 against 105 tokens/s, decode 36 against 47); with int4 weights it is faster (decode 65 against 50). The greater part of the weights decides.
+ */
+function prefersPlain({ list }: Draft, { variant, kernels }: KernelInstance): boolean {
+  if (variant !== "relaxed" || kernels.dot_operand_kind() !== 0) return false;
+  const sizes = { q8: 0, other: 0 };
+  for (const m of list.matrices)
+    for (const s of m.segments) sizes[s.dtype === "q8" ? "q8" : "other"] += packedBytes(s.dtype, s.rows, m.columns);
+  return sizes.q8 > sizes.other;
+}
+
+async function setUp(checkpoint: Checkpoint, source: KernelSource, memory: WasmMemory, options: LoadModelOptions): Promise<SetUp> {
+  const run = runOptions(checkpoint, options);
+  const range = options.range ?? wholeModel(checkpoint);
+  const best = await instantiateKernels(source, memory, options.variant);
+  const first = draft(checkpoint, best, options.dtype, run, range);
+  if (options.variant !== undefined || !prefersPlain(first, best)) return { instance: best, run, range, draft: first };
+  const instance = await instantiateKernels(source, memory, "plain");
+  return { instance, run, range, draft: draft(checkpoint, instance, options.dtype, run, range) };
+}
+
+const emptyMemory = (): WasmMemory => new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
+
 /** @returns the plan for a dtype, without loading anything */
 export async function planModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<Plan> {
-  const instance = await instantiateKernels(source, new WebAssembly.Memory({ initial: 2, maximum: 65_536 }), options.variant);
-  return draft(checkpoint, instance, options.dtype, runOptions(checkpoint, options), options.range ?? wholeModel(checkpoint)).plan;
+  return (await setUp(checkpoint, source, emptyMemory(), options)).draft.plan;
 }
 
 /**
@@ -101,11 +131,9 @@ export async function planModel(checkpoint: Checkpoint, source: KernelSource, op
  * @throws FormatError for a missing tensor or a wrong shape; MemoryError before anything is read; AbortError
  */
 export async function loadModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<LoadedModel> {
-  const memory = new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
-  const instance = await instantiateKernels(source, memory, options.variant);
-  const range = options.range ?? wholeModel(checkpoint);
-  const run = runOptions(checkpoint, options);
-  const { list, weights, window, plan } = draft(checkpoint, instance, options.dtype, run, range);
+  const memory = emptyMemory();
+  const { instance, run, range, draft: current } = await setUp(checkpoint, source, memory, options);
+  const { list, weights, window, plan } = current;
   const arena = new Arena(memory, options.maxMemoryBytes ?? ADDRESS_SPACE_BYTES);
   checkPlan(plan.items, arena.limitBytes, options.dtype, (dtype) => draft(checkpoint, instance, dtype, run, range).plan.totalBytes);
   arena.reserve(plan.totalBytes - HEAP_START, "the model");
