@@ -98,7 +98,12 @@ export const tiny = {
   "tiny-quant": { ...small, D: 256, H: 4, G: 2, F: 256, ff: plain(256), V: 515, layers: "cAc" },
 };
 
-export const presets = { ...tiny, ...big };
+/** For what shows only beside some size: 41 MB in bf16. */
+export const mid = {
+  mid: { ...family, D: 512, H: 8, G: 4, F: 1536, ff: plain(1536), V: 8192, maxPositions: 32768, layers: "cAccA" },
+};
+
+export const presets = { ...tiny, ...mid, ...big };
 
 export const headDim = (s) => s.D / s.H;
 

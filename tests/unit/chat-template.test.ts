@@ -199,7 +199,7 @@ describe("what somebody wrote stays text", () => {
       "pad",
       "\u00a0",
     ];
-    for (let n = 0; n < pick({ gate: 500, full: 20_000 }); n++) {
+    for (let n = 0; n < pick({ gate: 2000, full: 200_000 }); n++) {
       const content = Array.from({ length: 1 + (next() % 8) }, () => words[next() % words.length]!).join("");
       if (tokenizer.addedTokens.some((t) => content.includes(t.content))) continue;
       for (const [file, template] of templates) {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { needPython } from "./python.ts";
 
 const FOLDER = "models/lfm2-mini";
 /** The examples were made in f32. */
@@ -323,7 +324,7 @@ describe("lfm2 chat", () => {
   });
 
   it("edits lines on a terminal, where Ctrl-C is a key", async function () {
-    if (spawnSync("python3", ["-c", "import pty"]).status !== 0) return this.skip();
+    needPython(this);
     const args = ["-c", PTY, process.execPath, "dist/cli.js", "chat", ...ENDLESS, ...F32];
     const child = spawn("python3", args, { env: { ...process.env, TERM: "xterm", NO_COLOR: "1" } });
     children.add(child);

@@ -90,7 +90,7 @@ describe("parseJson", () => {
     const seen = await fuzz(
       valid,
       valid.length,
-      pick({ gate: 2000, full: 200_000 }),
+      pick({ gate: 20_000, full: 2_000_000 }),
       (bytes) => parseJsonBytes(bytes, "x.json", limits),
       (value, bytes) => assert.deepEqual(value, JSON.parse(new TextDecoder().decode(bytes))),
     );

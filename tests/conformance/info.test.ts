@@ -1,0 +1,126 @@
+// What load() finds out about a checkpoint and applies where a call says nothing: sampling by name, generation_config.json, the cache's element type.
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type GenerateOptions, load, type Model, type ModelSource } from "lfm2-wasm";
+import { mini } from "lfm2-wasm/mini";
+import { checkpointFolder } from "../golden/support.ts";
+import { fromPreset, writeGguf } from "../tools/make-gguf.mjs";
+
+const PRESET = "tiny-deep";
+// Liquid AI's recommendations, as its model cards have them.
+const text = { temperature: 0.3, minP: 0.15, repetitionPenalty: 1.05 };
+const instruct = { temperature: 0.1, topK: 50, repetitionPenalty: 1.05 };
+const thinking = { ...instruct, topP: 0.1 };
+const large = { temperature: 0.2, topK: 80, repetitionPenalty: 1.05 };
+const greedy = { temperature: 0 };
+
+async function withModel<T>(source: ModelSource, use: (model: Model) => T | Promise<T>): Promise<T> {
+  const model = await load(source);
+  try {
+    return await use(model);
+  } finally {
+    model.dispose();
+  }
+}
+
+describe("sampling that a checkpoint recommends", () => {
+  let dir: string;
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), "lfm2-info-"));
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  /** A GGUF whose `general.name` and file name are given. */
+  function gguf(general: string, file: string): string {
+    const out = join(dir, file);
+    writeGguf(fromPreset(PRESET, 1), { type: "Q8_0", out, name: general });
+    return out;
+  }
+
+  /** A folder of that name; `config` is added to config.json, `generation` is generation_config.json. */
+  function folder(name: string, config: object = {}, generation?: unknown): string {
+    const to = join(dir, name);
+    rmSync(to, { recursive: true, force: true });
+    mkdirSync(to);
+    const from = checkpointFolder(PRESET);
+    cpSync(join(from, "model.safetensors"), join(to, "model.safetensors"));
+    const original = JSON.parse(readFileSync(join(from, "config.json"), "utf8")) as object;
+    writeFileSync(join(to, "config.json"), JSON.stringify({ ...original, ...config }));
+    if (generation !== undefined) writeFileSync(join(to, "generation_config.json"), JSON.stringify(generation));
+    return to;
+  }
+
+  async function recommends(path: string, sampling: GenerateOptions, name?: string): Promise<void> {
+    await withModel(path, ({ info }) => {
+      assert.deepEqual(info.sampling, sampling, path);
+      if (name !== undefined) assert.equal(info.name, name);
+    });
+  }
+
+  it("follows a GGUF's name, else the file's", async () => {
+    await recommends(gguf("LFM2.5 1.2B Instruct", "a.gguf"), instruct, "LFM2.5 1.2B Instruct");
+    await recommends(gguf("LFM2.5-1.2B-Thinking", "b.gguf"), thinking);
+    await recommends(gguf("LFM2-350M", "LFM2.5-2.6B.gguf"), text);
+    await recommends(gguf("", "LFM2.5-2.6B-Q8_0.gguf"), large, "LFM2.5-2.6B-Q8_0.gguf");
+    await recommends(gguf("model", "LFM2-1.2B-Extract-Q8_0.gguf"), greedy, "model");
+    await recommends(gguf("my finetune", "model.gguf"), text);
+  });
+
+  it("follows a config's _name_or_path, else the folder's name", async () => {
+    await recommends(folder("model-1", { _name_or_path: "LiquidAI/LFM2.5-1.2B-Thinking" }), thinking, "LiquidAI/LFM2.5-1.2B-Thinking");
+    await recommends(folder("LFM2.5-1.2B-Instruct"), instruct, "LFM2.5-1.2B-Instruct");
+    await recommends(folder("LFM2.5-8B-A1B", { _name_or_path: "" }), large);
+    await recommends(folder("LFM2-1.2B-RAG", { _name_or_path: "checkpoints/final" }), greedy);
+    await recommends(folder("unnamed"), text);
+  });
+
+  it("generation_config.json wins, value by value", async () => {
+    const generation = { temperature: 0.7, top_k: 12, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2 };
+    const all = { temperature: 0.7, topK: 12, topP: 0.9, minP: 0.02, repetitionPenalty: 1.2 };
+    await recommends(folder("LFM2.5-350M", {}, generation), all);
+    await recommends(folder("LFM2.5-230M", {}, { top_k: 7 }), { ...instruct, topK: 7 });
+    await recommends(folder("LFM2-700M", {}, { do_sample: false }), { ...text, temperature: 0 });
+    await assert.rejects(load(folder("LFM2-2.6B", {}, { temperature: "warm" })), {
+      name: "FormatError",
+      message: /generation_config\.json.*temperature/,
+    });
+  });
+
+  it("is what a call without options samples by, and an option of the call wins", async () => {
+    const sampling = { temperature: 1.1, top_k: 9, repetition_penalty: 1.3 };
+    await withModel(folder("LFM2.5-1.2B-Instruct", {}, sampling), async (model) => {
+      const prompt = Uint32Array.of(1, 76, 507, 288, 30, 300);
+      const ids = async (options: GenerateOptions): Promise<number[]> => [
+        ...(await model.generate(prompt, { seed: 8, maxTokens: 40, stopIds: [], ...options })).tokens,
+      ];
+      const silent = await ids({});
+      assert.deepEqual(silent, await ids({ temperature: 1.1, topK: 9, repetitionPenalty: 1.3 }));
+      for (const other of [{ temperature: 0 }, { topK: 0 }, { repetitionPenalty: 1 }]) assert.notDeepEqual(await ids(other), silent);
+    });
+  });
+});
+
+describe("the cache", () => {
+  /** Keys and values of a token of the bundled model: 3 attention layers, 2 heads, 64 columns. */
+  const values = 2 * 3 * 2 * 64;
+  /** Linear memory grows in steps of 1 MiB. */
+  const STEP = 1 << 20;
+
+  it("is f16 unless f32 is asked for, and takes what info says", async () => {
+    for (const [options, kvDtype, bytes] of [
+      [{}, "f16", 2 * values],
+      [{ kvDtype: "f16" }, "f16", 2 * values],
+      [{ kvDtype: "f32" }, "f32", 4 * values],
+    ] as const) {
+      const model = await load(mini, options);
+      assert.deepEqual([model.info.kvDtype, model.info.kvBytesPerToken], [kvDtype, bytes]);
+      await model.forward({ inputIds: new Uint32Array(1024).fill(20), logits: "last" });
+      const grown = (await model.status()).memoryBytes - model.info.memoryBytes;
+      assert.ok(Math.abs(grown - 1024 * bytes) <= STEP, `${grown} bytes more after 1024 tokens`);
+      model.dispose();
+    }
+    assert.equal(2 * values, 1536);
+  });
+});
