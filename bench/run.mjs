@@ -37,12 +37,12 @@ async function made(path, make) {
 }
 
 async function bigFolder() {
-  const { presetOf, writeCheckpoint } = await import("../tests/tools/make-checkpoint.mjs");
+  const { presetOf, writeCheckpoint } = await import("../scripts/checkpoints/make-checkpoint.mjs");
   return made("build/checkpoints/350m-bf16", (dir) => writeCheckpoint(presetOf("350m"), { seed: 1, dtype: "bf16", dir }));
 }
 
 async function bigGguf(type) {
-  const { fromPreset, writeGguf } = await import("../tests/tools/make-gguf.mjs");
+  const { fromPreset, writeGguf } = await import("../scripts/checkpoints/make-gguf.mjs");
   return made(`build/checkpoints/350m-${type}-${type}.gguf`, (out) => writeGguf(fromPreset("350m", 1), { type, head: type, out }));
 }
 

@@ -78,7 +78,7 @@ const parts = {
   wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: ["dist/kernels.plain.wasm", "dist/kernels.relaxed.wasm"] },
   js: { run: buildJs, from: ["src", "package.json", "scripts/build.mjs"], to: ["dist/index.js", "dist/mini.js", "dist/cli.js"] },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },
-  mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "tests/tools"], to: ["dist/mini.gguf"] },
+  mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "scripts/checkpoints"], to: ["dist/mini.gguf"] },
 };
 
 /** Builds the named parts (all without names) where an output is missing or older than a source. */

@@ -1,7 +1,7 @@
 // Writes the bundled checkpoint as the GGUF that the package carries: node scripts/make-mini.mjs OUT
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { fromFolder, writeGguf } from "../tests/tools/make-gguf.mjs";
+import { fromFolder, writeGguf } from "./checkpoints/make-gguf.mjs";
 
 const folder = fileURLToPath(new URL("../models/lfm2-mini", import.meta.url));
 const [out] = process.argv.slice(2);

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type GenerateOptions, load, type Model, type ModelSource } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
+import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
 import { checkpointFolder } from "../golden/support.ts";
-import { fromPreset, writeGguf } from "../tools/make-gguf.mjs";
 
 const PRESET = "tiny-deep";
 // Liquid AI's recommendations, as its model cards have them.

@@ -2,13 +2,13 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { presetOf, writeCheckpoint } from "../../scripts/checkpoints/make-checkpoint.mjs";
+import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
 import { openPath } from "../../src/adapters/node/files.ts";
 import type { KernelSource, Variant } from "../../src/kernels/variants.ts";
 import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
 import { type LoadModelOptions, loadModel } from "../../src/models/load-model.ts";
-import { presetOf, writeCheckpoint } from "../tools/make-checkpoint.mjs";
-import { fromPreset, writeGguf } from "../tools/make-gguf.mjs";
 
 const data = join("tests", "golden", "data");
 

@@ -25,7 +25,7 @@ async function fromGguf(args: readonly string[]): Promise<{ tokenizer: Tokenizer
   const dir = mkdtempSync(join(tmpdir(), "lfm2-gguf-"));
   try {
     const out = join(dir, "x.gguf");
-    execFileSync(process.execPath, ["tests/tools/make-gguf.mjs", ...args, "--out", out]);
+    execFileSync(process.execPath, ["scripts/checkpoints/make-gguf.mjs", ...args, "--out", out]);
     const file = await readGguf(bytesSource(readFileSync(out), "x.gguf"));
     const gguf = tokenizerFromGguf(file.metadata);
     return { gguf, tokenizer: Tokenizer.fromJson(gguf.tokenizer, { vocabularySize: gguf.tokenCount }) };

@@ -28,7 +28,7 @@ const parts: Readonly<Record<string, { readonly sources: readonly string[]; read
   wasm: { sources: ["assembly/lib/threads.ts", "asconfig.json"], outputs: ["kernels.plain.wasm", "kernels.relaxed.wasm"] },
   js: { sources: ["src/adapters/node/files.ts", "package.json"], outputs: ["index.js", "mini.js", "cli.js"] },
   types: { sources: ["src/adapters/node/files.ts", "tsconfig.json"], outputs: ["types/adapters/node/index.d.ts"] },
-  mini: { sources: ["models/lfm2-mini/chat_template.jinja", "tests/tools/quants.mjs"], outputs: ["mini.gguf"] },
+  mini: { sources: ["models/lfm2-mini/chat_template.jinja", "scripts/checkpoints/quants.mjs"], outputs: ["mini.gguf"] },
 };
 const names = Object.keys(parts);
 const of = (name: string) => parts[name] ?? assert.fail(name);
