@@ -81,6 +81,6 @@ export async function inspectWith(
       hasChatTemplate: checkpoint.template !== undefined,
     };
   } finally {
-    await checkpoint.close();
+    await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
 }

@@ -113,7 +113,7 @@ export async function loadWith(platform: Platform, source: ModelSource, options:
       template: checkpoint.template,
     });
   } finally {
-    await checkpoint.close();
+    await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
 }
 

@@ -58,7 +58,7 @@ async function closedOnError<T>(source: ByteSource, use: () => Promise<T>): Prom
   try {
     return await use();
   } catch (error) {
-    await source.close?.();
+    await source.close?.().catch(() => {}); // the first error is the one that helps
     throw error;
   }
 }

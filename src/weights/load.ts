@@ -171,12 +171,12 @@ export async function loadWeights(
   target: LoadTarget,
   options: LoadWeightsOptions = {},
 ): Promise<void> {
-  const todo = jobs(list, tensors);
+  const ordered = jobs(list, tensors);
   const loader = new Loader(
     target,
     options,
-    todo.reduce((sum, job) => sum + job.tensor.bytes, 0),
+    ordered.reduce((sum, job) => sum + job.tensor.bytes, 0),
   );
-  for (const job of todo) await job.run(job, loader);
+  for (const job of ordered) await job.run(job, loader);
   for (const matrix of list.matrices) writeDescriptor(target.memory, matrix);
 }

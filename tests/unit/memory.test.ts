@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { load } from "lfm2-wasm";
+import { inspect, load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { ADDRESS_SPACE_BYTES, Arena, formatBytes, HEAP_START } from "../../src/memory/arena.ts";
@@ -178,6 +178,23 @@ describe("loading", () => {
       message: /shape \(64\), got \(63\)/,
     });
     await checkpoint.close();
+  });
+});
+
+describe("a source whose close() fails", () => {
+  const failing = (bytes: Uint8Array): ByteSource => ({
+    ...bytesSource(bytes, "x.gguf"),
+    close: () => Promise.reject(new Error("close failed")),
+  });
+
+  it("does not hide the error before it, nor spoil a load", async () => {
+    await assert.rejects(load(failing(new Uint8Array(100))), { name: "FormatError" });
+    await assert.rejects(inspect(failing(new Uint8Array(100))), { name: "FormatError" });
+    const bytes = new Uint8Array(readFileSync(join("dist", "mini.gguf")));
+    await assert.rejects(load(failing(bytes), { maxMemoryBytes: 1 << 20 }), { name: "MemoryError" });
+    const model = await load(failing(bytes));
+    assert.equal((await model.generate("Hello", { maxTokens: 2 })).usage.outputTokens, 2);
+    model.dispose();
   });
 });
 
