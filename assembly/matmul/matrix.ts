@@ -1,12 +1,15 @@
 // A weight matrix as the host describes it: segments of rows, each packed in its own dtype (q|k|v and w1|w3 are fused, a GGUF mixes types).
 // Descriptor, u32 words: segments, K, Kp, Σ padded rows; then for each segment: dtype, rows, padded rows, address. K is padded to 32, rows to 8.
 import { BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q8 } from "../lib/blocks";
-import { share } from "../lib/threads";
+import { claim, claim_end } from "../lib/threads";
 import { matmul_f32_bf16w } from "./bf16w";
 import { matmul_f32_f16w } from "./f16w";
 import { matmul_f32_f32w } from "./f32w";
 import { matmul_qd8_qb4w } from "./qb4w";
 import { matmul_qd8_qb8w } from "./qb8w";
+
+/** Groups that are worth a start of their own: below some ten kilobytes a memory stream does not reach its speed. */
+const LEAST_GROUPS: usize = 4;
 
 // @ts-ignore: decorator
 @inline export function segment_count(matrix: usize): usize { return load<usize>(matrix); }
@@ -39,7 +42,18 @@ export function matmul(
 ): void {
   const blocks = padded_columns(matrix) / BLOCK, groups = padded_rows(matrix) / GROUP;
   assert(yStride >= padded_rows(matrix));
-  const begin = share(groups, ith, nth), end = share(groups, ith + 1, nth);
+  for (let run = 0, begin = claim(groups, LEAST_GROUPS, ith, nth, 0); begin < groups; begin = claim(groups, LEAST_GROUPS, ith, nth, ++run)) {
+    const end = claim_end(begin, groups, LEAST_GROUPS, ith, nth);
+    if (begin == end) return; // an empty share
+    groups_of_matrix(y, x, xq, matrix, M, yStride, xStride, blocks, begin, end);
+    if (bias) add_bias(y + (begin << 5), yStride << 2, bias + (begin << 5), M, (end - begin) << 5);
+  }
+}
+
+/** Groups begin..end, counted over all segments. */
+function groups_of_matrix(
+  y: usize, x: usize, xq: usize, matrix: usize, M: usize, yStride: usize, xStride: usize, blocks: usize, begin: usize, end: usize,
+): void {
   let before: usize = 0;
   for (let i: usize = 0, n = segment_count(matrix); i < n; i++) {
     const s = segment(matrix, i), last = before + segment_padded_rows(s) / GROUP;
@@ -50,7 +64,6 @@ export function matmul(
     }
     before = last;
   }
-  if (bias && begin < end) add_bias(y + (begin << 5), yStride << 2, bias + (begin << 5), M, (end - begin) << 5);
 }
 
 function rows_of_segment(
