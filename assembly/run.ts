@@ -4,6 +4,7 @@ import { silu_mul_f32 } from "./activation";
 import { append_f32_f16kv, append_f32_f32kv, attention_f32_f16kv, attention_f32_f32kv } from "./attention";
 import { add_f32, copy } from "./elementwise";
 import { gather_f32 } from "./gather";
+import { await_step, barrier, begin_step, ready, step_commands, step_count } from "./lib/threads";
 import { matmul } from "./matmul/matrix";
 import { rmsnorm_f32 } from "./norm";
 import { quantize_f32_qd8 } from "./quantize";
@@ -39,8 +40,11 @@ export enum Op {
 // @ts-ignore: decorator
 @inline function f(c: usize, n: usize): f32 { return load<f32>(c + (n << 2)); }
 
-/** Executes count commands; thread ith of nth does its share of each. */
-export function run(commands: usize, count: i32, ith: usize, nth: usize): void {
+/**
+ * Executes count commands; thread ith of nth does its share of each and waits for the others behind each (in a build without threads nobody waits).
+ * @returns 0, or 1 when a thread failed and the step was left
+ */
+export function run(commands: usize, count: i32, ith: usize, nth: usize): i32 {
   for (let c = commands; count > 0; count--, c += COMMAND_BYTES) {
     switch (load<i32>(c)) {
       case Op.nop: break;
@@ -84,5 +88,21 @@ export function run(commands: usize, count: i32, ith: usize, nth: usize): void {
       case Op.topk: topk_rows_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), ith, nth); break;
       default: unreachable();
     }
+    if (ASC_FEATURE_THREADS && nth > 1 && !barrier(ith, nth, c == commands)) return 1;
+  }
+  return 0;
+}
+
+/** A step with helpers, by thread 0: wakes them, then does share 0. @returns as run */
+export function run_all(commands: usize, count: i32, nth: usize): i32 {
+  begin_step(commands, count);
+  return run(commands, count, 0, nth);
+}
+
+/** A helper thread's life: does its share of every step after number `seen`. It ends by a trap, or with its thread. */
+export function serve(seen: i32, ith: usize, nth: usize): void {
+  while (ASC_FEATURE_THREADS) {
+    seen = await_step(seen);
+    if (run(step_commands(), step_count(), ith, nth)) seen = ready();
   }
 }

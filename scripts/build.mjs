@@ -25,9 +25,11 @@ function node(script, args) {
   execFileSync(process.execPath, [at(script), ...args], { cwd: root, stdio: "inherit" });
 }
 
+/** Builds of the kernels: with and without relaxed SIMD, and each again for threads, on a shared memory. */
+const KERNELS = ["plain", "relaxed", "plain-threads", "relaxed-threads"];
+
 function buildWasm() {
-  for (const target of ["plain", "relaxed"])
-    node("node_modules/assemblyscript/bin/asc.js", ["--config", "asconfig.json", "--target", target]);
+  for (const target of KERNELS) node("node_modules/assemblyscript/bin/asc.js", ["--config", "asconfig.json", "--target", target]);
 }
 
 async function buildJs() {
@@ -45,7 +47,11 @@ async function buildJs() {
   };
   const external = ["@huggingface/jinja", "@huggingface/tokenizers", "lfm2-wasm", "lfm2-wasm/mini"];
   const version = JSON.stringify(JSON.parse(readFileSync(at("package.json"), "utf8")).version);
-  await build({ ...common, entryPoints: { index: "src/adapters/node/index.ts", mini: "src/mini.ts" }, external });
+  await build({
+    ...common,
+    entryPoints: { index: "src/adapters/node/index.ts", thread: "src/adapters/node/thread.ts", mini: "src/mini.ts" },
+    external,
+  });
   await build({
     ...common,
     entryPoints: { cli: "src/cli/main.ts" },
@@ -75,8 +81,12 @@ const buildMini = () => node("scripts/make-mini.mjs", ["dist/mini.gguf"]);
 
 /** Each part with its sources and what it makes. */
 const parts = {
-  wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: ["dist/kernels.plain.wasm", "dist/kernels.relaxed.wasm"] },
-  js: { run: buildJs, from: ["src", "package.json", "scripts/build.mjs"], to: ["dist/index.js", "dist/mini.js", "dist/cli.js"] },
+  wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: KERNELS.map((name) => `dist/kernels.${name}.wasm`) },
+  js: {
+    run: buildJs,
+    from: ["src", "package.json", "scripts/build.mjs"],
+    to: ["dist/index.js", "dist/thread.js", "dist/mini.js", "dist/cli.js"],
+  },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },
   mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "scripts/checkpoints"], to: ["dist/mini.gguf"] },
 };

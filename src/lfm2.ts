@@ -1,9 +1,10 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
-import { InputError, throwIfAborted, UnsupportedError } from "./errors.ts";
+import { InputError, PlatformError, throwIfAborted } from "./errors.ts";
 import { recommendedSampling } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
+import type { ThreadOptions, ThreadSource } from "./kernels/threads.ts";
 import type { KernelSource, Variant } from "./kernels/variants.ts";
 import { DTYPES, type DType, type KvDType } from "./memory/dtype.ts";
 import { Model, type ModelInfo } from "./model.ts";
@@ -35,7 +36,10 @@ export interface LoadOptions {
   readonly maxContextTokens?: number | undefined;
   /** Linear memory that the model may take, cache included; default 4 GiB. */
   readonly maxMemoryBytes?: number | undefined;
-  /** Threads to compute with; this version runs on one. */
+  /**
+   * Threads to compute with. `"auto"` (default): one a core that this process may use, at most 8, fewer for a model too small to share, one where the
+   * runtime has no threads. A number: that many, or a PlatformError. They change no bit of a result.
+   */
   readonly threads?: number | "auto" | undefined;
   /** Build of the kernels; default the best one that the engine runs. */
   readonly variant?: Variant | undefined;
@@ -49,9 +53,18 @@ export interface Platform {
   open(source: string | URL): Promise<ByteSource | Folder>;
   /** Hands over a build of the kernels. */
   readonly kernels: KernelSource;
+  /** Starts threads; left out where a runtime has none. */
+  readonly threads?: ThreadSource | undefined;
   /** Puts an engine elsewhere: in a worker, or behind whatever carries messages. */
   readonly placeEngine?: (engine: Engine) => Engine;
 }
+
+/** Threads that can be asked for: a bound against mistakes. */
+const MOST_THREADS = 256;
+/** Threads that "auto" takes at most: decoding waits for memory by then. */
+const AUTO_THREADS = 8;
+/** Below so many parameters a thread's share of a step is not worth the barriers. */
+const PARAMETERS_PER_THREAD = 1e6;
 
 function isUrl(source: ModelSource): source is URL {
   return typeof source === "object" && "href" in source && "protocol" in source;
@@ -86,16 +99,33 @@ export function checkLoadOptions(options: LoadOptions): void {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
       throw new InputError(`load: ${name}: expected a whole number of at least 1, got ${String(value)}.`);
   }
-  if (threads !== undefined && threads !== "auto" && threads !== 1) {
-    throw new UnsupportedError(`load: threads: expected "auto" or 1, got ${String(threads)}. This version computes on one thread.`, {
-      code: "threads",
-    });
+  if (threads !== undefined && threads !== "auto" && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
+    throw new InputError(`load: threads: expected "auto" or a whole number from 1 to ${MOST_THREADS}, got ${String(threads)}.`);
+}
+
+/** @returns how `threads` is to be met for a checkpoint of that many parameters; undefined for one thread */
+export function threadOptions(
+  source: ThreadSource | undefined,
+  threads: number | "auto" = "auto",
+  parameters: number = Number.POSITIVE_INFINITY,
+): ThreadOptions | undefined {
+  if (threads === 1) return undefined;
+  if (threads !== "auto") {
+    if (source) return { count: threads, source, isRequired: true };
+    throw new PlatformError(
+      `threads: expected a runtime with threads for threads: ${threads}, got one without. Pass threads: 1 or "auto".`,
+      {
+        code: "no-threads",
+      },
+    );
   }
+  const count = Math.floor(Math.min(source?.available() ?? 1, AUTO_THREADS, parameters / PARAMETERS_PER_THREAD));
+  return source && count > 1 ? { count, source, isRequired: false } : undefined;
 }
 
 /**
  * Loads a checkpoint with what `platform` provides.
- * @throws InputError, FormatError, UnsupportedError, MemoryError, StorageError, AbortError
+ * @throws InputError, FormatError, UnsupportedError, MemoryError, StorageError, PlatformError, AbortError
  */
 export async function loadWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Model> {
   checkLoadOptions(options);
@@ -103,7 +133,10 @@ export async function loadWith(platform: Platform, source: ModelSource, options:
   const checkpoint = await openCheckpoint(await openSource(platform, source), options.signal);
   try {
     checkContext(checkpoint, options.maxContextTokens);
-    const loaded = await loadModel(checkpoint, platform.kernels, loadModelOptions(options));
+    const loaded = await loadModel(checkpoint, platform.kernels, {
+      ...loadModelOptions(options),
+      threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
+    });
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable());
     return new Model({
       engine: platform.placeEngine?.(engine) ?? engine,
@@ -147,7 +180,7 @@ function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: Loa
     dtypes,
     kvDtype: model.options.kvDtype,
     variant,
-    threads: 1,
+    threads: model.threads,
     parameterCount: parameterCount(checkpoint),
     weightBytes: plan.items.find((item) => item.what === "weights")?.bytes ?? 0,
     memoryBytes: model.memoryBytes,

@@ -84,6 +84,7 @@ export class LocalEngine implements Engine {
   }
 
   async dispose(): Promise<void> {
+    this.#model?.dispose();
     this.#model = undefined;
     this.#sessions.clear();
   }

@@ -63,7 +63,7 @@ export interface KernelScratch {
   readonly quantized: number;
   /** (rows · heads) × 8 bytes. */
   readonly softmax: number;
-  /** `attention_scratch_bytes(headDim)` bytes. */
+  /** `attention_scratch_bytes(headDim)` bytes a thread. */
   readonly attention: number;
 }
 

@@ -1,8 +1,8 @@
 // Submits recorded commands: one call from JavaScript to WebAssembly a step. Knows no layer and no model.
-import { PlatformError } from "../errors.ts";
 import type { KvDType } from "../memory/dtype.ts";
+import type { WasmMemory } from "../memory/wasm.ts";
 import { CommandEncoder, type KernelScratch } from "./commands.ts";
-import type { KernelInstance } from "./variants.ts";
+import type { Threads } from "./threads.ts";
 
 /** Where a command buffer lies, and how many commands it holds. */
 export interface CommandBuffer {
@@ -10,15 +10,17 @@ export interface CommandBuffer {
   readonly capacity: number;
 }
 
-/** Runs command buffers on one instance of the kernels. */
+/** Runs command buffers on the threads of one model. */
 export class Executor {
-  readonly #instance: KernelInstance;
+  readonly #threads: Threads;
+  readonly #memory: WasmMemory;
   readonly #buffer: CommandBuffer;
   readonly #scratch: KernelScratch;
   readonly #kvDtype: KvDType;
 
-  constructor(instance: KernelInstance, buffer: CommandBuffer, scratch: KernelScratch, kvDtype: KvDType) {
-    this.#instance = instance;
+  constructor(threads: Threads, memory: WasmMemory, buffer: CommandBuffer, scratch: KernelScratch, kvDtype: KvDType) {
+    this.#threads = threads;
+    this.#memory = memory;
     this.#buffer = buffer;
     this.#scratch = scratch;
     this.#kvDtype = kvDtype;
@@ -26,22 +28,12 @@ export class Executor {
 
   /**
    * Records a step and runs it; returns when it has been computed.
-   * @throws PlatformError when the kernels trap: what the step was to write is then half written
+   * @throws PlatformError when the kernels trap or a thread has stopped: what the step was to write is then half written
    */
   run(record: (c: CommandEncoder) => void): void {
     const { address, capacity } = this.#buffer;
-    const encoder = new CommandEncoder(this.#instance.memory, address, capacity, this.#scratch, this.#kvDtype);
+    const encoder = new CommandEncoder(this.#memory, address, capacity, this.#scratch, this.#kvDtype);
     record(encoder);
-    try {
-      this.#instance.kernels.run(encoder.address, encoder.count, 0, 1);
-    } catch (cause) {
-      throw new PlatformError(
-        "engine: expected the kernels to finish the step, got a trap. The session was emptied; report this with the model's name.",
-        {
-          code: "trap",
-          cause,
-        },
-      );
-    }
+    this.#threads.run(encoder.address, encoder.count);
   }
 }

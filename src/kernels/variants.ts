@@ -6,7 +6,18 @@ import type { SamplingKernels } from "./logits.ts";
 
 /** What the module exports beside its memory; assembly/README.md is the specification. Addresses are unsigned 32-bit, row strides are in floats. */
 export interface Kernels extends SamplingKernels {
-  run(commands: number, count: number, ith: number, nth: number): void;
+  /** @returns 0, or 1 when a thread failed and the step was left */
+  run(commands: number, count: number, ith: number, nth: number): number;
+  /** `run` by thread 0, after waking the helpers. */
+  run_all(commands: number, count: number, nth: number): number;
+  /** A helper's share of every step after number `seen`; does not return. */
+  serve(seen: number, ith: number, nth: number): void;
+  /** Says that a helper waits for a step. @returns the number of the last step begun */
+  ready(): number;
+  /** Says that a share trapped: all threads leave the step. */
+  fail(): void;
+  /** Waits, after a step that failed, until `count` helpers have said `ready` since the start. @returns 0 when one never does */
+  recover(count: number): number;
   dot_operand_kind(): number;
   qd8_block_bytes(): number;
   attention_scratch_bytes(headDim: number): number;
@@ -30,31 +41,45 @@ export const VARIANTS = ["relaxed", "plain"] as const;
 /** A build of the kernels: WASM SIMD alone, or with relaxed SIMD. */
 export type Variant = (typeof VARIANTS)[number];
 
+/** A build's file is named so: for one thread, or for several on a shared memory. */
+export type KernelBuild = Variant | `${Variant}-threads`;
+
 /** Hands over a build: its bytes, or the module where a runtime compiles none. */
-export type KernelSource = (variant: Variant) => Promise<WasmModule | Uint8Array>;
+export type KernelSource = (build: KernelBuild) => Promise<WasmModule | Uint8Array>;
 
 /** An instance of the kernels on one linear memory. */
 export interface KernelInstance {
   readonly variant: Variant;
+  readonly module: WasmModule;
   readonly kernels: Kernels;
   readonly memory: WasmMemory;
+}
+
+/** @returns an instance of `module` on `memory` */
+export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {
+  return instantiateSync(module as never, { env: { memory: memory as never } }).exports as unknown as Kernels;
 }
 
 /**
  * @param source where the builds come from
  * @param memory the linear memory that the kernels work on
- * @param only takes this build and no other
- * @throws PlatformError when no build validates, which means that the engine lacks WASM SIMD
+ * @param only takes this variant and no other
+ * @param isShared whether threads share the memory
+ * @throws PlatformError when no build validates, which means that the engine lacks WASM SIMD (or threads)
  */
-export async function instantiateKernels(source: KernelSource, memory: WasmMemory, only?: Variant): Promise<KernelInstance> {
+export async function instantiateKernels(
+  source: KernelSource,
+  memory: WasmMemory,
+  only?: Variant,
+  isShared: boolean = false,
+): Promise<KernelInstance> {
   for (const variant of only ? [only] : VARIANTS) {
-    const build = await source(variant);
+    const build = await source(isShared ? `${variant}-threads` : variant);
     if (build instanceof Uint8Array && !WebAssembly.validate(build)) continue;
     const module = build instanceof Uint8Array ? await WebAssembly.compile(build) : build;
-    const kernels = instantiateSync(module as never, { env: { memory: memory as never } }).exports as unknown as Kernels;
-    return { variant, kernels, memory };
+    return { variant, module, kernels: instantiate(module, memory), memory };
   }
   throw new PlatformError(
-    `kernels: expected an engine with WebAssembly SIMD${only === "relaxed" ? " and relaxed SIMD" : ""}, got one that refuses the module. Use Node 20.19 or newer, or a browser of 2023 or newer.`,
+    `kernels: expected an engine with WebAssembly SIMD${only === "relaxed" ? " and relaxed SIMD" : ""}${isShared ? " and threads" : ""}, got one that refuses the module. Use Node 20.19 or newer, or a browser of 2023 or newer.`,
   );
 }

@@ -1,7 +1,8 @@
 // The part of the WebAssembly JavaScript interface that is used here. TypeScript ships its types with the DOM's only, which neither the core nor every user has.
 
-/** A linear memory. A growth detaches every view on it: hold addresses, make views when they are used. */
+/** A linear memory. A growth detaches every view on it, or, where threads share it, leaves the view as short as it was: hold addresses, make views when they are used. */
 export interface WasmMemory {
+  /** A SharedArrayBuffer where threads share the memory: what goes out of this package is a copy. */
   readonly buffer: ArrayBuffer;
   /** @returns the pages it had before */
   grow(pages: number): number;
@@ -12,7 +13,7 @@ export type WasmModule = object;
 
 /** The global of that name. */
 export const WebAssembly: {
-  readonly Memory: new (descriptor: { readonly initial: number; readonly maximum?: number }) => WasmMemory;
+  readonly Memory: new (descriptor: { readonly initial: number; readonly maximum?: number; readonly shared?: boolean }) => WasmMemory;
   validate(bytes: Uint8Array): boolean;
   compile(bytes: Uint8Array): Promise<WasmModule>;
 } = (globalThis as unknown as { readonly WebAssembly: typeof WebAssembly }).WebAssembly;

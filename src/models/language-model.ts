@@ -3,6 +3,7 @@ import { InputError, PlatformError } from "../errors.ts";
 import { COMMAND_BYTES, type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES } from "../kernels/commands.ts";
 import { Executor } from "../kernels/executor.ts";
 import { Logits } from "../kernels/logits.ts";
+import type { Threads } from "../kernels/threads.ts";
 import type { KernelInstance } from "../kernels/variants.ts";
 import type { Arena } from "../memory/arena.ts";
 import { BLOCK, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
@@ -27,6 +28,8 @@ export interface RunOptions {
   readonly maxContextTokens: number;
   /** Rows of a step. */
   readonly chunkTokens: number;
+  /** Threads that there is to be room for. */
+  readonly threads: number;
 }
 
 /** One sequence's part of a step: token ids, or rows (T,D) where the range has no embedding. */
@@ -56,8 +59,7 @@ interface ScratchSizes {
 
 const commandCapacity = (c: Lfm2Config): number => COMMANDS_PER_LAYER * c.numHiddenLayers + COMMANDS_AROUND;
 
-function scratchSizes(c: Lfm2Config, instance: KernelInstance, R: number): ScratchSizes {
-  const { kernels } = instance;
+function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens: R, threads }: RunOptions): ScratchSizes {
   const columns = bufferColumns(c);
   const logitsColumns = roundUp(c.vocabSize, GROUP_ROWS);
   const logitsRows = Math.max(1, Math.min(R, Math.floor(LOGITS_BYTES / (4 * logitsColumns))));
@@ -73,7 +75,7 @@ function scratchSizes(c: Lfm2Config, instance: KernelInstance, R: number): Scrat
       ["sampling", Logits.scratchBytes(c.vocabSize)],
       ["quantized", R * (widest / BLOCK) * kernels.qd8_block_bytes()],
       ["softmax", R * c.numAttentionHeads * 8],
-      ["attention", kernels.attention_scratch_bytes(c.headDim)],
+      ["attention", threads * kernels.attention_scratch_bytes(c.headDim)],
       ["rope", 4 * R * c.headDim],
       ["frequencies", 4 * c.headDim],
       ["ids", 4 * R],
@@ -86,7 +88,7 @@ function scratchSizes(c: Lfm2Config, instance: KernelInstance, R: number): Scrat
 
 /** @returns the part of the plan that running needs beside the weights: scratch, and one session's own block */
 export function runPlan(c: Lfm2Config, instance: KernelInstance, options: RunOptions, range: LayerRange): PlanItem[] {
-  const { regions } = scratchSizes(c, instance, options.chunkTokens);
+  const { regions } = scratchSizes(c, instance, options);
   const size = cacheSize(c, c.layerTypes.slice(range.from, range.to), options.kvDtype, options.maxContextTokens);
   return [
     { what: "scratch", bytes: regions.reduce((sum, [, bytes]) => sum + roundUp(bytes, 64), 0) },
@@ -104,22 +106,33 @@ export class LanguageModel {
   readonly #arena: Arena;
   readonly #lfm2: Lfm2;
   readonly #executor: Executor;
+  readonly #threads: Threads;
   readonly #region: ReadonlyMap<string, number>;
   readonly #sizes: ScratchSizes;
   readonly #instance: KernelInstance;
 
-  constructor(config: Lfm2Config, weights: Lfm2Weights, instance: KernelInstance, arena: Arena, options: RunOptions, range: LayerRange) {
+  /** @param threads that serve already; the model ends them */
+  constructor(
+    config: Lfm2Config,
+    weights: Lfm2Weights,
+    instance: KernelInstance,
+    threads: Threads,
+    arena: Arena,
+    options: RunOptions,
+    range: LayerRange,
+  ) {
     this.config = config;
     this.range = range;
     this.options = options;
     this.#instance = instance;
     this.#memory = instance.memory;
+    this.#threads = threads;
     this.#arena = arena;
-    this.#sizes = scratchSizes(config, instance, options.chunkTokens);
+    this.#sizes = scratchSizes(config, instance, options);
     this.#region = new Map(this.#sizes.regions.map(([name, bytes]) => [name, this.#zeroed(name, bytes)]));
     const scratch: KernelScratch = { quantized: this.#at("quantized"), softmax: this.#at("softmax"), attention: this.#at("attention") };
     const commands = { address: this.#at("commands"), capacity: commandCapacity(config) };
-    this.#executor = new Executor(instance, commands, scratch, options.kvDtype);
+    this.#executor = new Executor(threads, instance.memory, commands, scratch, options.kvDtype);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
     instance.kernels.rope_frequencies(this.#at("frequencies"), config.ropeTheta, config.headDim);
     const types = config.layerTypes.slice(range.from, range.to);
@@ -129,6 +142,16 @@ export class LanguageModel {
   /** Bytes of linear memory that are taken. */
   get memoryBytes(): number {
     return this.#memory.buffer.byteLength;
+  }
+
+  /** Threads that compute. */
+  get threads(): number {
+    return this.#threads.count;
+  }
+
+  /** Ends the threads. Twice does no harm; afterwards no step can be run. */
+  dispose(): void {
+    this.#threads.end();
   }
 
   /** @returns an empty cache */

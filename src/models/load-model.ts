@@ -1,4 +1,6 @@
 // From an opened checkpoint to a model that runs: kernels, plan, places, weights. The only file that knows the order of these.
+import { Lfm2Error, throwIfAborted } from "../errors.ts";
+import { cannotStart, type ThreadOptions, Threads } from "../kernels/threads.ts";
 import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
 import { DTYPES, type DType, type KvDType, packedBytes } from "../memory/dtype.ts";
@@ -28,6 +30,8 @@ export interface LoadModelOptions {
   readonly chunkTokens?: number | undefined;
   /** Build of the kernels; default the best that the engine runs. */
   readonly variant?: Variant | undefined;
+  /** Helper threads; default none. */
+  readonly threads?: ThreadOptions | undefined;
   /** Layers to load; default the whole model. */
   readonly range?: LayerRange | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -68,6 +72,7 @@ function runOptions(checkpoint: Checkpoint, o: LoadModelOptions): RunOptions {
     kvDtype: o.kvDtype ?? "f16",
     maxContextTokens: o.maxContextTokens ?? Math.min(checkpoint.config.maxPositionEmbeddings, DEFAULT_CONTEXT_TOKENS),
     chunkTokens: o.chunkTokens ?? CHUNK_TOKENS,
+    threads: o.threads?.count ?? 1,
   };
 }
 
@@ -108,41 +113,64 @@ function prefersPlain({ list }: Draft, { variant, kernels }: KernelInstance): bo
   return sizes.q8 > sizes.other;
 }
 
-async function setUp(checkpoint: Checkpoint, source: KernelSource, memory: WasmMemory, options: LoadModelOptions): Promise<SetUp> {
+/** @param isShared whether threads share the memory */
+const emptyMemory = (isShared: boolean): WasmMemory =>
+  new WebAssembly.Memory({ initial: 2, maximum: 65_536, ...(isShared ? { shared: true } : {}) });
+
+async function setUp(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions, isShared: boolean): Promise<SetUp> {
   const run = runOptions(checkpoint, options);
   const range = options.range ?? wholeModel(checkpoint);
-  const best = await instantiateKernels(source, memory, options.variant);
+  const memory = emptyMemory(isShared);
+  const best = await instantiateKernels(source, memory, options.variant, isShared);
   const first = draft(checkpoint, best, options.dtype, run, range);
   if (options.variant !== undefined || !prefersPlain(first, best)) return { instance: best, run, range, draft: first };
-  const instance = await instantiateKernels(source, memory, "plain");
+  const instance = await instantiateKernels(source, memory, "plain", isShared);
   return { instance, run, range, draft: draft(checkpoint, instance, options.dtype, run, range) };
 }
 
-const emptyMemory = (): WasmMemory => new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
+/** As `setUp` for the threads that are asked for; for one where the runtime cannot share memory and none are required. */
+async function setUpThreads(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions): Promise<SetUp> {
+  const { threads } = options;
+  try {
+    if (threads) return await setUp(checkpoint, source, options, true);
+  } catch (error) {
+    if (threads?.isRequired) throw error instanceof Lfm2Error ? error : cannotStart(error);
+    // any other error comes again
+  }
+  return setUp(checkpoint, source, { ...options, threads: undefined }, false);
+}
 
 /** @returns the plan for a dtype, without loading anything */
 export async function planModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<Plan> {
-  return (await setUp(checkpoint, source, emptyMemory(), options)).draft.plan;
+  return (await setUp(checkpoint, source, options, false)).draft.plan;
 }
 
 /**
  * @param checkpoint whose tensors of the range are read, and no others
  * @param source where the kernels come from
- * @throws FormatError for a missing tensor or a wrong shape; MemoryError before anything is read; AbortError
+ * @throws FormatError for a missing tensor or a wrong shape; MemoryError before anything is read; PlatformError without the threads that are required; AbortError
  */
 export async function loadModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<LoadedModel> {
-  const memory = emptyMemory();
-  const { instance, run, range, draft: current } = await setUp(checkpoint, source, memory, options);
+  const { instance, run, range, draft: current } = await setUpThreads(checkpoint, source, options);
+  const { memory } = instance;
   const { list, weights, window, plan } = current;
   const arena = new Arena(memory, options.maxMemoryBytes ?? ADDRESS_SPACE_BYTES);
   checkPlan(plan.items, arena.limitBytes, options.dtype, (dtype) => draft(checkpoint, instance, dtype, run, range).plan.totalBytes);
   arena.reserve(plan.totalBytes - HEAP_START, "the model");
-  placeWeights(list, arena);
-  const mark = arena.mark;
-  const windowAddress = arena.alloc(plan.windowBytes, "the load's window");
-  await loadWeights(list, checkpoint.tensors, { kernels: instance.kernels, memory, windowAddress, window }, options);
-  arena.release(mark);
-  const used = new Set(list.matrices.flatMap((m) => m.segments.map((s) => s.dtype)));
-  const model = new LanguageModel(checkpoint.config, weights, instance, arena, run, range);
-  return { model, variant: instance.variant, plan, dtypes: DTYPES.filter((d) => used.has(d)) };
+  const threads = new Threads(instance, run.threads > 1 ? options.threads : undefined); // they start while the weights are read
+  try {
+    placeWeights(list, arena);
+    const mark = arena.mark;
+    const windowAddress = arena.alloc(plan.windowBytes, "the load's window");
+    await loadWeights(list, checkpoint.tensors, { kernels: instance.kernels, memory, windowAddress, window }, options);
+    arena.release(mark);
+    await threads.ready();
+    throwIfAborted(options.signal);
+    const used = new Set(list.matrices.flatMap((m) => m.segments.map((s) => s.dtype)));
+    const model = new LanguageModel(checkpoint.config, weights, instance, threads, arena, run, range);
+    return { model, variant: instance.variant, plan, dtypes: DTYPES.filter((d) => used.has(d)) };
+  } catch (error) {
+    threads.end();
+    throw error;
+  }
 }
