@@ -5,7 +5,7 @@ export { divide_f32, penalize_f32 } from "./elementwise";
 export { BF16, F16, F32, packed_block_bytes, Q4, Q8, qd8_block_bytes, stored_row_bytes } from "./lib/blocks";
 export { PAGE, ROW_ENTRY_BYTES } from "./lib/rows";
 export { dot_operand_kind } from "./lib/simd";
-export { fail, ready, recover } from "./lib/threads";
+export { fail, ready, recover, wake } from "./lib/threads";
 export { decode_rows, pack_rows } from "./pack";
 export { rope_frequencies } from "./rope";
 export { all_finite_f32, argmax_f32, softmax_f32, topk_f32 } from "./sample";

@@ -24,7 +24,7 @@ const TRAPPED: i32 = 1;
 const STALLED: i32 = 2;
 
 /** Polls before a thread sleeps; some 30 µs, about what falling asleep and being woken costs. */
-const POLLS: i32 = 20000;
+const POLLS: i32 = 100000;
 /** A sleep of thread 0, in ns. It counts them, so that a process that was stopped for an hour has lost one. */
 const NAP: i64 = 100_000_000;
 /** Naps until a thread that has not even taken up the step, or is late by this much more than thread 0's own share, counts as ended. */
@@ -72,19 +72,20 @@ export function claim(total: usize, least: usize, ith: usize, nth: usize, run: i
 }
 
 /**
- * Returns true when the word at p is no longer `seen`: polls for some microseconds, then sleeps. False after so many naps; with naps < 0 it waits for ever.
+ * Returns true when the word at p is no longer `seen`: polls for some microseconds, then sleeps, and polls again when it was woken for nothing (`wake`).
+ * False after so many naps; with naps < 0 it waits for ever.
  * A function of its own on purpose: inlined into its callers, such a loop never ended under V8 11.3 (Node 20).
  */
 function await_change(p: usize, seen: i32, naps: i32): bool {
   if (ASC_FEATURE_THREADS) {
-    for (let i = 0; i < POLLS; i++) if (atomic.load<i32>(p) != seen) return true;
-    atomic.add<i32>(SLEEPERS, 1); // before the wait looks at the word: release() changes the word, then looks here
-    while (atomic.load<i32>(p) == seen && naps != 0) {
+    for (;;) {
+      for (let i = 0; i < POLLS; i++) if (atomic.load<i32>(p) != seen) return true;
+      if (naps == 0) return false;
+      atomic.add<i32>(SLEEPERS, 1); // before the wait looks at the word: release() changes the word, then looks here
       atomic.wait<i32>(p, seen, naps < 0 ? -1 : NAP);
+      atomic.sub<i32>(SLEEPERS, 1);
       if (naps > 0) naps--;
     }
-    atomic.sub<i32>(SLEEPERS, 1);
-    return atomic.load<i32>(p) != seen;
   }
   return true;
 }
@@ -128,6 +129,13 @@ export function begin_step(commands: usize, count: i32): void {
     store<usize>(STEP_COMMANDS, commands);
     store<i32>(STEP_COUNT, count);
     release(STEP);
+  }
+}
+
+/** Wakes the helpers before there is a step, so that they are awake when it begins; they sleep again if it does not come. */
+export function wake(): void {
+  if (ASC_FEATURE_THREADS) {
+    if (atomic.load<i32>(SLEEPERS)) atomic.notify(STEP, -1);
   }
 }
 

@@ -31,6 +31,7 @@ export class Executor {
    * @throws PlatformError when the kernels trap or a thread has stopped: what the step was to write is then half written
    */
   run(record: (c: CommandEncoder) => void): void {
+    this.#threads.wake();
     const { address, capacity } = this.#buffer;
     const encoder = new CommandEncoder(this.#memory, address, capacity, this.#scratch, this.#kvDtype);
     record(encoder);

@@ -131,6 +131,11 @@ export class Threads {
     }
   }
 
+  /** Says that a step comes soon: waking takes about as long as recording it. */
+  wake(): void {
+    if (this.#helpers.length) this.#kernels.wake();
+  }
+
   /**
    * Runs a step's commands; returns when all of them have been computed.
    * @throws PlatformError when the kernels trap in any thread, or a thread has stopped: what the step was to write is then half written

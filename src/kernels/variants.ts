@@ -10,6 +10,8 @@ export interface Kernels extends SamplingKernels {
   run(commands: number, count: number, ith: number, nth: number): number;
   /** `run` by thread 0, after waking the helpers. */
   run_all(commands: number, count: number, nth: number): number;
+  /** Wakes the helpers before `run_all`, which may then find them awake. */
+  wake(): void;
   /** A helper's share of every step after number `seen`; does not return. */
   serve(seen: number, ith: number, nth: number): void;
   /** Says that a helper waits for a step. @returns the number of the last step begun */
