@@ -1,22 +1,41 @@
-// silu(a) ⊙ b, the gate of the feed-forward network.
+// silu(a) ⊙ b, the gate of the feed-forward network, and its quantization for the matrix that comes next.
+import { BLOCK, QD8_BYTES } from "./lib/blocks";
 import { exp_f32x4 } from "./lib/math";
 import { share } from "./lib/threads";
+import { quantize_blocks } from "./quantize";
+
+/** Columns that are computed before they are quantized: 1 KiB, which L1 holds. */
+const TILE: usize = 8 * BLOCK;
+
+/** y = silu(a) ⊙ b over `bytes` of f32. */
+// @ts-ignore: decorator
+@inline function silu_mul(y: usize, a: usize, b: usize, bytes: usize): void {
+  const one = f32x4.splat(1), limit = f32x4.splat(88);
+  for (let i: usize = 0; i < bytes; i += 16) {
+    const v = v128.load(a + i), e = exp_f32x4(f32x4.pmin(f32x4.neg(v), limit)); // pmin keeps NaN
+    v128.store(y + i, f32x4.mul(f32x4.div(v, f32x4.add(one, e)), v128.load(b + i)));
+  }
+}
 
 /**
- * y = silu(a) ⊙ b, silu(a) = a / (1 + e^-a)
- * y (T,F8) f32, rows yStride floats apart, columns F8..yStride become 0 · ab f32, rows abStride floats apart: a at column 0, b at column F8
- * needs: F8 % 4 == 0, strides % 4 == 0, 16-byte alignment
- * cost:  reads 8, writes 4 bytes a value; bound by exp and the division. Threads share columns.
+ * y = silu(a) ⊙ b, silu(a) = a / (1 + e^-a); yq = y quantized, unless yq is 0
+ * y (T,F8) f32, rows yStride floats apart, columns F8..yStride become 0 · yq (T,yStride) qd8 or 0
+ * ab f32, rows abStride floats apart: a at column 0, b at column F8
+ * needs: F8 % 4 == 0, strides % 4 == 0, yStride % 32 == 0 with yq, 16-byte alignment
+ * cost:  reads 8, writes 4 bytes a value (and 1.5 or 2.5 of qd8); bound by exp and the division. Threads share blocks of 32 columns.
  */
-export function silu_mul_f32(y: usize, yStride: usize, ab: usize, abStride: usize, T: usize, F8: usize, ith: usize, nth: usize): void {
-  assert(F8 % 4 == 0 && yStride % 4 == 0 && yStride >= F8);
-  const vectors = yStride >> 2, begin = share(vectors, ith, nth) << 4, end = share(vectors, ith + 1, nth) << 4;
-  const width = F8 << 2, stop = min<usize>(end, width), one = f32x4.splat(1), limit = f32x4.splat(88);
-  for (; T > 0; T--, ab += abStride << 2, y += yStride << 2) {
-    for (let i = begin; i < stop; i += 16) {
-      const v = v128.load(ab + i), e = exp_f32x4(f32x4.pmin(f32x4.neg(v), limit)); // pmin keeps NaN
-      v128.store(y + i, f32x4.mul(f32x4.div(v, f32x4.add(one, e)), v128.load(ab + width + i)));
+export function silu_mul_f32(
+  y: usize, yStride: usize, yq: usize, ab: usize, abStride: usize, T: usize, F8: usize, ith: usize, nth: usize,
+): void {
+  assert(F8 % 4 == 0 && yStride % 4 == 0 && yStride >= F8 && (yq == 0 || yStride % BLOCK == 0));
+  const blocks = (yStride + BLOCK - 1) / BLOCK, begin = share(blocks, ith, nth) * BLOCK, end = min<usize>(share(blocks, ith + 1, nth) * BLOCK, yStride);
+  for (let t: usize = 0; t < T; t++, ab += abStride << 2, y += yStride << 2) {
+    let q = yq + (t * blocks + begin / BLOCK) * QD8_BYTES;
+    for (let column = begin; column < end; column += TILE) {
+      const next = min<usize>(column + TILE, end), stop = max<usize>(column, min<usize>(next, F8)), p = y + (column << 2);
+      silu_mul(p, ab + (column << 2), ab + ((F8 + column) << 2), (stop - column) << 2);
+      memory.fill(y + (stop << 2), 0, (next - stop) << 2);
+      if (yq) q = quantize_blocks(q, p, (next - column) / BLOCK);
     }
-    for (let i = max<usize>(begin, width); i < end; i += 16) v128.store(y + i, f32x4.splat(0));
   }
 }

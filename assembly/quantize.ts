@@ -53,6 +53,12 @@ function quantize_block(o: usize, p: usize): void {
   store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
 }
 
+/** Quantizes n blocks that stand side by side at p, for kernels that do so with what they have just written. @returns where the next block goes */
+export function quantize_blocks(o: usize, p: usize, n: usize): usize {
+  for (; n > 0; n--, o += QD8_BYTES, p += BLOCK << 2) quantize_block(o, p);
+  return o;
+}
+
 /**
  * q = round(x / scale), scale = max|x| / 127 over 32 values; round half to even
  * out (M,Kp) qd8 · x (M,Kp) f32, rows xStride floats apart

@@ -50,8 +50,10 @@ export function run(commands: usize, count: i32, ith: usize, nth: usize): i32 {
       case Op.nop: break;
       // out, ids, matrix, T, outStride
       case Op.gather: gather_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), ith, nth); break;
-      // y, x, g, rows, M, D, stride, eps
-      case Op.rmsnorm: rmsnorm_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), f(c, 8), ith, nth); break;
+      // y, yq, x, r, g, rows, M, D, stride, eps
+      case Op.rmsnorm:
+        rmsnorm_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), f(c, 10), ith, nth);
+        break;
       // out, x, M, Kp, xStride
       case Op.quantize: quantize_f32_qd8(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), ith, nth); break;
       // y, x, xq, matrix, M, yStride, xStride, bias
@@ -72,12 +74,12 @@ export function run(commands: usize, count: i32, ith: usize, nth: usize): i32 {
         attention_f32_f16kv(
           u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
         break;
-      // y, yStride, bcu, bcuStride, rowTable, nseq, layerOffset, taps, bias, D, Kc
+      // y, yStride, yq, bcu, bcuStride, rowTable, nseq, layerOffset, taps, bias, D, Kc
       case Op.shortconv:
-        shortconv_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), ith, nth);
+        shortconv_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), ith, nth);
         break;
-      // y, yStride, ab, abStride, T, F8
-      case Op.silu_mul: silu_mul_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), ith, nth); break;
+      // y, yStride, yq, ab, abStride, T, F8
+      case Op.silu_mul: silu_mul_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), ith, nth); break;
       // y, x, n
       case Op.add: add_f32(u(c, 1), u(c, 2), u(c, 3), ith, nth); break;
       // dst, src, bytes

@@ -1,6 +1,8 @@
-// LFM2's gated short convolution over the rows of many sequences, each with its own carried state.
+// LFM2's gated short convolution over the rows of many sequences, each with its own carried state; and its quantization for the matrix that comes next.
+import { BLOCK, QD8_BYTES } from "./lib/blocks";
 import { conv_state, first_row, ROW_ENTRY_BYTES, row_count } from "./lib/rows";
 import { share } from "./lib/threads";
+import { quantize_blocks } from "./quantize";
 
 // @ts-ignore: decorator
 @inline function gate(bcu: usize, width: usize): v128 { return f32x4.mul(v128.load(bcu), v128.load(bcu + 2 * width)); }
@@ -51,36 +53,37 @@ function unroll_ring(state: usize, a: usize, b: usize, c: usize, Kc: usize, widt
 }
 
 /**
- * g = B ⊙ u; y = C ⊙ (taps[0]·g[t-Kc+1] + … + taps[Kc-1]·g[t] + bias); the state keeps the last Kc-1 rows of g
- * y f32, rows yStride floats apart, columns D..yStride become 0 · bcu f32, rows bcuStride floats apart: B, C, u at columns 0, D, 2D
+ * g = B ⊙ u; y = C ⊙ (taps[0]·g[t-Kc+1] + … + taps[Kc-1]·g[t] + bias); the state keeps the last Kc-1 rows of g; yq = y quantized, unless yq is 0
+ * y f32, rows yStride floats apart, columns D..yStride become 0 · yq (rows of y, yStride) qd8 or 0
+ * bcu f32, rows bcuStride floats apart: B, C, u at columns 0, D, 2D
  * state (conv state address of the row table + layerOffset): (Kc-1, D) f32, oldest first · taps (Kc,D) f32 · bias (D) f32 or 0
- * needs: 2 ≤ Kc ≤ 4, D % 4 == 0, strides % 4 == 0, 16-byte alignment
- * cost:  reads 3, writes 1 float a value, the rest from L1. Threads share columns, so none waits for another's state.
+ * needs: 2 ≤ Kc ≤ 4, D % 4 == 0, strides % 4 == 0, yStride % 32 == 0 with yq, 16-byte alignment
+ * cost:  reads 3, writes 1 float a value, the rest from L1. Threads share blocks of 32 columns, so none waits for another's state.
  */
 export function shortconv_f32(
-  y: usize, yStride: usize, bcu: usize, bcuStride: usize, rows: usize, nseq: usize, layerOffset: usize,
+  y: usize, yStride: usize, yq: usize, bcu: usize, bcuStride: usize, rows: usize, nseq: usize, layerOffset: usize,
   taps: usize, bias: usize, D: usize, Kc: usize, ith: usize, nth: usize,
 ): void {
-  assert(Kc >= 2 && Kc <= 4 && D % 4 == 0 && yStride % 4 == 0);
-  const vectors = yStride >> 2, width = D << 2, yRow = yStride << 2;
-  const begin = share(vectors, ith, nth) << 4, end = share(vectors, ith + 1, nth) << 4, stop = min<usize>(end, width);
-  const zero = max<usize>(begin, width);
+  assert(Kc >= 2 && Kc <= 4 && D % 4 == 0 && yStride % 4 == 0 && (yq == 0 || yStride % BLOCK == 0));
+  const blocks = (yStride + BLOCK - 1) / BLOCK, width = D << 2, yRow = yStride << 2, yqRow = yq ? blocks * QD8_BYTES : 0;
+  const block = share(blocks, ith, nth), begin = block << 7, end = min<usize>(share(blocks, ith + 1, nth) << 7, yRow);
+  if (begin >= end) return;
+  const bytes = max<usize>(begin, min<usize>(end, width)) - begin, zeros = end - begin - bytes;
+  if (yq) yq += block * QD8_BYTES;
   for (const e = rows + nseq * ROW_ENTRY_BYTES; rows < e; rows += ROW_ENTRY_BYTES) {
-    const n = row_count(rows), first = first_row(rows);
-    if (begin < stop) {
-      sequence(y + first * yRow + begin, yRow, bcu + (first * bcuStride << 2) + begin, bcuStride << 2, n,
-        conv_state(rows) + layerOffset + begin, taps + begin, bias ? bias + begin : 0, Kc, width, stop - begin);
-    }
-    if (zero < end) for (let t: usize = 0; t < n; t++) memory.fill(y + (first + t) * yRow + zero, 0, end - zero);
+    const first = first_row(rows);
+    sequence(y + first * yRow + begin, yRow, yq + first * yqRow, yqRow, bcu + (first * bcuStride << 2) + begin, bcuStride << 2, row_count(rows),
+      conv_state(rows) + layerOffset + begin, taps + begin, bias ? bias + begin : 0, Kc, width, bytes, zeros);
   }
 }
 
-/** The n rows of one sequence, for `bytes` of its columns. */
+/** The n rows of one sequence, for `bytes` of its columns with `zeros` bytes behind them. */
 function sequence(
-  y: usize, yRow: usize, bcu: usize, bcuRow: usize, n: usize, state: usize, w: usize, bias: usize, Kc: usize, width: usize, bytes: usize,
+  y: usize, yRow: usize, yq: usize, yqRow: usize, bcu: usize, bcuRow: usize, n: usize,
+  state: usize, w: usize, bias: usize, Kc: usize, width: usize, bytes: usize, zeros: usize,
 ): void {
   let a = state, b = state + width, c = b + width; // oldest to newest
-  for (; n > 0; n--, y += yRow, bcu += bcuRow) {
+  for (; n > 0; n--, y += yRow, yq += yqRow, bcu += bcuRow) {
     if (Kc == 2) row__2(y, bcu, w, bias, a, width, bytes);
     else if (Kc == 3) {
       row__3(y, bcu, w, bias, a, b, width, bytes);
@@ -89,6 +92,8 @@ function sequence(
       row__4(y, bcu, w, bias, a, b, c, width, bytes);
       const t = a; a = b; b = c; c = t;
     }
+    if (zeros) memory.fill(y + bytes, 0, zeros);
+    if (yqRow) quantize_blocks(yq, y, (bytes + zeros) >> 7);
   }
   if (a != state) unroll_ring(state, a, b, c, Kc, width, bytes);
 }

@@ -48,6 +48,9 @@ export function outputColumns(matrix: Matrix): number {
   return matrix.segments.reduce((sum, s) => sum + roundUp(s.rows, GROUP_ROWS), 0);
 }
 
+/** Words of a command. */
+const WORDS = COMMAND_BYTES / 4;
+
 const isQuantized = (matrix: Matrix): boolean => matrix.segments.some((s) => s.dtype === "q8" || s.dtype === "q4");
 const isFloat = (matrix: Matrix): boolean => matrix.segments.some((s) => s.dtype !== "q8" && s.dtype !== "q4");
 
@@ -97,13 +100,22 @@ function bits(x: number): number {
   return floatBits[0] ?? 0;
 }
 
-/** Records commands from one address on. Letters as everywhere: T rows of this step, D hidden, F ffn, hd head dim. */
+/**
+ * Records commands from one address on. Two that follow each other become one where a kernel does both in one pass over its rows: an addition goes into the rmsnorm
+ * of the sum, the quantization of a matrix's input into the command that computes this input. Each row of the result has the same bits either way. Letters as everywhere: T rows of this step, D hidden, F ffn, hd head dim. */
 export class CommandEncoder {
   readonly address: number;
   readonly #words: Int32Array;
   readonly #scratch: KernelScratch;
   readonly #kvDtype: KvDType;
   #count = 0;
+  /** The rows that the last command writes and where, among the words, it is told to quantize them as well; 0 where it cannot. */
+  #output: Rows | undefined;
+  #outputRows = 0;
+  #quantizeWord = 0;
+  /** The rows to which the last command adds, and what. */
+  #sum: Rows | undefined;
+  #addend = 0;
 
   /**
    * @param memory the linear memory; it must not grow while a step is recorded
@@ -122,11 +134,45 @@ export class CommandEncoder {
     return this.#count;
   }
 
-  #put(op: number, ...args: number[]): void {
-    const at = this.#count++ * (COMMAND_BYTES / 4);
-    if (at + 16 > this.#words.length) throw new RangeError("the command buffer is full");
-    this.#words[at] = op;
-    for (let i = 0; i < 15; i++) this.#words[at + 1 + i] = args[i] ?? 0;
+  /** Plain parameters: a rest parameter would be an array a command. */
+  #put(op: number, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, i = 0, j = 0, k = 0, l = 0, m = 0, n = 0, o = 0): void {
+    const words = this.#words;
+    const at = this.#count * WORDS;
+    if (at + WORDS > words.length) throw new RangeError("the command buffer is full");
+    this.#count++;
+    words[at] = op;
+    words[at + 1] = a;
+    words[at + 2] = b;
+    words[at + 3] = c;
+    words[at + 4] = d;
+    words[at + 5] = e;
+    words[at + 6] = f;
+    words[at + 7] = g;
+    words[at + 8] = h;
+    words[at + 9] = i;
+    words[at + 10] = j;
+    words[at + 11] = k;
+    words[at + 12] = l;
+    words[at + 13] = m;
+    words[at + 14] = n;
+    words[at + 15] = o;
+    this.#output = undefined;
+    this.#sum = undefined;
+  }
+
+  /** The command just put writes M rows of y, and also quantizes them if its word number `word` is an address. */
+  #writes(y: Rows, M: number, word: number): void {
+    this.#output = y;
+    this.#outputRows = M;
+    this.#quantizeWord = (this.#count - 1) * WORDS + word;
+  }
+
+  /** Has the last command quantize M rows of x. @returns whether it is the one that writes them, all `columns` of each */
+  #quantizesWhatItWrites(x: Rows, M: number, columns: number): boolean {
+    const y = this.#output;
+    if (y?.address !== x.address || y.stride !== columns || x.stride !== columns || this.#outputRows !== M) return false;
+    this.#words[this.#quantizeWord] = this.#scratch.quantized;
+    return true;
   }
 
   /** out (T,D) = the rows `ids` of w, widened to f32. ids: T i32. */
@@ -136,14 +182,20 @@ export class CommandEncoder {
 
   /** y (M,D) = x / rms(x) · gain; row i of y comes from row `rows[i]` of x when `rows` is the address of M i32. */
   rmsnorm(y: Rows, x: Rows, gain: Vector, M: number, eps: number, rows = 0): void {
-    this.#put(OP.rmsnorm, y.address, x.address, gain.address, rows, M, gain.length, x.stride, bits(eps));
+    let addend = 0;
+    if (this.#sum?.address === x.address && this.#outputRows === M && rows === 0) {
+      addend = this.#addend;
+      this.#count--;
+    }
+    this.#put(OP.rmsnorm, y.address, 0, x.address, addend, gain.address, rows, M, gain.length, x.stride, bits(eps));
+    this.#writes(y, M, 2);
   }
 
   /** y (M,N) = x (M,K) · Wᵀ + bias. The only place where quantization shows: int8 and int4 weights meet int8 activations. */
   linear(y: Rows, x: Rows, w: Matrix, M: number, bias?: Vector): void {
     const columns = roundUp(w.columns, 32);
     const quantized = isQuantized(w) ? this.#scratch.quantized : 0;
-    if (quantized) this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
+    if (quantized && !this.#quantizesWhatItWrites(x, M, columns)) this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
     this.#put(OP.matmul, y.address, isFloat(w) ? x.address : 0, quantized, w.address, M, y.stride, x.stride, bias?.address ?? 0);
   }
 
@@ -170,25 +222,60 @@ export class CommandEncoder {
     const offset = layer * layerPageBytes(heads, this.#kvDtype);
     const { softmax, attention } = this.#scratch;
     const { query, kv, dim } = heads;
-    const to = [out.address, out.stride, q.address, q.stride];
-    this.#put(op, ...to, rows.address, rows.sequences, offset, softmax, attention, query, kv, dim, bits(scale));
+    const { address, sequences } = rows;
+    this.#put(
+      op,
+      out.address,
+      out.stride,
+      q.address,
+      q.stride,
+      address,
+      sequences,
+      offset,
+      softmax,
+      attention,
+      query,
+      kv,
+      dim,
+      bits(scale),
+    );
   }
 
   /** y (T,D) = C ⊙ (conv(B ⊙ u) + bias) with B, C, u at columns 0, D, 2D of bcu; advances the state of convolution layer number `layer`. */
-  shortconv(y: Rows, bcu: Rows, rows: RowTable, layer: number, taps: Vector, bias?: Vector): void {
+  shortconv(y: Rows, bcu: Rows, rows: RowTable, T: number, layer: number, taps: Vector, bias?: Vector): void {
     const offset = layer * layerStateBytes(taps.length, taps.taps);
-    const to = [y.address, y.stride, bcu.address, bcu.stride];
-    this.#put(OP.shortconv, ...to, rows.address, rows.sequences, offset, taps.address, bias?.address ?? 0, taps.length, taps.taps);
+    const { address, sequences } = rows;
+    const { length: D, taps: Kc } = taps;
+    this.#put(
+      OP.shortconv,
+      y.address,
+      y.stride,
+      0,
+      bcu.address,
+      bcu.stride,
+      address,
+      sequences,
+      offset,
+      taps.address,
+      bias?.address,
+      D,
+      Kc,
+    );
+    this.#writes(y, T, 3);
   }
 
   /** y (T,F) = silu(a) ⊙ b with a at column 0 and b at column `columns` of ab. */
   siluMul(y: Rows, ab: Rows, T: number, columns: number): void {
-    this.#put(OP.silu_mul, y.address, y.stride, ab.address, ab.stride, T, columns);
+    this.#put(OP.silu_mul, y.address, y.stride, 0, ab.address, ab.stride, T, columns);
+    this.#writes(y, T, 3);
   }
 
   /** y += x over T rows; both have the same stride. */
   add(y: Rows, x: Rows, T: number): void {
     this.#put(OP.add, y.address, x.address, T * y.stride);
+    this.#sum = y;
+    this.#addend = x.address;
+    this.#outputRows = T;
   }
 
   /** Copies T rows to an address: a tap on what a step computes on its way. */

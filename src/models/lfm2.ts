@@ -191,7 +191,7 @@ export class Lfm2 {
   #shortConv(c: CommandEncoder, layer: ConvLayer, { T, rows }: Step): void {
     const { x, r, wide: bcu } = this.buffers;
     c.linear(bcu, x, layer.inProj, T, layer.inBias); // bcu (T,3D): B, C, u
-    c.shortconv(x, bcu, rows, layer.index, layer.taps, layer.convBias); // x (T,D) = C ⊙ conv(B ⊙ u)
+    c.shortconv(x, bcu, rows, T, layer.index, layer.taps, layer.convBias); // x (T,D) = C ⊙ conv(B ⊙ u)
     c.linear(r, x, layer.outProj, T, layer.outBias); // r (T,D)
   }
 

@@ -2,25 +2,27 @@
 import assert from "node:assert/strict";
 import { siluMul } from "../reference/layers.ts";
 import { penalize } from "../reference/sampling.ts";
-import { golden, packMatrix } from "./fixtures.ts";
+import { golden, isQuantized8, packMatrix, quantizedRoom } from "./fixtures.ts";
 import { close, columnsOf, normal, type Sandbox, spread, suite, up } from "./harness.ts";
 
-/** Runs silu_mul on a, b (T,F). @returns (T,F) */
-function silu(lab: Sandbox, a: Float32Array, b: Float32Array, T: number, nth: number): Float32Array {
+/** Runs silu_mul on a, b (T,F), also quantizing when the stride allows it. @returns (T,F) */
+function silu(lab: Sandbox, a: Float32Array, b: Float32Array, T: number, nth: number, yStride = up(a.length / T, 8) + 12): Float32Array {
   const F = a.length / T;
   const F8 = up(F, 8);
-  const [abStride, yStride] = [2 * F8 + 4, F8 + 12];
+  const abStride = 2 * F8 + 4;
   const ab = Float32Array.from({ length: T * 2 * F8 }, (_, i) => {
     const [t, column] = [Math.floor(i / (2 * F8)), i % F8];
     return column < F ? (i % (2 * F8) < F8 ? a : b)[t * F + column]! : 0;
   });
   const [y, abAt] = [lab.floats(T * yStride), lab.put(spread(ab, 2 * F8, abStride))];
-  lab.run("silu_mul", [y, yStride, abAt, abStride, T, F8], nth);
+  const yq = yStride % 32 === 0 ? quantizedRoom(lab, T, yStride) : 0;
+  lab.run("silu_mul", [y, yStride, yq, abAt, abStride, T, F8], nth);
   const got = lab.read(y, T * yStride);
   assert.ok(
     columnsOf(got, yStride, yStride - F, F).every((v) => v === 0),
     "columns behind F are 0",
   );
+  if (yq) isQuantized8(lab, yq, y, T, yStride);
   lab.check();
   lab.reset();
   return columnsOf(got, yStride, F);
@@ -33,14 +35,16 @@ suite("silu_mul", (lab) => {
       [1, 1],
       [2, 101],
       [5, 8],
+      [2, 803],
     ] as const) {
       const [a, b] = [normal(T * F, 1, 8), normal(T * F, 2)];
       const want = Float64Array.from(a, (v, i) => siluMul(v, b[i]!));
-      for (const nth of [1, 2, 3, 7]) {
-        const got = silu(lab, a, b, T, nth);
-        close(got, want, (i) => 5e-7 * Math.abs(want[i]!) + 1e-36, `${T}×${F}`);
-        lab.agree(`${T}×${F}`, got);
-      }
+      for (const nth of [1, 2, 3, 7])
+        for (const yStride of [up(F, 8) + 12, up(F, 32), up(F, 32) + 96]) {
+          const got = silu(lab, a, b, T, nth, yStride);
+          close(got, want, (i) => 5e-7 * Math.abs(want[i]!) + 1e-36, `${T}×${F}`);
+          lab.agree(`${T}×${F}`, got);
+        }
     }
   });
 
@@ -72,7 +76,7 @@ suite("silu_mul", (lab) => {
       const w2 = packMatrix(lab, F, [{ dtype: "f32", N: D, w: array(`${c}.w2`).data }]);
       const [x, ab, act, out] = [lab.put(spread(n.data, D, Dp, 0)), lab.floats(T * 2 * F8), lab.floats(T * Fp), lab.floats(T * up(D, 8))];
       lab.run("matmul", [ab, x, 0, w13, T, 2 * F8, Dp, 0]);
-      lab.run("silu_mul", [act, Fp, ab, 2 * F8, T, F8]);
+      lab.run("silu_mul", [act, Fp, 0, ab, 2 * F8, T, F8]);
       lab.run("matmul", [out, act, 0, w2, T, up(D, 8), Fp, 0]);
       close(columnsOf(lab.read(out, T * up(D, 8)), up(D, 8), D), y, (i) => 1e-5 * (1 + Math.abs(y[i]!)), `case ${c}`);
       lab.check();

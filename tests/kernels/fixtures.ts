@@ -1,4 +1,5 @@
 // What several kernel tests share: golden arrays, packed matrices with the values they stand for, row tables with pages and states.
+import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { bf16ToBits, dequantize, encodeQ4, encodeQ8, f16ToBits, quantizeQ4, quantizeQ8, toBf16, toF16 } from "../reference/convert.ts";
 import { type Sandbox, up } from "./harness.ts";
@@ -92,6 +93,19 @@ export function packMatrix(lab: Sandbox, K: number, segments: readonly Segment[]
     K,
     segments.map((s) => ({ ...s, address: packSegment(lab, s, K) })),
   );
+}
+
+/** Room for y (M,stride) quantized. @returns its address */
+export function quantizedRoom(lab: Sandbox, M: number, stride: number): number {
+  return lab.room(M * (stride / 32) * lab.kernels.qd8_block_bytes());
+}
+
+/** Fails unless yq, a `quantizedRoom`, holds the bytes that the command `quantize` makes of y (M,stride). */
+export function isQuantized8(lab: Sandbox, yq: number, y: number, M: number, stride: number): void {
+  const want = quantizedRoom(lab, M, stride);
+  lab.run("quantize", [want, y, M, stride, stride]);
+  const bytes = M * (stride / 32) * lab.kernels.qd8_block_bytes();
+  assert.deepEqual(lab.bytes(yq, bytes), lab.bytes(want, bytes));
 }
 
 /** A sequence of a row table. */

@@ -1,7 +1,7 @@
-// rmsnorm: golden cases, list of rows, stride, in place, thread shares.
+// rmsnorm: golden cases, list of rows, stride, in place, thread shares; with the addition before and the quantization behind it.
 import assert from "node:assert/strict";
 import { rmsnorm } from "../reference/layers.ts";
-import { golden } from "./fixtures.ts";
+import { golden, isQuantized8, quantizedRoom } from "./fixtures.ts";
 import { close, columnsOf, normal, spread, suite, up } from "./harness.ts";
 
 suite("rmsnorm", (lab) => {
@@ -23,7 +23,8 @@ suite("rmsnorm", (lab) => {
       ] as const) {
         const [xAt, gAt, rowsAt] = [lab.put(spread(x, D, stride)), lab.put(g), list ? lab.put(Int32Array.from(list)) : 0];
         const y = lab.floats(picked.length * stride);
-        lab.run("rmsnorm", [y, xAt, gAt, rowsAt, picked.length, D, stride, { f: eps }], nth);
+        const yq = stride % 32 === 0 ? quantizedRoom(lab, picked.length, stride) : 0;
+        lab.run("rmsnorm", [y, yq, xAt, 0, gAt, rowsAt, picked.length, D, stride, { f: eps }], nth);
         const got = lab.read(y, picked.length * stride);
         const values = columnsOf(got, stride, D);
         close(values, want, (i) => 4e-7 * Math.abs(want[i]!) + 1e-9, `${rows}×${D}`);
@@ -32,6 +33,7 @@ suite("rmsnorm", (lab) => {
           "the tail is 0",
         );
         lab.agree(`${rows}×${D}`, values);
+        if (yq) isQuantized8(lab, yq, y, picked.length, stride);
         lab.check();
         lab.reset();
       }
@@ -42,17 +44,49 @@ suite("rmsnorm", (lab) => {
     const [M, D] = [3, 64];
     const [x, g] = [normal(M * D, 3), normal(D, 4)];
     const [xAt, gAt, y] = [lab.put(x), lab.put(g), lab.floats(M * D)];
-    lab.run("rmsnorm", [y, xAt, gAt, 0, M, D, D, { f: 1e-5 }]);
-    lab.run("rmsnorm", [xAt, xAt, gAt, 0, M, D, D, { f: 1e-5 }]);
+    lab.run("rmsnorm", [y, 0, xAt, 0, gAt, 0, M, D, D, { f: 1e-5 }]);
+    lab.run("rmsnorm", [xAt, 0, xAt, 0, gAt, 0, M, D, D, { f: 1e-5 }]);
     assert.deepEqual(lab.read(xAt, M * D), lab.read(y, M * D));
+  });
+
+  lab.it("x += r first: the bits of add, rmsnorm and quantize one after the other, for any share", () => {
+    for (const [M, D, stride] of lab.some([
+      [4, 48, 64],
+      [1, 1024, 1024],
+      [9, 16, 32],
+      [3, 208, 208],
+      [5, 2048, 2080],
+    ] as const)) {
+      const [x, r, g, eps] = [normal(M * D, 7, 3), normal(M * D, 8), normal(D, 9), 1e-5];
+      const sum = x.map((v, i) => v + r[i]!);
+      const want = Array.from({ length: M }, (_, m) => [...rmsnorm(sum.subarray(m * D, m * D + D), g, eps)]).flat();
+      for (const nth of [1, 2, 3]) {
+        const [xAt, rAt, gAt] = [lab.put(spread(x, D, stride, 0)), lab.put(spread(r, D, stride, 0)), lab.put(g)];
+        const y = lab.floats(M * stride);
+        const yq = stride % 32 === 0 ? quantizedRoom(lab, M, stride) : 0;
+        lab.run("rmsnorm", [y, yq, xAt, rAt, gAt, 0, M, D, stride, { f: eps }], nth);
+        const got = lab.read(y, M * stride);
+        close(columnsOf(got, stride, D), want, (i) => 4e-7 * Math.abs(want[i]!) + 1e-9, `${M}×${D}`);
+        const apart = lab.put(spread(x, D, stride, 0));
+        lab.run("add", [apart, rAt, M * stride]);
+        assert.deepEqual(lab.read(xAt, M * stride), lab.read(apart, M * stride));
+        lab.run("rmsnorm", [apart, 0, apart, 0, gAt, 0, M, D, stride, { f: eps }]);
+        assert.deepEqual(got, lab.read(apart, M * stride));
+        if (yq) isQuantized8(lab, yq, y, M, stride);
+        lab.check();
+        lab.reset();
+      }
+    }
   });
 
   lab.it("not-a-number stays not-a-number", () => {
     const x = normal(32, 5);
     x[3] = Number.NaN;
     const [xAt, gAt, y] = [lab.put(x), lab.put(normal(32, 6)), lab.room(128, 0)];
-    lab.run("rmsnorm", [y, xAt, gAt, 0, 1, 32, 32, { f: 1e-5 }]);
+    const yq = quantizedRoom(lab, 1, 32);
+    lab.run("rmsnorm", [y, yq, xAt, 0, gAt, 0, 1, 32, 32, { f: 1e-5 }]);
     assert.ok(lab.read(y, 32).every(Number.isNaN));
+    isQuantized8(lab, yq, y, 1, 32);
   });
 
   lab.it("golden rmsnorm", () => {
@@ -79,7 +113,7 @@ suite("rmsnorm", (lab) => {
         ),
       );
       const out = lab.floats(M * D);
-      lab.run("rmsnorm", [out, xAt, gAt, 0, M, D, D, { f: eps }]);
+      lab.run("rmsnorm", [out, 0, xAt, 0, gAt, 0, M, D, D, { f: eps }]);
       close(columnsOf(lab.read(out, M * D), D, K), y, (i) => 1e-6 * Math.abs(y[i]!) + 1e-9, `case ${c}`);
       lab.reset();
     }

@@ -1,7 +1,7 @@
-// shortconv: 2 to 4 taps, bias, carried state, any chunking, ragged sequences.
+// shortconv: 2 to 4 taps, bias, carried state, any chunking, ragged sequences, its output also quantized.
 import assert from "node:assert/strict";
 import { type ShortConv, shortConv } from "../reference/layers.ts";
-import { golden, rowTable } from "./fixtures.ts";
+import { golden, isQuantized8, quantizedRoom, rowTable } from "./fixtures.ts";
 import { close, columnsOf, normal, type Sandbox, spread, suite, up } from "./harness.ts";
 
 /** One sequence: its rows of B|C|u (count, 3·D) and its state (Kc-1, D), which the run replaces. */
@@ -11,9 +11,9 @@ interface Sequence {
 }
 
 /** Runs one command over the sequences; rows stand in order, the table lists them backwards. @returns each one's y (count, D) */
-function step(lab: Sandbox, conv: ShortConv, sequences: readonly Sequence[], nth: number): Float32Array[] {
+function step(lab: Sandbox, conv: ShortConv, sequences: readonly Sequence[], nth: number, yStride = conv.D + 8): Float32Array[] {
   const { D, Kc } = conv;
-  const [layerOffset, yStride, stride] = [64, D + 8, 3 * D + 4];
+  const [layerOffset, stride] = [64, 3 * D + 4];
   const all = Float32Array.from(sequences.flatMap((s) => [...s.bcu]));
   const total = all.length / (3 * D);
   const states = sequences.map((s) => lab.put(Float32Array.from([...new Float32Array(layerOffset / 4).fill(7), ...s.state])));
@@ -30,12 +30,14 @@ function step(lab: Sandbox, conv: ShortConv, sequences: readonly Sequence[], nth
     conv.bias ? lab.put(Float32Array.from(conv.bias)) : 0,
     lab.floats(total * yStride),
   ];
-  lab.run("shortconv", [y, yStride, x, stride, rows, entries.length, layerOffset, taps, bias, D, Kc], nth);
+  const yq = yStride % 32 === 0 ? quantizedRoom(lab, total, yStride) : 0;
+  lab.run("shortconv", [y, yStride, yq, x, stride, rows, entries.length, layerOffset, taps, bias, D, Kc], nth);
   const got = lab.read(y, total * yStride);
   assert.ok(
-    columnsOf(got, yStride, 8, D).every((v) => v === 0),
+    columnsOf(got, yStride, yStride - D, D).every((v) => v === 0),
     "columns behind D are 0",
   );
+  if (yq) isQuantized8(lab, yq, y, total, yStride);
   const values = columnsOf(got, yStride, D);
   sequences.forEach((s, i) => {
     assert.ok(
@@ -75,18 +77,18 @@ suite("shortconv", (lab) => {
         const { conv, bcu, state } = setUp(D, Kc, T, withBias);
         const want = shortConv(conv, bcu, state);
         const key = `${D} ${Kc} ${T} ${withBias}`;
-        for (const [chunks, nth] of [
-          [[T], 1],
-          [Array(T).fill(1), 1],
-          [[1, T - 1], 2],
-          [[T - 1, 1], 3],
-          [[T], 5],
-        ] as [number[], number][]) {
+        for (const [chunks, nth, yStride] of [
+          [[T], 1, D + 8],
+          [Array(T).fill(1), 1, up(D, 32)],
+          [[1, T - 1], 2, D + 8],
+          [[T - 1, 1], 3, up(D, 32)],
+          [[T], 5, up(D, 32) + 64],
+        ] as [number[], number, number][]) {
           const sequence = { bcu, state };
           let row = 0;
           const y = chunks.flatMap((count) => {
             const part = { bcu: bcu.subarray(row * 3 * D, (row + count) * 3 * D), state: sequence.state };
-            const [rows] = step(lab, conv, [part], nth);
+            const [rows] = step(lab, conv, [part], nth, yStride);
             sequence.state = part.state;
             row += count;
             return [...rows!];
@@ -106,9 +108,13 @@ suite("shortconv", (lab) => {
       const make = (): Sequence[] => [5, 0, 2, 1].map((T, i) => ({ bcu: normal(T * 3 * D, 30 + i), state: normal((Kc - 1) * D, 40 + i) }));
       const alone = make();
       const rows = alone.map((s) => step(lab, conv, [s], 1)[0]!);
-      for (const nth of [1, 2, 3]) {
+      for (const [nth, yStride] of [
+        [1, 32],
+        [2, 64],
+        [3, 24],
+      ] as const) {
         const together = make();
-        assert.deepEqual(step(lab, conv, together, nth), rows);
+        assert.deepEqual(step(lab, conv, together, nth, yStride), rows);
         assert.deepEqual(
           together.map((s) => s.state),
           alone.map((s) => s.state),
