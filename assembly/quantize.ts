@@ -1,7 +1,7 @@
 // Activations to int8, one scale per block of 32.
-// The relaxed build keeps values as i8 (48 bytes a block); the plain build as i16 in the order k, k+2, k+1, k+3 of each four,
+// The relaxed build keeps values as i8 (48 bytes a block, 112 where int8 weights take activations in two halves); the plain build as i16 in the order k, k+2, k+1, k+3 of each four,
 // which is how masks and shifts take int4 and int8 weights apart (80 bytes a block).
-import { BLOCK, Q8_BIAS, QD8_BYTES, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS } from "./lib/blocks";
+import { BLOCK, PAIRS, Q8_BIAS, QD8_BYTES, QD8_HIGH, QD8_LOW, QD8_PAIR8, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS } from "./lib/blocks";
 import { CONST, CONST_ABS, CONST_ROUND } from "./lib/simd";
 import { share } from "./lib/threads";
 
@@ -19,6 +19,14 @@ const TINY: f32 = 7.888609052210118e-31;
   return i16x8.narrow_i32x4_s(i32x4.sub(f32x4.add(f32x4.mul(a, r), magic), magic), i32x4.sub(f32x4.add(f32x4.mul(b, r), magic), magic));
 }
 
+/** Sixteen values (|i| ≤ 127) as 16·high + low, both in -8..8. */
+// @ts-ignore: decorator
+@inline function store_halves(o: usize, a: v128, b: v128): void {
+  const eight = i16x8.splat(8), ha = i16x8.shr_s(i16x8.add(a, eight), 4), hb = i16x8.shr_s(i16x8.add(b, eight), 4);
+  v128.store(o, i8x16.narrow_i16x8_s(i16x8.sub(a, i16x8.shl(ha, 4)), i16x8.sub(b, i16x8.shl(hb, 4))), QD8_LOW);
+  v128.store(o, i8x16.narrow_i16x8_s(ha, hb), QD8_HIGH);
+}
+
 /** Bits of the largest |x| of 32 values, as an integer maximum: NaN is larger than everything and so is not lost. */
 // @ts-ignore: decorator
 @inline export function largest(p: usize): f32 {
@@ -32,13 +40,15 @@ const TINY: f32 = 7.888609052210118e-31;
   return reinterpret<f32>(max<i32>(i32x4.extract_lane(a, 0), i32x4.extract_lane(a, 1)));
 }
 
-function quantize_block(o: usize, p: usize): void {
+/** One block: 32 floats at p to the QD8_BYTES bytes at o. */
+export function quantize_block(o: usize, p: usize): void {
   const amax = largest(p), magic = v128.load(CONST + CONST_ROUND), r = f32x4.splat(amax >= TINY ? 127 / amax : 0);
   const i0 = rounded(v128.load(p), v128.load(p, 16), r, magic), i1 = rounded(v128.load(p, 32), v128.load(p, 48), r, magic);
   const i2 = rounded(v128.load(p, 64), v128.load(p, 80), r, magic), i3 = rounded(v128.load(p, 96), v128.load(p, 112), r, magic);
   if (ASC_FEATURE_RELAXED_SIMD) {
     v128.store(o, i8x16.narrow_i16x8_s(i0, i1));
     v128.store(o, i8x16.narrow_i16x8_s(i2, i3), 16);
+    if (PAIRS) { store_halves(o, i0, i1); store_halves(o + 16, i2, i3); }
   } else {
     v128.store(o, pairs(i0));
     v128.store(o, pairs(i1), 16);
@@ -47,10 +57,11 @@ function quantize_block(o: usize, p: usize): void {
   }
   let s = i32x4.extadd_pairwise_i16x8_s(i16x8.add(i16x8.add(i0, i1), i16x8.add(i2, i3)));
   s = i32x4.add(s, i8x16.shuffle(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  const sum = i32x4.extract_lane(s, 0) + i32x4.extract_lane(s, 1);
-  store<f32>(o, amax < TINY ? 0 : amax / 127, QD8_SCALE); // NaN and infinity reach the scale, and through it the result
+  const even = i32x4.extract_lane(s, 0), odd = i32x4.extract_lane(s, 1), sum = even + odd; // k mod 4 < 2, and the others
+  store<f32>(o, amax < TINY ? 0 : amax / 127 + (amax - amax), QD8_SCALE); // NaN and infinity become NaN, and through it the results
   store<i32>(o, -8 * sum, QD8_SUM8);
   store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
+  store<i32>(o, ASC_FEATURE_RELAXED_SIMD ? (-8 * even & 0xffff) | (-8 * odd << 16) : 0, QD8_PAIR8);
 }
 
 /** Quantizes n blocks that stand side by side at p, for kernels that do so with what they have just written. @returns where the next block goes */
@@ -63,7 +74,7 @@ export function quantize_blocks(o: usize, p: usize, n: usize): usize {
  * q = round(x / scale), scale = max|x| / 127 over 32 values; round half to even
  * out (M,Kp) qd8 · x (M,Kp) f32, rows xStride floats apart
  * needs: Kp % 32 == 0
- * cost:  reads 4, writes 1.5 (relaxed) or 2.5 bytes a value. Threads share blocks.
+ * cost:  reads 4, writes 1.5 (relaxed; 3.5 where its sums are pairs) or 2.5 bytes a value. Threads share blocks.
  */
 export function quantize_f32_qd8(out: usize, x: usize, M: usize, Kp: usize, xStride: usize, ith: usize, nth: usize): void {
   const blocks = Kp / BLOCK, begin = share(M * blocks, ith, nth), end = share(M * blocks, ith + 1, nth);

@@ -21,19 +21,30 @@ export const QB4W_BYTES: usize = 144;
 /** Where the integers of a packed quantized block start: behind 8 f16 scales. */
 export const QBW_VALUES: usize = 16;
 
-/** A block of quantized activations: values | f32 scale | i32 -8·Σq | i32 Q8_BIAS·Σq | 4 unused. */
+/** How this engine's relaxed dots read their right operand; asked once, when the module starts. */
+export const DOT_KIND: i32 = dot_operand_kind();
+/** Products are summed in pairs of 16 bits (pair_i8), not in 32 bits: decided by the engine. */
+export const PAIRS: bool = ASC_FEATURE_RELAXED_SIMD && DOT_KIND == 0;
+
+/**
+ * A block of quantized activations: values | f32 scale | i32 -8·Σq | i32 Q8_BIAS·Σq | two i16 where a pair of 16-bit sums starts: -8·Σq of the
+ * k with k mod 4 < 2, and of the others (0 in the plain build). With PAIRS, each value again as 16·high + low, both in -8..8: 32 bytes low, 32 high.
+ */
 export const QD8_VALUES: usize = ASC_FEATURE_RELAXED_SIMD ? 32 : 64;
-export const QD8_BYTES: usize = QD8_VALUES + 16;
 export const QD8_SCALE: usize = QD8_VALUES;
 export const QD8_SUM8: usize = QD8_VALUES + 4;
 export const QD8_SUM_BIAS: usize = QD8_VALUES + 8;
-
-/** How this engine's relaxed dot reads its right operand; asked once, when the module starts. */
-export const DOT_KIND: i32 = dot_operand_kind();
+export const QD8_PAIR8: usize = QD8_VALUES + 12;
+export const QD8_LOW: usize = QD8_VALUES + 16;
+export const QD8_HIGH: usize = QD8_LOW + 32;
+/** Bytes of a block without and with the halves; a tile knows which one it reads, all else asks QD8_BYTES. */
+export const QD8_BYTES_WHOLE: usize = QD8_VALUES + 16;
+export const QD8_BYTES_PAIRS: usize = QD8_BYTES_WHOLE + 64;
+export const QD8_BYTES: usize = PAIRS ? QD8_BYTES_PAIRS : QD8_BYTES_WHOLE;
 
 /**
- * What is added to q in a byte of qb8w, negated: 0 where the dot reads signed bytes (and in the plain build), else -128: the dot then reads unsigned
- * bytes, whole or in nibbles. The host never sees it.
+ * What is added to q in a byte of qb8w, negated: 0 where the dot reads signed bytes (and in the plain build), else -128: the dots then read
+ * unsigned bytes. The host never sees it.
  */
 export const Q8_BIAS: i32 = ASC_FEATURE_RELAXED_SIMD && DOT_KIND >= 0 ? -128 : 0;
 /** The same as a byte to exclusive-or with: q ^ flip = q + 128. */

@@ -12,6 +12,8 @@ export const CONST: usize = memory.data<u32>([
   0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
   0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff,
   0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000,
+  0x00010001, 0x00010001, 0x00010001, 0x00010001,
+  0x00100010, 0x00100010, 0x00100010, 0x00100010,
 ], 16);
 export const CONST_NIBBLE: usize = 0;
 export const CONST_F16_MASK: usize = 16; // sign, exponent and mantissa of an f16 shifted left by 13
@@ -21,9 +23,13 @@ export const CONST_HIGH: usize = 64; // the upper bf16 of a word
 export const CONST_ABS: usize = 80;
 export const CONST_ROUND: usize = 96; // 1.5·2^23: adding it rounds to an integer (half to even) that then stands in the low bits
 
+export const CONST_ONE16: usize = 112;
+export const CONST_SIXTEEN16: usize = 128;
+
 /**
- * How this engine reads the right operand of the relaxed integer dot when its top bit is set:
- * 1 unsigned and not saturated (x86 with VNNI), -1 signed (Arm with dot product), 0 neither (exact for 7 bits only).
+ * How this engine reads the right operand of the relaxed integer dots when its top bit is set:
+ * 1 unsigned and not saturated (x86 with VNNI), -1 signed (Arm with dot product), 0 neither, but unsigned in the dot that sums no more than pairs
+ * (other x86), 2 nothing of these: 7 bits are exact and no more, and the host takes the plain build.
  * An engine answers the same for its whole life, so the answer may choose a weight layout. The plain build answers 0.
  */
 export function dot_operand_kind(): i32 {
@@ -31,13 +37,22 @@ export function dot_operand_kind(): i32 {
   const full = v128.load8_splat(CONST + CONST_NIBBLE); // a run-time value: keep the probe out of the constant folder
   const ff = i8x16.add(i8x16.shl(full, 4), full); // 0xff
   const r = i32x4.extract_lane(i32x4.relaxed_dot_i8x16_i7x16_add_s(i8x16.sub(ff, i8x16.splat(-128)), ff, i32x4.splat(0)), 0);
-  return r == 4 * 127 * 255 ? 1 : r == -4 * 127 ? -1 : 0; // 127 · 0xff, four times
+  if (r == 4 * 127 * 255) return 1; // 127 · 0xff, four times
+  if (r == -4 * 127) return -1;
+  const pair = i16x8.extract_lane_s(i16x8.relaxed_dot_i8x16_i7x16_s(i8x16.sub(full, i8x16.splat(23)), ff), 0);
+  return pair == -2 * 8 * 255 ? 0 : 2; // -8 · 0xff, twice
 }
 
 /** acc + four products of i8 a lane; exact when w fits 7 bits or holds what dot_operand_kind allows. Relaxed build only. */
 // @ts-ignore: decorator
 @inline export function dot_i8(x: v128, w: v128, acc: v128): v128 {
   return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, acc);
+}
+
+/** acc + two products of i8 a lane of 16 bits; exact when the sum fits the lane and w fits 7 bits (dot_operand_kind 0: 8). Relaxed build only. */
+// @ts-ignore: decorator
+@inline export function pair_i8(x: v128, w: v128, acc: v128): v128 {
+  return i16x8.add(acc, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
 }
 
 /** acc + two products of i16 a lane. */

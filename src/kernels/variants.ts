@@ -1,4 +1,5 @@
-// Chooses the build of the kernels that this engine runs best: the first that validates. How the engine's relaxed dot reads its operands is asked inside the module. Knows neither files nor runtimes: a function hands it each build.
+// Chooses the build of the kernels that this engine runs best: the first that validates and multiplies exactly (the module probes how the engine's
+// relaxed dot reads its operands). Knows neither files nor runtimes: a function hands it each build.
 import { instantiateSync } from "@assemblyscript/loader";
 import { PlatformError } from "../errors.ts";
 import { type WasmMemory, type WasmModule, WebAssembly } from "../memory/wasm.ts";
@@ -20,6 +21,7 @@ export interface Kernels extends SamplingKernels {
   fail(): void;
   /** Waits, after a step that failed, until `count` helpers have said `ready` since the start. @returns 0 when one never does */
   recover(count: number): number;
+  /** @returns 2 when the engine's relaxed dot is not exact for the build's layouts, which it then must not be used with */
   dot_operand_kind(): number;
   qd8_block_bytes(): number;
   attention_scratch_bytes(headDim: number): number;
@@ -37,6 +39,9 @@ export interface Kernels extends SamplingKernels {
   ): number;
   rope_frequencies(out: number, theta: number, headDim: number): void;
 }
+
+/** Answer of dot_operand_kind: this engine has no exact relaxed dot of 8 bits. */
+const INEXACT_DOT = 2;
 
 /** Names of the builds, best first. All give the same bits. */
 export const VARIANTS = ["relaxed", "plain"] as const;
@@ -67,7 +72,7 @@ export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {
  * @param memory the linear memory that the kernels work on
  * @param only takes this variant and no other
  * @param isShared whether threads share the memory
- * @throws PlatformError when no build validates, which means that the engine lacks WASM SIMD (or threads)
+ * @throws PlatformError when no build validates, which means that the engine lacks WASM SIMD (or threads; or, for "relaxed", an exact relaxed dot)
  */
 export async function instantiateKernels(
   source: KernelSource,
@@ -79,7 +84,9 @@ export async function instantiateKernels(
     const build = await source(isShared ? `${variant}-threads` : variant);
     if (build instanceof Uint8Array && !WebAssembly.validate(build)) continue;
     const module = build instanceof Uint8Array ? await WebAssembly.compile(build) : build;
-    return { variant, module, kernels: instantiate(module, memory), memory };
+    const kernels = instantiate(module, memory);
+    if (kernels.dot_operand_kind() === INEXACT_DOT) continue;
+    return { variant, module, kernels, memory };
   }
   throw new PlatformError(
     `kernels: expected an engine with WebAssembly SIMD${only === "relaxed" ? " and relaxed SIMD" : ""}${isShared ? " and threads" : ""}, got one that refuses the module. Use Node 20.19 or newer, or a browser of 2023 or newer.`,

@@ -3,7 +3,7 @@ import { Lfm2Error, throwIfAborted } from "../errors.ts";
 import { cannotStart, type ThreadOptions, Threads } from "../kernels/threads.ts";
 import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
-import { DTYPES, type DType, type KvDType, packedBytes } from "../memory/dtype.ts";
+import { DTYPES, type DType, type KvDType } from "../memory/dtype.ts";
 import { type WasmMemory, WebAssembly } from "../memory/wasm.ts";
 import { loadWeights, type WeightProgress, type Window, windowFor } from "../weights/load.ts";
 import { checkPlan, type PlanItem, placeWeights, resolveWeights, WeightList, weightBytes } from "../weights/plan.ts";
@@ -101,18 +101,6 @@ interface SetUp {
   readonly draft: Draft;
 }
 
-/**
- * Where one relaxed dot is not exact for 8 bits, the relaxed build needs two and is slower than the plain one (measured without AVX-VNNI, 350M: prefill
- * 57 against 105 tokens/s, decode 36 against 47); with int4 weights it is faster (decode 65 against 50). The greater part of the weights decides.
- */
-function prefersPlain({ list }: Draft, { variant, kernels }: KernelInstance): boolean {
-  if (variant !== "relaxed" || kernels.dot_operand_kind() !== 0) return false;
-  const sizes = { q8: 0, other: 0 };
-  for (const m of list.matrices)
-    for (const s of m.segments) sizes[s.dtype === "q8" ? "q8" : "other"] += packedBytes(s.dtype, s.rows, m.columns);
-  return sizes.q8 > sizes.other;
-}
-
 /** @param isShared whether threads share the memory */
 const emptyMemory = (isShared: boolean): WasmMemory =>
   new WebAssembly.Memory({ initial: 2, maximum: 65_536, ...(isShared ? { shared: true } : {}) });
@@ -121,10 +109,7 @@ async function setUp(checkpoint: Checkpoint, source: KernelSource, options: Load
   const run = runOptions(checkpoint, options);
   const range = options.range ?? wholeModel(checkpoint);
   const memory = emptyMemory(isShared);
-  const best = await instantiateKernels(source, memory, options.variant, isShared);
-  const first = draft(checkpoint, best, options.dtype, run, range);
-  if (options.variant !== undefined || !prefersPlain(first, best)) return { instance: best, run, range, draft: first };
-  const instance = await instantiateKernels(source, memory, "plain", isShared);
+  const instance = await instantiateKernels(source, memory, options.variant, isShared);
   return { instance, run, range, draft: draft(checkpoint, instance, options.dtype, run, range) };
 }
 
