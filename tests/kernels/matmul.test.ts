@@ -2,7 +2,18 @@
 import assert from "node:assert/strict";
 import { matmul, matmulQuantized } from "../reference/matmul.ts";
 import { pick } from "../scale.ts";
-import { DTYPES, type DType, golden, isQuantized, packMatrix, packSegment, rounded, type Segment } from "./fixtures.ts";
+import {
+  codeOf,
+  DTYPES,
+  type DType,
+  describeMatrix,
+  golden,
+  isQuantized,
+  packMatrix,
+  packSegment,
+  rounded,
+  type Segment,
+} from "./fixtures.ts";
 import { close, columnsOf, normal, type Sandbox, spread, suite, up } from "./harness.ts";
 
 const shapes = pick({
@@ -31,7 +42,7 @@ const shapes = pick({
 
 /** Ways to cut M rows. */
 const splits = (M: number): number[][] =>
-  [[M], Array(M).fill(1), [1, M - 1], [2, M - 2], [3, M - 3], [M - 1, 1]].filter((s) => s.every((n) => n > 0));
+  [[M], Array(M).fill(1), [1, M - 1], [2, M - 2], [3, M - 3], [4, M - 4], [M - 1, 1]].filter((s) => s.every((n) => n > 0));
 
 interface Problem {
   readonly M: number;
@@ -159,15 +170,58 @@ suite("matmul", (lab) => {
       }
   });
 
-  lab.it("extreme integers: all products of ±127 activations with the ends of the weights' range", () => {
+  lab.it("extreme integers: a stored q8 of -128, which packing from floats never makes", () => {
+    const [M, N, K] = [5, 8, 64];
+    for (const v of [127, -127, 120, -8]) {
+      const x = Float32Array.from({ length: M * K }, (_, i) => (i % 32 ? v : Math.sign(v) * 127));
+      const data = new Uint8Array((N * K * 34) / 32);
+      for (let b = 0; b < data.length; b += 34) data.set([0, 0x3c, ...Array(32).fill(b % 68 ? 0x80 : 0x7f)], b); // scale 1; -128, or 127
+      const blocks = lab.kernels.packed_block_bytes(codeOf("q8")) * (K / 32);
+      const [dst, src] = [lab.room(blocks), lab.put(data)];
+      assert.equal(lab.kernels.pack_rows(dst, codeOf("q8"), 0, src, codeOf("q8"), N, K, lab.room(32 * K)), 1);
+      const matrix = describeMatrix(lab, K, [{ dtype: "q8", N, address: dst }]);
+      const [xAt, xq, y] = [lab.put(x), lab.room(M * (K / 32) * lab.kernels.qd8_block_bytes()), lab.floats(M * N)];
+      lab.run("quantize", [xq, xAt, M, K, K]);
+      lab.run("matmul", [y, 0, xq, matrix, M, N, K, 0]);
+      const sum = (w: number): number => w * (Math.sign(v) * 127 + 31 * v);
+      assert.ok(
+        lab.read(y, M * N).every((got) => got === sum(127) + sum(-128)),
+        `x = ${v}`,
+      );
+      lab.check();
+      lab.reset();
+    }
+  });
+
+  lab.it("extreme integers: sums of activations and weights at the ends of their ranges", () => {
     const [M, N, K] = [5, 8, 128];
+    // each block's first value fixes its scale at 1; 120 = 16·8 - 8 and 8 = 16·1 - 8 have the largest halves
+    const patterns: ((i: number) => number)[] = [
+      (i) => ((i >> 3) % 2 ? 127 : -127),
+      ...[127, -127, 120, -120, 8, -8, 119].map((v) => (i: number) => (i % 32 ? v : Math.sign(v) * 127)),
+    ];
+    for (const dtype of ["q8", "q4"] as const)
+      for (const [p, pattern] of lab.some([...patterns.entries()], 2)) {
+        const x = Float32Array.from({ length: M * K }, (_, i) => pattern(i));
+        const w = Float32Array.from({ length: N * K }, (_, i) => (Math.floor(i / K) % 2 ? 1 : -1) * (dtype === "q8" ? 127 : 8));
+        const ref = expected(dtype, x, w, M, N, K);
+        const y = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
+        close(y, ref.y, (i) => 2 ** -22 * ref.size[i]!, `${dtype}, pattern ${p}`);
+        lab.agree(`${dtype} ${p}`, y);
+      }
+  });
+
+  lab.it("an infinite activation gives the same in every build: nothing finite, NaN alone", () => {
+    const [M, N, K] = [5, 8, 64];
     for (const dtype of ["q8", "q4"] as const) {
-      const x = Float32Array.from({ length: M * K }, (_, i) => ((i >> 3) % 2 ? 127 : -127));
-      const w = Float32Array.from({ length: N * K }, (_, i) => (Math.floor(i / K) % 2 ? 1 : -1) * (dtype === "q8" ? 127 : 8));
-      const ref = expected(dtype, x, w, M, N, K);
-      const y = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
-      close(y, ref.y, (i) => 2 ** -22 * ref.size[i]!, dtype);
-      lab.agree(dtype, y);
+      const x = normal(M * K, 7);
+      x[37] = Number.POSITIVE_INFINITY;
+      x[K + 3] = Number.NEGATIVE_INFINITY;
+      const y = product(lab, { M, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [M], 1);
+      assert.deepEqual(
+        Array.from(y, Number.isNaN),
+        Array.from(y, (_, i) => i < 2 * N),
+      );
     }
   });
 });
