@@ -25,10 +25,20 @@ export interface Reply {
   readonly seed: number;
 }
 
+/** How far the prompt has been read. */
+export interface PromptProgress {
+  /** Tokens that have been read, or were in the cache; never falls. */
+  readonly processedTokens: number;
+  /** Tokens of the prompt, history included. */
+  readonly totalTokens: number;
+  /** Of these, tokens that the cache held already. */
+  readonly cachedTokens: number;
+}
+
 /** A piece of a reply. */
 export type Part =
   /** The prompt, as far as it has been read; once a chunk. */
-  | { readonly type: "prefill"; readonly processedTokens: number; readonly totalTokens: number }
+  | ({ readonly type: "prefill" } & PromptProgress)
   /** Text that was added; never half a character. */
   | { readonly type: "text-delta"; readonly delta: string }
   /** The end, with the whole reply. */

@@ -3,7 +3,7 @@ import { AbortError, InputError, throwIfAborted } from "./errors.ts";
 import type { Engine, FinishReason, GenerateEvent, Timings } from "./generate/engine.ts";
 import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
 import { checkStop } from "./generate/stop.ts";
-import type { Part } from "./reply.ts";
+import type { Part, PromptProgress } from "./reply.ts";
 import { isRecord, kindOf } from "./values.ts";
 
 /** Options of every call that generates. What is absent follows the checkpoint's recommendation. */
@@ -16,6 +16,8 @@ export interface GenerateOptions extends SamplingOptions {
   readonly stopIds?: readonly number[] | undefined;
   /** Feeds a string as it is, control tokens and all, instead of as a user's message. */
   readonly raw?: boolean | undefined;
+  /** Called while the prompt is read, after each chunk of it: at `totalTokens` the first token is there. What it throws ends the call. */
+  readonly onProgress?: ((progress: PromptProgress) => void) | undefined;
   /** Ends the call before its next step. */
   readonly signal?: AbortSignal | undefined;
   /** What an abort does: `"throw"` an AbortError (default), or `"return"` what there is, with finishReason `"interrupted"`. */
@@ -29,6 +31,7 @@ export interface TurnRequest {
   readonly stop: readonly string[];
   readonly stopIds: readonly number[];
   readonly sampling: Sampling;
+  readonly onProgress: ((progress: PromptProgress) => void) | undefined;
   readonly signal: AbortSignal | undefined;
   readonly onAbort: "throw" | "return";
 }
@@ -46,7 +49,7 @@ export function checkOptions(
   defaults: SamplingOptions,
   endIds: readonly number[],
 ): TurnRequest {
-  const { maxTokens = Number.MAX_SAFE_INTEGER, stopIds = endIds, signal, onAbort = "throw" } = options;
+  const { maxTokens = Number.MAX_SAFE_INTEGER, stopIds = endIds, onProgress, signal, onAbort = "throw" } = options;
   if (!Array.isArray(stopIds) || !stopIds.every((id) => Number.isSafeInteger(id) && id >= 0)) {
     throw new InputError(
       `options: stopIds: expected a list of token ids, got ${Array.isArray(stopIds) ? JSON.stringify(stopIds) : kindOf(stopIds)}. Pass [] for none.`,
@@ -60,7 +63,11 @@ export function checkOptions(
   if (onAbort !== "throw" && onAbort !== "return") {
     throw new InputError(`options: onAbort: expected "throw" or "return", got ${JSON.stringify(onAbort)}.`);
   }
-  return { ids, maxTokens, stop: checkStop(options.stop), stopIds, sampling: resolveSampling(options, defaults), signal, onAbort };
+  if (onProgress !== undefined && typeof onProgress !== "function") {
+    throw new InputError(`options: onProgress: expected a function, got ${kindOf(onProgress)}. Leave it out to hear nothing.`);
+  }
+  const [stop, sampling] = [checkStop(options.stop), resolveSampling(options, defaults)];
+  return { ids, maxTokens, stop, stopIds, sampling, onProgress, signal, onAbort };
 }
 
 /** @returns what `promise` gives, unless the signal fires first. @throws AbortError */
@@ -92,7 +99,7 @@ class Progress {
     if (event.type === "prefill") {
       const { processedTokens, totalTokens, cachedTokens } = event;
       this.cachedTokens = cachedTokens;
-      return { type: "prefill", processedTokens, totalTokens };
+      return { type: "prefill", processedTokens, totalTokens, cachedTokens };
     }
     if (event.type === "token") this.tokens.push(event.id);
     else {
@@ -113,7 +120,7 @@ class Progress {
 
 /** Runs a turn on an open session and yields its parts. */
 export async function* runTurn(engine: Engine, call: number, session: number, request: TurnRequest): AsyncGenerator<Part> {
-  const { ids, maxTokens, stop, stopIds, sampling, signal, onAbort } = request;
+  const { ids, maxTokens, stop, stopIds, sampling, onProgress, signal, onAbort } = request;
   const progress = new Progress();
   const cancel = (): void => {
     engine.cancel(call).catch(() => {}); // an engine that is gone has nothing left to cancel
@@ -124,6 +131,10 @@ export async function* runTurn(engine: Engine, call: number, session: number, re
       signal?.addEventListener("abort", cancel, { once: true });
       for await (const event of engine.generate(call, session, { ids, maxTokens, stop, stopIds, sampling })) {
         const part = progress.take(event);
+        if (part?.type === "prefill") {
+          const { processedTokens, totalTokens, cachedTokens } = part;
+          onProgress?.({ processedTokens, totalTokens, cachedTokens });
+        }
         if (part) yield part;
       }
     }

@@ -1,9 +1,9 @@
 // `lfm2 generate`: one prompt, one answer, streamed to stdout or told as one JSON object.
 import type { ArgsDef } from "citty";
-import type { Message, Model, Reply, ReplyStream } from "lfm2-wasm";
+import type { Message, Model, PromptProgress, Reply, ReplyStream } from "lfm2-wasm";
 import { ANSWER_ARGS, HELP_ARG, MODEL_ARGS, type Options, UsageError } from "./args.ts";
 import { answerOptions, describeReply, loadModel } from "./model.ts";
-import { INTERRUPTED, interruptible, note, StatusLine, write } from "./terminal.ts";
+import { bar, formatCount, INTERRUPTED, interruptible, note, StatusLine, write } from "./terminal.ts";
 
 /** Options of `lfm2 generate`. */
 export const GENERATE_ARGS: ArgsDef = {
@@ -15,8 +15,22 @@ export const GENERATE_ARGS: ArgsDef = {
   ...HELP_ARG,
 };
 
-/** Prompts from here on show how far they have been read. */
-const LONG_PROMPT_TOKENS = 512;
+/** A prompt that takes longer to read, by the pace so far, shows how far it has been read. */
+const BAR_FROM_MS = 500;
+
+/** @returns what shows how far a prompt has been read, with the rate, or clears the line when it is short or has been read */
+function promptBar(status: StatusLine): (progress: PromptProgress) => void {
+  const start = performance.now();
+  let isLong = false;
+  return ({ processedTokens, totalTokens, cachedTokens }) => {
+    if (processedTokens === totalTokens) return status.clear();
+    const perMs = (processedTokens - cachedTokens) / (performance.now() - start);
+    isLong ||= totalTokens - cachedTokens > perMs * BAR_FROM_MS;
+    if (!isLong) return;
+    const counts = `${formatCount(processedTokens)} of ${formatCount(totalTokens)} tokens`;
+    status.show(`reading ${bar(processedTokens, totalTokens)} ${counts}, ${(1000 * perMs).toFixed(0)} tokens/s`);
+  };
+}
 
 async function readStdin(): Promise<string> {
   const chunks: Buffer[] = [];
@@ -48,14 +62,11 @@ function inputOf(prompt: string, options: Options): string | Message[] {
 /** Hands on an answer's text as it comes. @returns the whole reply */
 export async function showAnswer(stream: ReplyStream, show: (text: string) => void = write): Promise<Reply> {
   const status = new StatusLine();
+  const progress = promptBar(status);
   try {
     for await (const part of stream) {
-      if (part.type === "prefill" && part.totalTokens >= LONG_PROMPT_TOKENS)
-        status.show(`reading ${part.processedTokens} of ${part.totalTokens} tokens`);
-      if (part.type === "text-delta") {
-        status.clear();
-        show(part.delta);
-      }
+      if (part.type === "prefill") progress(part);
+      if (part.type === "text-delta") show(part.delta);
     }
   } finally {
     status.clear();

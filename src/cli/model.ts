@@ -2,12 +2,11 @@
 import { type GenerateOptions, type LoadProgress, load, type Model, type Reply } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
 import type { Options } from "./args.ts";
-import { harmless, StatusLine } from "./terminal.ts";
+import { bar, harmless, StatusLine } from "./terminal.ts";
 
 /** Loading that is over sooner shows no bar. */
 const BAR_AFTER_MS = 300;
 const BAR_EVERY_MS = 80;
-const BAR_WIDTH = 24;
 
 /** Draws how far loading is, with the rate. */
 function progressBar(status: StatusLine): (progress: LoadProgress) => void {
@@ -17,10 +16,10 @@ function progressBar(status: StatusLine): (progress: LoadProgress) => void {
     const now = performance.now();
     if (phase === "ready" || now < next || totalBytes === 0) return;
     next = now + BAR_EVERY_MS;
-    const filled = Math.round((BAR_WIDTH * loadedBytes) / totalBytes);
-    const bar = "█".repeat(filled) + "░".repeat(BAR_WIDTH - filled);
     const rate = formatBytes((loadedBytes / (now - start)) * 1000);
-    status.show(`${harmless(file)} ${bar} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${rate}/s`);
+    status.show(
+      `${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${rate}/s`,
+    );
   };
 }
 

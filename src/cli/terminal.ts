@@ -55,6 +55,14 @@ export class StatusLine {
   }
 }
 
+const BAR_WIDTH = 24;
+
+/** @returns a bar of 24 characters, `done` of `total` of it full. */
+export function bar(done: number, total: number): string {
+  const filled = Math.round((BAR_WIDTH * done) / total);
+  return "█".repeat(filled) + "░".repeat(BAR_WIDTH - filled);
+}
+
 /** @returns whole numbers with separators: `65,536`. */
 export function formatCount(count: number): string {
   return String(count).replace(/\B(?=(\d{3})+$)/g, ",");

@@ -1,7 +1,7 @@
 // What every engine behind the public API must do, wherever it runs: written once, run for each.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import type { LoadOptions, Message, Model, ModelSource, Part, Reply, ReplyStream } from "lfm2-wasm";
+import type { LoadOptions, Message, Model, ModelSource, Part, PromptProgress, Reply, ReplyStream } from "lfm2-wasm";
 
 type Load = (source: ModelSource, options?: LoadOptions) => Promise<Model>;
 
@@ -71,6 +71,46 @@ export function apiSuite(name: string, load: Load, mini: ModelSource): void {
         let text = "";
         for await (const delta of model.stream(STORY).textStream) text += delta;
         assert.equal(text, last.reply.text);
+      });
+
+      it("tells how far the prompt has been read, chunk by chunk, to a callback and in the stream", async () => {
+        const long = "Repeat this: apple, pear, plum. ".repeat(40);
+        const told: PromptProgress[] = [];
+        const onProgress = (progress: PromptProgress): void => void told.push(progress);
+        const streamed = (await parts(model.stream(long, { maxTokens: 1, onProgress }))).filter((p) => p.type === "prefill");
+        assert.deepEqual(
+          streamed,
+          told.map((progress) => ({ type: "prefill", ...progress })),
+        );
+        assert.ok(told.length >= 3, `${told.length} chunks`);
+        const total = told[0]?.totalTokens;
+        told.forEach((p, i) => {
+          assert.ok(p.processedTokens > (told[i - 1]?.processedTokens ?? 0) && p.totalTokens === total && p.cachedTokens === 0);
+        });
+        assert.equal(told.at(-1)?.processedTokens, total);
+
+        const chat = model.chat();
+        told.length = 0;
+        const first = await chat.prompt(STORY, { onProgress });
+        const second = await chat.prompt("And then?", { onProgress });
+        assert.deepEqual(told.at(-1), {
+          processedTokens: second.usage.inputTokens,
+          totalTokens: second.usage.inputTokens,
+          cachedTokens: second.usage.cachedTokens,
+        });
+        assert.equal(told[0]?.processedTokens, first.usage.inputTokens);
+        assert.ok(second.usage.cachedTokens > 0);
+        chat.dispose();
+
+        const stop = (): never => {
+          throw new RangeError("enough");
+        };
+        await assert.rejects(model.generate(long, { onProgress: stop }), { name: "RangeError", message: "enough" });
+        await assert.rejects(model.generate(STORY, { onProgress: "loud" as never }), {
+          name: "InputError",
+          message: /onProgress: expected a function/,
+        });
+        await isIdle(model);
       });
 
       it("a stream can be awaited, or read first and awaited then", async () => {

@@ -1,4 +1,4 @@
-// What the command shows while a model loads, with a terminal and without, and the memory that `inspect` foretells.
+// What the command shows while a model loads and while it reads a long prompt, with a terminal and without, and the memory that `inspect` foretells.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { load } from "lfm2-wasm";
@@ -28,6 +28,14 @@ prototype.read = async function (...args) {
 await handle.close();
 `;
 const slowly = { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(SLOW_DISK)}` };
+
+/** A machine on which every step takes 150 ms more: a prompt of some chunks takes a second. */
+const SLOW_STEPS = `
+const { postMessage } = MessagePort.prototype;
+MessagePort.prototype.postMessage = function (...args) {
+  setTimeout(() => postMessage.apply(this, args), 150);
+};
+`;
 
 /** Runs a command on a terminal and passes on what it shows. */
 const ON_TERMINAL = `
@@ -61,6 +69,35 @@ describe("the progress bar", () => {
       last = Number(percent);
     }
     assert.ok(last > 50, stdout);
+  });
+
+  it("shows how far a long prompt has been read, and is gone before the answer", async function () {
+    needPython(this);
+    const long = ["dist/cli.js", "generate", "-m", GGUF, "-n", "2", "Repeat this: apple, pear, plum. ".repeat(50)];
+    const plain = await run(process.execPath, long);
+    assert.deepEqual([plain.code, plain.stderr], [0, ""]);
+    const NODE_OPTIONS = `--import data:text/javascript,${encodeURIComponent(SLOW_STEPS)}`;
+    const { code, stdout } = await run("python3", ["-c", ON_TERMINAL, process.execPath, ...long], {
+      NODE_OPTIONS,
+      NO_COLOR: "1",
+      TERM: "xterm",
+    });
+    assert.equal(code, 0, stdout);
+    const lines = stdout.split(clear);
+    assert.equal(lines.pop()?.replaceAll("\r\n", "\n"), plain.stdout, "the bar was wiped, then the answer came");
+    const bars = lines.filter((line) => line.startsWith("reading"));
+    assert.ok(bars.length >= 3, JSON.stringify(stdout));
+    let last = 0;
+    for (const bar of bars) {
+      const parsed = /^reading (█*)(░*) ([\d,]+) of ([\d,]+) tokens, (\d+) tokens\/s$/.exec(bar);
+      assert.ok(parsed, JSON.stringify(bar));
+      const [, full = "", empty = "", ...counts] = parsed;
+      const [processed = 0, total = 0, perSecond = 0] = counts.map((text) => Number(text.replace(",", "")));
+      assert.equal(full.length + empty.length, 24);
+      assert.ok(Math.abs(full.length / 24 - processed / total) < 0.04, bar);
+      assert.ok(processed > last && processed < total && perSecond > 0, bar);
+      last = processed;
+    }
   });
 
   it("does not show without a terminal, and costs the answer nothing", async () => {
