@@ -1,7 +1,7 @@
 // From logits to one token: penalty, temperature, top-k, top-p, min-p in the reference's order, then a draw. Sees a row of logits, knows no model and no text.
 // Tokens must not depend on the JavaScript engine: exponentials come from the kernels, everything else here is + - × ÷ and comparison.
 import { FormatError, InputError, type Lfm2Error, type Lfm2ErrorOptions } from "../errors.ts";
-import type { Logits } from "../kernels/logits.ts";
+import type { Logits, TopLogits } from "../kernels/logits.ts";
 import { random } from "./philox.ts";
 import { bucketAt, fillBuckets, idsBetween, smallestOf, sortByScore } from "./selection.ts";
 
@@ -34,6 +34,8 @@ export interface Candidates {
 const GREEDY_BELOW = 1e-5;
 /** Up to here the kernel's insertion into a sorted list is the fastest way to the k largest. */
 const INSERTION_K = 200;
+/** Nearly always what is drawn, and all that it is drawn from, lies among so many of the largest logits, which the kernel sorts in passing. */
+const FEW = 64;
 /** e^-1, as a number: no engine's `exp` is asked. */
 const INVERSE_E = 0.36787944117144233;
 const OFF: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
@@ -175,7 +177,20 @@ function choose(logits: Logits, options: SamplingOptions, best: number): Candida
   if (topK > 0 && topK < logits.size) return cutByMinP(cutByTopP(weigh(logits, largestScores(logits, topK)), topP), minP);
   if (topP < 1) return cutByMinP(nucleus(logits, topP), minP);
   const least = minP > 0 ? largest - reach(minP) : -Number.MAX_VALUE;
-  return cutByMinP(weigh(logits, sortByScore(scores, idsBetween(scores, least, Number.POSITIVE_INFINITY))), minP);
+  return cutByMinP(weigh(logits, scoresFrom(logits, least)), minP);
+}
+
+/** @returns the largest few logits and their ids, sorted. */
+function few(logits: Logits): TopLogits {
+  return logits.topK(Math.min(FEW, logits.size));
+}
+
+/** @returns ids of the logits from `least` on, sorted. */
+function scoresFrom(logits: Logits, least: number): Uint32Array {
+  const { ids, values } = few(logits);
+  const end = values.findIndex((value) => value < least);
+  if (end >= 0) return ids.subarray(0, end);
+  return sortByScore(logits.view(), idsBetween(logits.view(), least, Number.POSITIVE_INFINITY));
 }
 
 /** @returns ids of the k largest logits and of those equal to the k-th, sorted; none that was ruled out. */
@@ -260,22 +275,30 @@ function pick(ids: Uint32Array, weights: Float32Array, mass: number, before: num
   return ids[last]!;
 }
 
+/** @returns the largest few of the logits whose `softmax` has been computed, with their weights. */
+function fewWeighed(logits: Logits): Candidates {
+  const { ids } = few(logits);
+  const weights = logits.probabilities();
+  return { ids, weights: Float32Array.from(ids, (id) => weights[id]!) };
+}
+
 /** top-p on all logits. */
 function nucleus(logits: Logits, topP: number): Candidates {
-  logits.softmax();
+  const mass = topP * logits.softmax();
+  const first = fewWeighed(logits);
+  if (sum(first.weights) >= mass) return cutAtMass(first, mass);
   const buckets = fillBuckets(logits.probabilities());
-  const mass = topP * buckets.total;
   const ids = idsBetween(logits.probabilities(), smallestOf(bucketAt(buckets, mass).bucket), Number.POSITIVE_INFINITY);
   return cutAtMass(weigh(logits, sortByScore(logits.view(), ids)), mass);
 }
 
 /** The token that `draw` would take from all of them, without sorting more than one bucket. */
 function drawFromAll(logits: Logits, u: number): number {
-  logits.softmax();
+  const mass = u * logits.softmax();
+  const first = fewWeighed(logits);
+  if (sum(first.weights) > mass) return pick(first.ids, first.weights, mass, 0);
   const weights = logits.probabilities();
-  const buckets = fillBuckets(weights);
-  const mass = u * buckets.total;
-  const { bucket, above } = bucketAt(buckets, mass);
+  const { bucket, above } = bucketAt(fillBuckets(weights), mass);
   const ids = sortByScore(logits.view(), idsBetween(weights, smallestOf(bucket), smallestOf(bucket + 1)));
   return pick(
     ids,

@@ -31,28 +31,20 @@ export function sortByScore(scores: Float32Array, ids: Uint32Array): Uint32Array
 const BUCKET_SHIFT = 20;
 const BUCKETS = (0x3f80_0000 >> BUCKET_SHIFT) + 1;
 
-/** Masses of weights by bucket. */
-export interface Buckets {
-  /** Mass of each bucket; the last holds the weight 1. */
-  readonly masses: Float64Array;
-  readonly total: number;
-}
-
 /**
  * @param weights (n,) from 0 to 1
  * @param isCount gives every weight the mass 1: buckets then find a rank
+ * @returns mass of each bucket; the last holds the weight 1
  */
-export function fillBuckets(weights: Float32Array, isCount = false): Buckets {
+export function fillBuckets(weights: Float32Array, isCount = false): Float64Array {
   const bits = new Uint32Array(weights.buffer, weights.byteOffset, weights.length);
   const masses = new Float64Array(BUCKETS);
   for (let i = 0; i < bits.length; i++) masses[bits[i]! >>> BUCKET_SHIFT]! += isCount ? 1 : weights[i]!;
-  let total = 0;
-  for (let b = BUCKETS - 1; b >= 0; b--) total += masses[b]!;
-  return { masses, total };
+  return masses;
 }
 
 /** @returns the bucket in which the mass, heaviest first, exceeds `mass`, and the mass of those above it. */
-export function bucketAt({ masses }: Buckets, mass: number): { bucket: number; above: number } {
+export function bucketAt(masses: Float64Array, mass: number): { bucket: number; above: number } {
   let above = 0;
   let bucket = BUCKETS - 1;
   let lowest = bucket;

@@ -106,7 +106,7 @@ export class Logits {
     return this.#kernels.softmax_f32(this.#weights, this.#address, this.size);
   }
 
-  /** @returns what the last `softmax()` computed (V,), not normalised; valid until the next call of a method of this class. */
+  /** @returns what the last `softmax()` computed (V,), not normalised; valid until the next `softmax()` or `weigh()`. */
   probabilities(): Float32Array {
     return this.#floats(this.#weights, this.size);
   }
