@@ -1,6 +1,6 @@
 // What the module exports: the command switch, helpers that the host calls by name, and the numbers that both sides must agree on.
 export { COMMAND_BYTES, Op, run, run_all, serve } from "./run";
-export { attention_scratch_bytes } from "./attention";
+export { attention_scratch_bytes, attention_slot_bytes, SEGMENT } from "./attention/attention";
 export { divide_f32, penalize_f32 } from "./elementwise";
 export { BF16, F16, F32, packed_block_bytes, Q4, Q8, qd8_block_bytes, stored_row_bytes } from "./lib/blocks";
 export { PAGE, ROW_ENTRY_BYTES } from "./lib/rows";

@@ -1,14 +1,14 @@
 // The command switch, and with it the whole ABI at one glance: one call from the host walks a step.
 // A command is 16 words of 32 bits: the op, then its arguments in the kernel's own order (f32 arguments as their bits).
 import { silu_mul_f32 } from "./activation";
-import { append_f32_f16kv, append_f32_f32kv, attention_f32_f16kv, attention_f32_f32kv } from "./attention";
+import { attention_f32_f16kv, attention_f32_f32kv, attention_f32_qb8kv, attention_merge_f32 } from "./attention/attention";
 import { add_f32, copy } from "./elementwise";
 import { gather_f32 } from "./gather";
 import { await_step, barrier, begin_step, ready, step_commands, step_count } from "./lib/threads";
 import { matmul } from "./matmul/matrix";
 import { rmsnorm_f32 } from "./norm";
 import { quantize_f32_qd8 } from "./quantize";
-import { norm_rope_f32, rope_table_f32 } from "./rope";
+import { norm_rope_append_f32_f16kv, norm_rope_append_f32_f32kv, norm_rope_append_f32_qb8kv, rope_table_f32 } from "./rope";
 import { argmax_rows_f32, topk_rows_f32 } from "./sample";
 import { shortconv_f32 } from "./shortconv";
 
@@ -22,9 +22,9 @@ export enum Op {
   quantize = 3,
   matmul = 4,
   rope_table = 5,
-  norm_rope = 6,
-  append_f32 = 7,
-  append_f16 = 8,
+  norm_rope_append_f32 = 6,
+  norm_rope_append_f16 = 7,
+  norm_rope_append_q8 = 8,
   attention_f32 = 9,
   attention_f16 = 10,
   shortconv = 11,
@@ -33,6 +33,8 @@ export enum Op {
   copy = 14,
   argmax = 15,
   topk = 16,
+  attention_q8 = 17,
+  attention_merge = 18,
 }
 
 // @ts-ignore: decorator
@@ -60,20 +62,31 @@ export function run(commands: usize, count: i32, ith: usize, nth: usize): i32 {
       case Op.matmul: matmul(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
       // table, rowTable, nseq, freq, hd, factor
       case Op.rope_table: rope_table_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), f(c, 6), ith, nth); break;
-      // x, xStride, g, table, T, heads, hd, eps
-      case Op.norm_rope: norm_rope_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), f(c, 8), ith, nth); break;
-      // rowTable, nseq, k, v, stride, G, hd, layerOffset
-      case Op.append_f32: append_f32_f32kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
-      case Op.append_f16: append_f32_f16kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
-      // out, outStride, q, qStride, rowTable, nseq, layerOffset, ml, scratch, H, G, hd, scale
+      // qkv, stride, gq, gk, table, rowTable, nseq, layerOffset, H, G, hd, eps
+      case Op.norm_rope_append_f32:
+        norm_rope_append_f32_f32kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), f(c, 12), ith, nth);
+        break;
+      case Op.norm_rope_append_f16:
+        norm_rope_append_f32_f16kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), f(c, 12), ith, nth);
+        break;
+      case Op.norm_rope_append_q8:
+        norm_rope_append_f32_qb8kv(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), f(c, 12), ith, nth);
+        break;
+      // out, outStride, q, qStride, rowTable, nseq, layerOffset, slots, slotCount, scratch, H, G, hd, scale
       case Op.attention_f32:
         attention_f32_f32kv(
-          u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
+          u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), u(c, 13), f(c, 14), ith, nth);
         break;
       case Op.attention_f16:
         attention_f32_f16kv(
-          u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), f(c, 13), ith, nth);
+          u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), u(c, 13), f(c, 14), ith, nth);
         break;
+      case Op.attention_q8:
+        attention_f32_qb8kv(
+          u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), u(c, 13), f(c, 14), ith, nth);
+        break;
+      // out, outStride, rowTable, nseq, slots, slotCount, H, hd
+      case Op.attention_merge: attention_merge_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), ith, nth); break;
       // y, yStride, yq, bcu, bcuStride, rowTable, nseq, layerOffset, taps, bias, D, Kc
       case Op.shortconv:
         shortconv_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), u(c, 11), u(c, 12), ith, nth);
