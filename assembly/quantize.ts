@@ -58,7 +58,8 @@ export function quantize_block(o: usize, p: usize): void {
   let s = i32x4.extadd_pairwise_i16x8_s(i16x8.add(i16x8.add(i0, i1), i16x8.add(i2, i3)));
   s = i32x4.add(s, i8x16.shuffle(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
   const even = i32x4.extract_lane(s, 0), odd = i32x4.extract_lane(s, 1), sum = even + odd; // k mod 4 < 2, and the others
-  store<f32>(o, amax < TINY ? 0 : amax / 127 + (amax - amax), QD8_SCALE); // NaN and infinity become NaN, and through it the results
+  // NaN reaches the scale, and through it the result; so does infinity, as NaN: what its block's integers are differs between builds and machines
+  store<f32>(o, amax < TINY ? 0 : amax / 127 + (amax - amax), QD8_SCALE);
   store<i32>(o, -8 * sum, QD8_SUM8);
   store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
   store<i32>(o, ASC_FEATURE_RELAXED_SIMD ? (-8 * even & 0xffff) | (-8 * odd << 16) : 0, QD8_PAIR8);

@@ -1,0 +1,187 @@
+// Attention over a paged cache: a row's result for any cut of its sequence into steps, any company of other sequences, any number of threads, in every build.
+import type { Lab } from "./lab.ts";
+import { type Kind, numbers } from "./random.ts";
+import { rowTable, steps } from "./rows.ts";
+
+interface Case {
+  readonly H: number;
+  readonly G: number;
+  readonly hd: number;
+  /** Positions of the sequence. */
+  readonly S: number;
+  readonly cuts: readonly (readonly number[])[];
+}
+
+const CASES: readonly Case[] = [
+  { H: 4, G: 2, hd: 64, S: 170, cuts: [[170], [1], [3], [32], [33], [7, 1, 1], [128]] },
+  { H: 3, G: 1, hd: 16, S: 101, cuts: [[101], [1], [5], [31, 2]] },
+  { H: 4, G: 4, hd: 32, S: 70, cuts: [[70], [1], [2], [64]] },
+  { H: 8, G: 1, hd: 128, S: 67, cuts: [[67], [1], [4], [16]] },
+  { H: 6, G: 2, hd: 48, S: 97, cuts: [[97], [1], [96, 1]] },
+  { H: 2, G: 1, hd: 80, S: 66, cuts: [[66], [1], [9]] },
+  { H: 5, G: 1, hd: 112, S: 40, cuts: [[40], [1], [11]] },
+];
+/** Many pages: the last rows one at a time and together, behind steps of several sizes. */
+const LONG: readonly Case[] = [
+  { H: 2, G: 1, hd: 64, S: 1100, cuts: [[1100], [128], [1000, ...Array.from({ length: 32 }, () => 1)], [512, 500, 3]] },
+];
+const LONGER: readonly Case[] = [
+  { H: 16, G: 8, hd: 64, S: 4200, cuts: [[4200], [128], [4150, ...Array.from({ length: 50 }, () => 1)], [512], [1000, 7]] },
+  { H: 2, G: 1, hd: 64, S: 9000, cuts: [[9000], [128], [8900, ...Array.from({ length: 100 }, () => 1)], [2048]] },
+];
+
+/** Inputs: name, kind of q, k and v, factor on q. `spiky` puts all weight on few keys; `level` on all alike. */
+interface Inputs {
+  readonly name: string;
+  readonly q: Kind;
+  readonly k: Kind;
+  readonly v: Kind;
+  readonly times: number;
+}
+const UNIFORM: Inputs = { name: "uniform", q: "uniform", k: "uniform", v: "uniform", times: 4 };
+const INPUTS: readonly Inputs[] = [
+  UNIFORM,
+  { name: "spiky", q: "wide", k: "uniform", v: "wide12", times: 100 },
+  { name: "level", q: "uniform", k: "flat", v: "wide12", times: 0 },
+  { name: "tiny", q: "tiny", k: "tiny", v: "tiny", times: 1 },
+  { name: "huge", q: "huge", k: "wide12", v: "huge", times: 1 },
+  { name: "special", q: "uniform", k: "special", v: "special", times: 1 },
+];
+
+/** A layer's part of a page begins here: not at its start. */
+const LAYER_OFFSET = 128;
+
+interface Data {
+  readonly q: Float32Array;
+  readonly k: Float32Array;
+  readonly v: Float32Array;
+}
+
+const strideOf = (c: Case): number => (c.H + 2 * c.G) * c.hd;
+
+/** Runs a sequence step by step. */
+class Sequences {
+  readonly #lab: Lab;
+  readonly #kv: string;
+  readonly #c: Case;
+  readonly #qkv: number;
+  readonly #out: number;
+  readonly #rows: number;
+  readonly #data: Float32Array;
+  readonly #ml: number;
+  readonly #scratch: number;
+
+  /** @param rows of all sequences together */
+  constructor(lab: Lab, kv: string, c: Case, data: Float32Array, rows: number) {
+    this.#lab = lab;
+    this.#kv = kv;
+    this.#c = c;
+    this.#rows = rows;
+    this.#data = data;
+    this.#qkv = lab.put(data);
+    this.#out = lab.floats(rows * this.#outStride);
+    // generous: what a split over segments of keys needs beside this is the kernel's own affair
+    this.#ml = lab.room(64 * rows * c.H + 65536);
+    this.#scratch = lab.room(8 * lab.kernels.attention_scratch_bytes(c.hd) + (1 << 20));
+  }
+
+  get #outStride(): number {
+    return this.#c.H * this.#c.hd + 32;
+  }
+
+  /** Pages for `positions`, full of NaN. @returns the page table's address */
+  pages(positions: number): number {
+    const { G, hd } = this.#c;
+    const bytes = LAYER_OFFSET + G * 2 * 32 * (4 * hd + 16);
+    return this.#lab.put(Uint32Array.from({ length: Math.ceil(positions / 32) }, () => this.#lab.room(bytes)));
+  }
+
+  /** Fresh q, k and v: attention scales q in place. */
+  restore(): void {
+    this.#lab.write(this.#qkv, this.#data);
+  }
+
+  step(sequences: Parameters<typeof rowTable>[1], nth: number): void {
+    const { H, G, hd } = this.#c;
+    const lab = this.#lab;
+    const table = rowTable(lab, sequences);
+    const stride = strideOf(this.#c);
+    const [k, v] = [this.#qkv + 4 * H * hd, this.#qkv + 4 * (H + G) * hd];
+    lab.run(`append_${this.#kv}`, [table, sequences.length, k, v, stride, G, hd, LAYER_OFFSET], nth);
+    const scale = { f: Math.fround(1 / 8) };
+    const to = [this.#out, this.#outStride, this.#qkv, stride];
+    lab.run(`attention_${this.#kv}`, [...to, table, sequences.length, LAYER_OFFSET, this.#ml, this.#scratch, H, G, hd, scale], nth);
+  }
+
+  row(t: number): Float32Array {
+    return this.#lab.read(this.#out + 4 * t * this.#outStride, this.#outStride);
+  }
+
+  get rows(): number {
+    return this.#rows;
+  }
+}
+
+function interleave(c: Case, { q, k, v }: Data): Float32Array {
+  const [nq, nk] = [c.H * c.hd, c.G * c.hd];
+  const out = new Float32Array(c.S * (nq + 2 * nk));
+  for (let t = 0; t < c.S; t++) {
+    const at = t * (nq + 2 * nk);
+    out.set(q.subarray(t * nq, (t + 1) * nq), at);
+    out.set(k.subarray(t * nk, (t + 1) * nk), at + nq);
+    out.set(v.subarray(t * nk, (t + 1) * nk), at + nq + nk);
+  }
+  return out;
+}
+
+function compare(lab: Lab, kv: string, c: Case, input: Inputs): void {
+  const group = `attention ${kv} ${c.H}/${c.G}x${c.hd} over ${c.S} ${input.name}`;
+  const { S, H, G, hd } = c;
+  const data = interleave(c, {
+    q: numbers(input.q, S * H * hd, `${group} q`, input.times),
+    k: numbers(input.k, S * G * hd, `${group} k`),
+    v: numbers(input.v, S * G * hd, `${group} v`),
+  });
+  const threads = [1, ...lab.threads([2, 3])];
+  for (const [i, cut] of c.cuts.entries()) {
+    for (const nth of i < 2 && S < 500 ? threads : [threads[i % threads.length] ?? 1]) {
+      lab.reset();
+      const run = new Sequences(lab, kv, c, data, S);
+      const pages = run.pages(S);
+      for (const { at, count } of steps(S, cut)) run.step([{ first: at, count, position: at, pages }], nth);
+      for (let t = 0; t < S; t++) lab.agree(group, t, `steps of ${cut.slice(0, 3)}, ${nth} threads`, run.row(t));
+    }
+  }
+  if (S <= 101) together(lab, group, kv, c, data);
+}
+
+/** The sequence in company: a copy that is one step behind, and another that stops half-way. Rows lie in reverse order of the sequences. */
+function together(lab: Lab, group: string, kv: string, c: Case, data: Float32Array): void {
+  const { S } = c;
+  const stride = strideOf(c);
+  const three = new Float32Array(3 * data.length);
+  for (let i = 0; i < 3; i++) three.set(data, i * data.length);
+  lab.reset();
+  const run = new Sequences(lab, kv, { ...c, S: 3 * S }, three, 3 * S);
+  const tables = [run.pages(S), run.pages(S), run.pages(S)];
+  const threads = lab.threads([1, 2, 3]);
+  const at = [0, 0, 0];
+  for (let n = 0; at.some((t) => t < S); n++) {
+    const counts = [Math.min(7, S - (at[0] ?? 0)), n < 1 ? 0 : Math.min(5, S - (at[1] ?? 0)), Math.min(n % 3, S - (at[2] ?? 0))];
+    const sequences = counts.map((count, i) => ({ first: (2 - i) * S + (at[i] ?? 0), count, position: at[i] ?? 0, pages: tables[i] ?? 0 }));
+    run.step(sequences, threads[n % threads.length] ?? 1);
+    counts.forEach((count, i) => {
+      at[i] = (at[i] ?? 0) + count;
+    });
+  }
+  for (let i = 0; i < 3; i++)
+    for (let t = 0; t < S; t++) lab.agree(group, t, `sequence ${i} of three, ${stride} floats a row`, run.row((2 - i) * S + t));
+}
+
+export function attentionCases(lab: Lab): void {
+  const kinds = [...lab.ops.keys()].filter((op) => op.startsWith("append_")).map((op) => op.slice(7));
+  for (const kv of kinds) {
+    for (const c of CASES) for (const input of INPUTS) compare(lab, kv, c, input);
+    for (const c of lab.pick({ gate: LONG, full: [...LONG, ...LONGER] })) compare(lab, kv, c, UNIFORM);
+  }
+}

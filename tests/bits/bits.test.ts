@@ -1,0 +1,120 @@
+// The same bits everywhere: in this Node any build, tile, chunking and number of threads, and then every other engine against this one.
+import assert from "node:assert/strict";
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { build } from "esbuild";
+import { load } from "lfm2-wasm";
+import { checkpointFolder } from "../golden/support.ts";
+import { installed, NODES, RUNTIMES } from "../runtimes/index.mjs";
+import { pick } from "../scale.ts";
+import type { Report } from "./driver.ts";
+import { replies } from "./model.ts";
+
+/** The engines beside this one. */
+const ENGINES = pick({ gate: ["node26", "deno", "bun", "chromium"], full: [...NODES, "deno", "bun", "chromium"] });
+/** Tiny models that vary what matters: head sizes, groups of heads, taps, a bias, odd sizes. */
+const MODELS = pick({
+  gate: ["tiny-deep", "tiny-attn-first"],
+  full: ["tiny-deep", "tiny-attn-first", "tiny-conv-first", "tiny-conv-only", "tiny-attn-only", "tiny-gqa3"],
+});
+/** Ops that only whole models run, each with the reason why no case of its own does. */
+const WITHIN_MODELS: Readonly<Record<string, string>> = {};
+const options = { scale: pick({ gate: "gate", full: "full" }) };
+
+/** What every engine is handed, by name. */
+function filesOf(): Record<string, string> {
+  const files: Record<string, string> = { "mini.gguf": resolve("dist", "mini.gguf") };
+  for (const name of readdirSync("dist")) if (/^kernels\..+\.wasm$/.test(name)) files[name] = resolve("dist", name);
+  for (const model of MODELS)
+    for (const name of readdirSync(checkpointFolder(model))) files[`${model}/${name}`] = resolve(checkpointFolder(model), name);
+  return files;
+}
+
+/** Bundles the driver for no runtime in particular. @returns its path */
+async function bundle(): Promise<string> {
+  const outfile = resolve("build", `bits-${process.pid}`, "driver.mjs");
+  mkdirSync(dirname(outfile), { recursive: true });
+  const entryPoints = [join("tests", "bits", "driver.ts")];
+  await build({
+    entryPoints,
+    outfile,
+    bundle: true,
+    format: "esm",
+    platform: "browser",
+    target: "es2022",
+    logLevel: "warning",
+    tsconfigRaw: {},
+  });
+  return outfile;
+}
+
+/** An engine that takes longer hangs; below mocha's own limit, so that its process is ended. */
+const TIMEOUT_MS = pick({ gate: 110_000, full: 1_100_000 });
+/** Engines at a time: the machines that run the gate have two cores. */
+const LANES = 2;
+
+describe("same bits", () => {
+  const found = installed(ENGINES, "that every engine gives the same bits");
+  const there = new Map<string, Promise<Report>>();
+  let folder: string;
+  let here: Report;
+  before(async () => {
+    const module = await bundle();
+    folder = dirname(module);
+    const job = { module, files: filesOf(), options };
+    const lanes: Promise<unknown>[] = Array.from({ length: LANES }, () => Promise.resolve());
+    for (const [i, { name, binary }] of found.entries()) {
+      const report = (lanes[i % LANES] as Promise<unknown>).then(() => RUNTIMES[name]?.run(binary, job, TIMEOUT_MS) as Promise<Report>);
+      lanes[i % LANES] = report.catch(() => {}); // told by its test
+      there.set(name, report);
+    }
+    const bytes = await Promise.all(Object.entries(job.files).map(async ([name, path]) => [name, new Uint8Array(await readFile(path))]));
+    const { run } = (await import(module)) as { run(files: unknown, options: unknown): Promise<Report> };
+    here = await run(Object.fromEntries(bytes), options);
+  });
+  after(async () => {
+    await Promise.allSettled(there.values());
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  function check(report: Report): void {
+    assert.deepEqual(report.differences, []);
+    assert.ok(report.comparisons > 100_000 * report.builds.length, `only ${report.comparisons} comparisons`);
+    assert.deepEqual(
+      report.unused.filter((op) => !(op in WITHIN_MODELS)),
+      [],
+      "ops that no case of tests/bits runs",
+    );
+  }
+
+  it("this Node: every build, tile, chunking and number of threads", () => {
+    assert.ok(here.builds.includes("plain"));
+    check(here);
+  });
+
+  for (const { name } of found) {
+    it(`${name}: the same within it, and the same as in this Node`, async () => {
+      const report = await (there.get(name) as Promise<Report>);
+      assert.ok(report.builds.includes("relaxed"), `builds: ${report.builds}`);
+      check(report);
+      const other = Object.keys(here.hashes).filter((key) => here.hashes[key] !== report.hashes[key]);
+      assert.deepEqual(other, []);
+      assert.deepEqual(Object.keys(report.hashes), Object.keys(here.hashes));
+    });
+  }
+
+  it("the package gives the replies of the core in every build", async () => {
+    const seen = new Map<string, Buffer>();
+    for (const variant of ["plain", "relaxed"] as const) {
+      if (!here.builds.includes(variant)) continue;
+      using model = await load(new URL(`file://${resolve("dist", "mini.gguf")}`), { variant });
+      await replies(model, 24, (part, data) => {
+        const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+        assert.ok((seen.get(part) ?? bytes).equals(bytes), `${part} with ${variant}`);
+        seen.set(part, bytes);
+      });
+    }
+    assert.equal(seen.size, 6);
+  });
+});

@@ -1,0 +1,7 @@
+// Deno, from the package of its platform.
+import { binaryOf, install, runJob } from "../package-binary.mjs";
+
+export { install };
+export const find = () => binaryOf("deno", "deno");
+export const run = (binary, job, timeoutMs) =>
+  runJob(binary, ["run", "--quiet", "--no-config", "--no-lock", "--no-npm", "-A"], job, timeoutMs);
