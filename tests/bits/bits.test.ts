@@ -5,11 +5,13 @@ import { readFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { build } from "esbuild";
 import { load } from "lfm2-wasm";
+import { mini } from "lfm2-wasm/mini";
 import { checkpointFolder } from "../golden/support.ts";
 import { installed, NODES, RUNTIMES } from "../runtimes/index.mjs";
 import { pick } from "../scale.ts";
 import type { Report } from "./driver.ts";
-import { replies } from "./model.ts";
+import { Ledger } from "./ledger.ts";
+import { MINI, replies, replyTokens } from "./model.ts";
 
 /** The engines beside this one. */
 const ENGINES = pick({ gate: ["node26", "deno", "bun", "chromium"], full: [...NODES, "deno", "bun", "chromium"] });
@@ -20,6 +22,7 @@ const MODELS = pick({
 });
 /** Ops that only whole models run, each with the reason why no case of its own does. */
 const WITHIN_MODELS: Readonly<Record<string, string>> = {};
+const TOKENS = replyTokens(pick({ gate: false, full: true }));
 const options = { scale: pick({ gate: "gate", full: "full" }) };
 
 /** What every engine is handed, by name. */
@@ -104,17 +107,24 @@ describe("same bits", () => {
     });
   }
 
-  it("the package gives the replies of the core in every build", async () => {
+  it("the package, with one to three threads in every build, gives the replies of the core", async () => {
     const seen = new Map<string, Buffer>();
     for (const variant of ["plain", "relaxed"] as const) {
       if (!here.builds.includes(variant)) continue;
-      using model = await load(new URL(`file://${resolve("dist", "mini.gguf")}`), { variant });
-      await replies(model, 24, (part, data) => {
-        const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-        assert.ok((seen.get(part) ?? bytes).equals(bytes), `${part} with ${variant}`);
-        seen.set(part, bytes);
-      });
+      for (const threads of [1, 2, 3]) {
+        using model = await load(mini, { variant, threads });
+        assert.deepEqual([model.info.variant, model.info.threads], [variant, threads]);
+        await replies(model, TOKENS, (part, data) => {
+          const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+          assert.ok((seen.get(part) ?? bytes).equals(bytes), `${part} with ${variant}, ${threads} threads`);
+          seen.set(part, bytes);
+        });
+      }
     }
+    // in the form of the driver, so that it is compared with every engine
+    const ledger = new Ledger();
+    for (const [part, bytes] of seen) ledger.agree(MINI, part, "package", new Uint8Array(bytes));
     assert.equal(seen.size, 6);
+    assert.equal(ledger.hashes()[MINI], here.hashes[MINI]);
   });
 });

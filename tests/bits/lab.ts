@@ -59,7 +59,7 @@ export class Lab {
   readonly used: Set<string> = new Set();
   readonly #memory: WebAssembly.Memory;
   readonly #isShared: boolean;
-  readonly #count: { full: boolean };
+  readonly #full: boolean;
   #next = START;
 
   constructor({ name, module }: Build, ledger: Ledger, full: boolean) {
@@ -69,7 +69,7 @@ export class Lab {
     this.kernels = instance.exports as unknown as Kernels;
     this.#memory = memory;
     this.#isShared = isShared;
-    this.#count = { full };
+    this.#full = full;
     const value = (name: string): number => (instance.exports[name] as { value: number }).value;
     const names = Object.keys(instance.exports).filter((key) => key.startsWith("Op."));
     this.ops = new Map(names.map((key) => [key.slice(3), value(key)]));
@@ -77,7 +77,12 @@ export class Lab {
 
   /** The count for the run that was asked for. */
   pick<T>(counts: { readonly gate: T; readonly full: T }): T {
-    return this.#count.full ? counts.full : counts.gate;
+    return this.#full ? counts.full : counts.gate;
+  }
+
+  /** Fewer ways are enough: a build with threads is made of the same code as the one without, and here it runs on one. */
+  get isLight(): boolean {
+    return this.#isShared && !this.#full;
   }
 
   /** Numbers of threads to share work among. In a build with threads a command ends at a barrier, which waits for all of them: there it is one. */

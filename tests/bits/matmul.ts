@@ -76,6 +76,7 @@ interface Product {
 /** All ways to compute the rows of one product. */
 function compare(lab: Lab, p: Product): void {
   const { group, K, segments, rows, stride } = p;
+  const few = p.few || lab.isLight;
   const Kp = up(K, 32);
   const matrix = descriptor(lab, K, segments);
   const N = segments.reduce((sum, s) => sum + up(s.rows, 8), 0);
@@ -93,9 +94,9 @@ function compare(lab: Lab, p: Product): void {
   };
   const counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, ...lab.pick({ gate: [16, 33, 70], full: [12, 13, 15, 16, 17, 31, 32, 33, 48, 64, 65, 70] })];
   for (let first = 0; first < rows; first++) multiply(first, 1, 1); // each row alone
-  for (const M of counts) if (M <= rows && !(p.few && M > 9)) multiply((M * 5) % (rows - M + 1), M, 1);
+  for (const M of counts) if (M <= rows && !(few && M > 9)) multiply((M * 5) % (rows - M + 1), M, 1);
   for (const nth of lab.threads([2, 3, 5]))
-    for (const M of p.few ? [1, 3] : [1, 2, 4, 7, rows]) multiply((M * 3 + nth) % (rows - M + 1), M, nth);
+    for (const M of few ? [1, 3] : [1, 2, 4, 7, rows]) multiply((M * 3 + nth) % (rows - M + 1), M, nth);
 }
 
 /** Rows and columns of the matrices: tails, a hidden size, the sizes of ffn, the longest sum. */

@@ -88,6 +88,10 @@ async function tinyModel({ ledger, full, files, kernels, variants }: Run, name: 
   }
 }
 
+/** The bundled model's group in the ledger. */
+export const MINI = "lfm2-mini";
+/** @returns tokens of each reply */
+export const replyTokens = (full: boolean): number => (full ? 120 : 32);
 const PROMPTS = ["Tell me a story about a fox.", "What is 7 plus 5?"];
 
 /** The bundled model through the public API, on a platform of bytes. */
@@ -97,8 +101,8 @@ async function bundledModel({ ledger, full, files, kernels, variants }: Run): Pr
   if (!gguf) throw new Error("mini.gguf is missing");
   for (const variant of variants) {
     const model = await loadWith(platform, gguf, { variant });
-    await replies(model, full ? 120 : 32, (part, data) => {
-      ledger.agree("lfm2-mini", part, variant, data);
+    await replies(model, replyTokens(full), (part, data) => {
+      ledger.agree(MINI, part, variant, data);
     });
     model.dispose();
   }

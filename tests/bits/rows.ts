@@ -1,6 +1,6 @@
 // Kernels that work row by row: norms, rotation, activation, convolution, sampling, and packing. Each row alone and among others, sequences in any pieces, any number of threads.
 import { codeOf, DTYPES, type DType, isQuantized, type Lab, up } from "./lab.ts";
-import { descriptor } from "./matmul.ts";
+import { descriptor, packed } from "./matmul.ts";
 import { type Kind, numbers, Random, seedOf, storedBlocks } from "./random.ts";
 
 const KINDS: readonly Kind[] = ["uniform", "wide", "tiny", "huge", "special"];
@@ -29,6 +29,44 @@ export function* steps(n: number, sizes: readonly number[]): Generator<{ at: num
   }
 }
 
+/** Rows that a kernel quantized, seen through a product with them: what the bytes are is each build's own affair. */
+class Quantized {
+  readonly #lab: Lab;
+  readonly #matrix: number;
+  readonly #rows: number;
+  readonly #y: number;
+  readonly #stride: number;
+  readonly #group: string;
+  /** Where M rows go, `stride` values each. */
+  readonly address: number;
+
+  constructor(lab: Lab, group: string, M: number, stride: number) {
+    const bytes = M * (stride / 32) * lab.kernels.qd8_block_bytes();
+    const name = `quantized ${stride}`;
+    const segments = (["q8", "q4"] as const).map((dtype) => packed(lab, dtype, 8, stride, "uniform", name));
+    this.#lab = lab;
+    this.#rows = M;
+    this.#stride = stride;
+    this.#group = `${group}, quantized`;
+    this.#matrix = descriptor(lab, stride, segments);
+    this.#y = lab.floats(M * 16);
+    this.address = lab.room(bytes);
+  }
+
+  /** Compares what lies at `address` now. */
+  agree(how: string, M: number = this.#rows, first = 0): void {
+    const lab = this.#lab;
+    lab.run("matmul", [this.#y, 0, this.address, this.#matrix, M, 16, this.#stride, 0]);
+    for (let m = 0; m < M; m++) lab.agree(this.#group, first + m, how, lab.read(this.#y + 64 * m, 16));
+  }
+
+  /** Compares what `quantize` makes of `y`. */
+  agreeOf(y: number, M: number, first: number): void {
+    this.#lab.run("quantize", [this.address, y, M, this.#stride, this.#stride]);
+    this.agree("by quantize", M, first);
+  }
+}
+
 function rmsnorm(lab: Lab): void {
   for (const D of lab.pick({ gate: [16, 112, 1024], full: [16, 48, 112, 1024, 1536, 2048] })) {
     for (const kind of KINDS) {
@@ -39,20 +77,54 @@ function rmsnorm(lab: Lab): void {
       const data = numbers(kind, rows * D, group);
       for (let m = 0; m < rows; m++) padded.set(data.subarray(m * D, (m + 1) * D), m * stride);
       const [x, g, y] = [lab.put(padded), lab.put(numbers("wide", D, group)), lab.floats(rows * stride)];
+      const yq = new Quantized(lab, group, rows, stride);
       for (let m = 0; m < rows; m++) {
-        lab.run("rmsnorm", [y, x + 4 * m * stride, g, 0, 1, D, stride, f(1e-5)]);
+        lab.run("rmsnorm", [y, 0, x + 4 * m * stride, 0, g, 0, 1, D, stride, f(1e-5)]);
         lab.agree(group, m, "alone", lab.read(y, stride));
+        yq.agreeOf(y, 1, m);
       }
       const order = Int32Array.from({ length: rows }, (_, m) => (m * 4) % rows);
       const at = lab.put(order);
       for (const nth of [1, ...lab.threads([2, 3, 5])]) {
-        lab.run("rmsnorm", [y, x, g, at, rows, D, stride, f(1e-5)], nth);
+        lab.run("rmsnorm", [y, 0, x, 0, g, at, rows, D, stride, f(1e-5)], nth);
         for (let m = 0; m < rows; m++) lab.agree(group, order[m] ?? 0, `by number, ${nth} threads`, lab.read(y + 4 * m * stride, stride));
+        lab.run("rmsnorm", [y, yq.address, x, 0, g, 0, rows, D, stride, f(1e-5)], nth);
+        for (let m = 0; m < rows; m++) lab.agree(group, m, `quantizing, ${nth} threads`, lab.read(y + 4 * m * stride, stride));
+        yq.agree(`${nth} threads`);
       }
-      lab.run("rmsnorm", [x, x, g, 0, rows, D, stride, f(1e-5)]);
+      addAndNorm(lab, { group, rows, D, stride, x, g, y, padded });
+      lab.write(x, padded);
+      lab.run("rmsnorm", [x, 0, x, 0, g, 0, rows, D, stride, f(1e-5)]);
       for (let m = 0; m < rows; m++) lab.agree(group, m, "in place", lab.read(x + 4 * m * stride, stride));
     }
   }
+}
+
+interface Norm {
+  readonly group: string;
+  readonly rows: number;
+  readonly D: number;
+  readonly stride: number;
+  readonly x: number;
+  readonly g: number;
+  readonly y: number;
+  readonly padded: Float32Array;
+}
+
+/** x += r, then the norm: by two commands, by one. */
+function addAndNorm(lab: Lab, { group, rows, D, stride, x, g, y, padded }: Norm): void {
+  const added = new Float32Array(padded.length);
+  for (let m = 0; m < rows; m++) added.set(numbers("wide", D, `${group} r ${m}`), m * stride);
+  const r = lab.put(added);
+  const both = (how: string, nth: number, fused: boolean): void => {
+    lab.write(x, padded);
+    if (!fused) lab.run("add", [x, r, rows * stride], nth);
+    lab.run("rmsnorm", [y, 0, x, fused ? r : 0, g, 0, rows, D, stride, f(1e-5)], nth);
+    lab.agree(`add, ${group}`, "x", how, lab.read(x, rows * stride));
+    for (let m = 0; m < rows; m++) lab.agree(`add, ${group}`, m, how, lab.read(y + 4 * m * stride, stride));
+  };
+  both("two commands", 1, false);
+  for (const nth of [1, ...lab.threads([2, 3, 5])]) both(`one command, ${nth} threads`, nth, true);
 }
 
 /** Tables of angles at any place of a step, then norm and rotation with them. */
@@ -112,13 +184,16 @@ function siluMul(lab: Lab): void {
         const group = `silu_mul ${F8} ${kind} times ${times}`;
         const [T, abStride, yStride] = [7, 2 * F8 + 16, up(F8, 32)];
         const [ab, y] = [lab.put(numbers(kind, T * abStride, group, times)), lab.floats(T * yStride)];
+        const yq = new Quantized(lab, group, T, yStride);
         for (let t = 0; t < T; t++) {
-          lab.run("silu_mul", [y, yStride, ab + 4 * t * abStride, abStride, 1, F8]);
+          lab.run("silu_mul", [y, yStride, 0, ab + 4 * t * abStride, abStride, 1, F8]);
           lab.agree(group, t, "alone", lab.read(y, yStride));
+          yq.agreeOf(y, 1, t);
         }
         for (const nth of [1, ...lab.threads([2, 3, 5])]) {
-          lab.run("silu_mul", [y, yStride, ab, abStride, T, F8], nth);
+          lab.run("silu_mul", [y, yStride, nth === 2 ? 0 : yq.address, ab, abStride, T, F8], nth);
           for (let t = 0; t < T; t++) lab.agree(group, t, `${nth} threads`, lab.read(y + 4 * t * yStride, yStride));
+          if (nth !== 2) yq.agree(`${nth} threads`);
         }
       }
     }
@@ -157,17 +232,23 @@ function shortconv(lab: Lab): void {
           const taps = lab.put(numbers("uniform", Kc * D, group));
           const bias = biased ? lab.put(numbers("uniform", D, `${group} bias`)) : 0;
           const [y, state] = [lab.floats(T * yStride), lab.room(offset + stateBytes)];
-          const run = (how: string, sizes: readonly number[], nth: number): void => {
+          const yq = new Quantized(lab, group, T, yStride);
+          const run = (sizes: readonly number[], nth: number, quantizing: boolean): void => {
+            const how = `steps of ${sizes}, ${nth} threads`;
             lab.write(state, new Uint8Array(offset + stateBytes));
             for (const { at, count } of steps(T, sizes)) {
               const table = rowTable(lab, [{ first: at, count, position: at, state }]);
-              lab.run("shortconv", [y, yStride, bcu, stride, table, 1, offset, taps, bias, D, Kc], nth);
+              const to = [y, yStride, quantizing ? yq.address : 0, bcu, stride];
+              lab.run("shortconv", [...to, table, 1, offset, taps, bias, D, Kc], nth);
             }
-            for (let t = 0; t < T; t++) lab.agree(group, t, `${how}, ${nth} threads`, lab.read(y + 4 * t * yStride, yStride));
-            lab.agree(group, "state", `${how}, ${nth} threads`, lab.read(state + offset, stateBytes / 4));
+            for (let t = 0; t < T; t++) lab.agree(group, t, how, lab.read(y + 4 * t * yStride, yStride));
+            lab.agree(group, "state", how, lab.read(state + offset, stateBytes / 4));
+            if (quantizing) yq.agree(how);
           };
-          for (const sizes of [[T], [1], [2], [3, 1], [7], [16]])
-            for (const nth of [1, ...lab.threads([2, 5])]) run(`steps of ${sizes}`, sizes, nth);
+          for (const sizes of [[T], [1], [2], [3, 1], [7], [16]]) {
+            for (const nth of [1, ...lab.threads([2, 5])]) run(sizes, nth, nth !== 5);
+          }
+          yq.agreeOf(y, T, 0);
         }
       }
     }
