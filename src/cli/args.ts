@@ -7,7 +7,11 @@ export class UsageError extends Error {
 }
 
 /** The cache's element type. */
-export const KV_DTYPE_ARG: ArgsDef[string] = { type: "string", valueHint: "TYPE", description: "cache of keys and values as f32 or f16" };
+export const KV_DTYPE_ARG: ArgsDef[string] = {
+  type: "string",
+  valueHint: "TYPE",
+  description: "cache of keys and values as f32, f16 or q8 (default: f16)",
+};
 
 /** Options that choose and load a model. */
 export const MODEL_ARGS: ArgsDef = {

@@ -2,6 +2,7 @@
 import type { ArgsDef } from "citty";
 import { type Inspection, inspect as inspectSource } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
+import { KV_DTYPES } from "../memory/dtype.ts";
 import { HELP_ARG, KV_DTYPE_ARG, type Options, UsageError } from "./args.ts";
 import { formatCount, interruptible, write } from "./terminal.ts";
 
@@ -64,7 +65,7 @@ function describe(inspection: Inspection): string {
 export async function inspect(options: Options): Promise<number> {
   const [path, ...rest] = options.words;
   if (path === undefined || rest.length) throw new UsageError(`inspect expects one file or folder, got ${options.words.length}`);
-  const inspection = await interruptible((signal) => inspectSource(path, { signal, kvDtype: options.choice("kv-dtype", ["f32", "f16"]) }));
+  const inspection = await interruptible((signal) => inspectSource(path, { signal, kvDtype: options.choice("kv-dtype", KV_DTYPES) }));
   write(options.flag("json") ? `${JSON.stringify(inspection, null, 2)}\n` : describe(inspection));
   return 0;
 }

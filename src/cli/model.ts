@@ -1,6 +1,7 @@
 // From options to a loaded model, to the options of an answer, and to the figures printed after it.
 import { type GenerateOptions, type LoadProgress, load, type Model, type Reply } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
+import { KV_DTYPES } from "../memory/dtype.ts";
 import type { Options } from "./args.ts";
 import { bar, harmless, StatusLine } from "./terminal.ts";
 
@@ -32,7 +33,7 @@ export async function loadModel(options: Options, signal: AbortSignal): Promise<
       signal,
       onProgress: progressBar(status),
       dtype: options.choice("dtype", ["f32", "bf16", "f16", "q8", "q4"]),
-      kvDtype: options.choice("kv-dtype", ["f32", "f16"]),
+      kvDtype: options.choice("kv-dtype", KV_DTYPES),
       maxContextTokens: options.integer("context"),
       threads: options.integer("threads"),
     });

@@ -11,9 +11,9 @@ export const OP = {
   quantize: 3,
   matmul: 4,
   rope_table: 5,
-  norm_rope: 6,
-  append_f32: 7,
-  append_f16: 8,
+  norm_rope_append_f32: 6,
+  norm_rope_append_f16: 7,
+  norm_rope_append_q8: 8,
   attention_f32: 9,
   attention_f16: 10,
   shortconv: 11,
@@ -22,6 +22,8 @@ export const OP = {
   copy: 14,
   argmax: 15,
   topk: 16,
+  attention_q8: 17,
+  attention_merge: 18,
 } as const;
 
 /** Bytes of a command: 16 words. */
@@ -64,14 +66,18 @@ export interface RowTable {
 export interface KernelScratch {
   /** Quantized activations: rows × ⌈widest K / 32⌉ blocks. */
   readonly quantized: number;
-  /** (rows · heads) × 8 bytes. */
-  readonly softmax: number;
-  /** `attention_scratch_bytes(headDim)` bytes a thread. */
+  /** `slotCount` × `attention_slot_bytes(headDim)`: lets threads share the segments of a row's keys. */
+  readonly slots: number;
+  /** 0 where one thread does them all. */
+  readonly slotCount: number;
+  /** `attention_scratch_bytes(query heads, kv heads, headDim)` bytes a thread. */
   readonly attention: number;
 }
 
 /** Positions in a page of keys and values; pages lie at absolute multiples of it, so that chunking cannot change a bit. */
 export const PAGE_POSITIONS = 32;
+/** Positions that attention sums up on their own: the same number as in `assembly/attention/attention.ts`. */
+export const SEGMENT_POSITIONS = 512;
 
 /** Geometry of the attention layers. */
 export interface Heads {
@@ -83,7 +89,8 @@ export interface Heads {
 
 /** @returns bytes of one attention layer's keys and values in a page */
 export function layerPageBytes(heads: Heads, kvDtype: KvDType): number {
-  return 2 * PAGE_POSITIONS * heads.kv * heads.dim * (kvDtype === "f32" ? 4 : 2);
+  const headBytes = { f32: 4 * heads.dim, f16: 2 * heads.dim, q8: heads.dim + 4 }[kvDtype]; // q8: with a scale
+  return 2 * PAGE_POSITIONS * heads.kv * headBytes;
 }
 
 /** @returns bytes of one convolution layer's state: the last taps-1 rows of B ⊙ u */
@@ -204,23 +211,24 @@ export class CommandEncoder {
     this.#put(OP.rope_table, table, rows.address, rows.sequences, frequencies, headDim, bits(factor));
   }
 
-  /** x (T, heads·hd), in place: rmsnorm over hd, then the rotation of each row's position. */
-  normRope(x: Rows, gain: Vector, table: number, T: number, heads: number, headDim: number, eps: number): void {
-    this.#put(OP.norm_rope, x.address, x.stride, gain.address, table, T, heads, headDim, bits(eps));
-  }
-
-  /** Appends k and v (T, G·hd) to the pages of each sequence, in the part of attention layer number `layer`. */
-  append(k: Rows, v: Rows, rows: RowTable, heads: Heads, layer: number): void {
-    const op = this.#kvDtype === "f32" ? OP.append_f32 : OP.append_f16;
+  /**
+   * Each head of q and k, in place: rmsnorm over hd, then the rotation of its row's position; k and v go to the pages of each sequence, in the part of
+   * attention layer number `layer`.
+   * qkv (T, H·hd + 2·G·hd): q, k, v side by side · table: of ropeTable
+   */
+  normRopeAppend(qkv: Rows, qGain: Vector, kGain: Vector, table: number, rows: RowTable, heads: Heads, layer: number, eps: number): void {
+    const op = OP[`norm_rope_append_${this.#kvDtype}`];
     const offset = layer * layerPageBytes(heads, this.#kvDtype);
-    this.#put(op, rows.address, rows.sequences, k.address, v.address, k.stride, heads.kv, heads.dim, offset);
+    const { address, sequences } = rows;
+    const { query, kv, dim } = heads;
+    this.#put(op, qkv.address, qkv.stride, qGain.address, kGain.address, table, address, sequences, offset, query, kv, dim, bits(eps));
   }
 
-  /** out (T, H·hd) = causal attention of q (T, H·hd), which is scaled in place, over each sequence's pages. */
+  /** out (T, H·hd) = causal attention of q (T, H·hd) over each sequence's pages. */
   attention(out: Rows, q: Rows, rows: RowTable, heads: Heads, layer: number, scale: number): void {
-    const op = this.#kvDtype === "f32" ? OP.attention_f32 : OP.attention_f16;
+    const op = OP[`attention_${this.#kvDtype}`];
     const offset = layer * layerPageBytes(heads, this.#kvDtype);
-    const { softmax, attention } = this.#scratch;
+    const { slots, slotCount, attention } = this.#scratch;
     const { query, kv, dim } = heads;
     const { address, sequences } = rows;
     this.#put(
@@ -232,13 +240,15 @@ export class CommandEncoder {
       address,
       sequences,
       offset,
-      softmax,
+      slots,
+      slotCount,
       attention,
       query,
       kv,
       dim,
       bits(scale),
     );
+    if (slotCount > 0) this.#put(OP.attention_merge, out.address, out.stride, address, sequences, slots, slotCount, query, dim);
   }
 
   /** y (T,D) = C ⊙ (conv(B ⊙ u) + bias) with B, C, u at columns 0, D, 2D of bcu; advances the state of convolution layer number `layer`. */

@@ -24,7 +24,8 @@ export interface Kernels extends SamplingKernels {
   /** @returns 2 when the engine's relaxed dot is not exact for the build's layouts, which it then must not be used with */
   dot_operand_kind(): number;
   qd8_block_bytes(): number;
-  attention_scratch_bytes(headDim: number): number;
+  attention_scratch_bytes(queryHeads: number, kvHeads: number, headDim: number): number;
+  attention_slot_bytes(headDim: number): number;
   decode_rows(out: number, outStride: number, src: number, srcType: number, rows: number, columns: number): void;
   /** @returns 0 when a value is NaN or infinite */
   pack_rows(

@@ -3,11 +3,14 @@
 /** Element types that a weight can have in linear memory. `q8` and `q4` are blocks of 32 along K with one f16 scale. */
 export type DType = "f32" | "f16" | "bf16" | "q8" | "q4";
 
-/** Element types of keys and values in the cache. */
-export type KvDType = "f32" | "f16";
+/** Element types of keys and values in the cache. `q8` is int8 with an f32 scale for each position and head. */
+export type KvDType = "f32" | "f16" | "q8";
 
 /** The codes by which kernels know a dtype; the same in a file's block and in the packed layout. Compared with `assembly/lib/blocks.ts` by a test. */
 export const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f16: 1, bf16: 2, q8: 3, q4: 4 };
+
+/** Every element type of the cache, from the most to the fewest bits. */
+export const KV_DTYPES: readonly KvDType[] = ["f32", "f16", "q8"];
 
 /** Every dtype, from the most to the fewest bits. */
 export const DTYPES: readonly DType[] = ["f32", "bf16", "f16", "q8", "q4"];

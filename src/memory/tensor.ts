@@ -8,11 +8,6 @@ export interface Rows {
   readonly stride: number;
 }
 
-/** A piece of `rows`: the same rows, from column `column` on. */
-export function columnsFrom(rows: Rows, column: number): Rows {
-  return { address: rows.address + 4 * column, stride: rows.stride };
-}
-
 /** Rows of a matrix that come from one tensor, with a dtype of their own. */
 export interface Segment {
   readonly name: string;

@@ -1,6 +1,6 @@
 // A layer range in linear memory, ready to run: weights placed, scratch taken, one step at a time for one sequence or several. What a layer is stands in lfm2.ts; text and sampling are above.
 import { InputError, PlatformError } from "../errors.ts";
-import { COMMAND_BYTES, type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES } from "../kernels/commands.ts";
+import { COMMAND_BYTES, type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES, SEGMENT_POSITIONS } from "../kernels/commands.ts";
 import { Executor } from "../kernels/executor.ts";
 import { Logits } from "../kernels/logits.ts";
 import type { Threads } from "../kernels/threads.ts";
@@ -54,28 +54,32 @@ interface ScratchSizes {
   readonly columns: ReturnType<typeof bufferColumns>;
   readonly logitsColumns: number;
   readonly logitsRows: number;
+  /** Segments of one row's keys at the longest context, for each head; several rows share them at shorter ones. None for one thread. */
+  readonly slotCount: number;
   readonly regions: readonly (readonly [name: string, bytes: number])[];
 }
 
 const commandCapacity = (c: Lfm2Config): number => COMMANDS_PER_LAYER * c.numHiddenLayers + COMMANDS_AROUND;
 
-function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens: R, threads }: RunOptions): ScratchSizes {
+function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens: R, threads, maxContextTokens }: RunOptions): ScratchSizes {
   const columns = bufferColumns(c);
   const logitsColumns = roundUp(c.vocabSize, GROUP_ROWS);
   const logitsRows = Math.max(1, Math.min(R, Math.floor(LOGITS_BYTES / (4 * logitsColumns))));
   const widest = Math.max(rowStride(c.hiddenSize), rowStride(c.intermediateSize), rowStride(columns.heads));
+  const slotCount = threads > 1 ? c.numAttentionHeads * Math.ceil(maxContextTokens / SEGMENT_POSITIONS) : 0;
   const regions = Object.entries(columns).map(([name, n]) => [name, 4 * R * rowStride(n)] as const);
   return {
     columns,
     logitsColumns,
     logitsRows,
+    slotCount,
     regions: [
       ...regions,
       ["logits", 4 * logitsRows * rowStride(logitsColumns)],
       ["sampling", Logits.scratchBytes(c.vocabSize)],
       ["quantized", R * (widest / BLOCK) * kernels.qd8_block_bytes()],
-      ["softmax", R * c.numAttentionHeads * 8],
-      ["attention", threads * kernels.attention_scratch_bytes(c.headDim)],
+      ["slots", slotCount * kernels.attention_slot_bytes(c.headDim)],
+      ["attention", threads * kernels.attention_scratch_bytes(c.numAttentionHeads, c.numKeyValueHeads, c.headDim)],
       ["rope", 4 * R * c.headDim],
       ["frequencies", 4 * c.headDim],
       ["ids", 4 * R],
@@ -130,7 +134,12 @@ export class LanguageModel {
     this.#arena = arena;
     this.#sizes = scratchSizes(config, instance, options);
     this.#region = new Map(this.#sizes.regions.map(([name, bytes]) => [name, this.#zeroed(name, bytes)]));
-    const scratch: KernelScratch = { quantized: this.#at("quantized"), softmax: this.#at("softmax"), attention: this.#at("attention") };
+    const scratch: KernelScratch = {
+      quantized: this.#at("quantized"),
+      slots: this.#at("slots"),
+      slotCount: this.#sizes.slotCount,
+      attention: this.#at("attention"),
+    };
     const commands = { address: this.#at("commands"), capacity: commandCapacity(config) };
     this.#executor = new Executor(threads, instance.memory, commands, scratch, options.kvDtype);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);

@@ -4,7 +4,7 @@
 import type { CommandEncoder, Heads, RowTable } from "../kernels/commands.ts";
 import { outputColumns } from "../kernels/commands.ts";
 import { BLOCK, GROUP_ROWS, roundUp } from "../memory/dtype.ts";
-import { columnsFrom, type Matrix, type Rows, type Vector } from "../memory/tensor.ts";
+import type { Matrix, Rows, Vector } from "../memory/tensor.ts";
 import type { WeightList } from "../weights/plan.ts";
 import type { Lfm2Config } from "./config.ts";
 
@@ -197,15 +197,9 @@ export class Lfm2 {
 
   #attention(c: CommandEncoder, layer: AttentionLayer, { T, rows }: Step): void {
     const { x, r, wide: q, heads: out, rope } = this.buffers;
-    const { query: H, kv: G, dim: hd } = this.#heads;
-    const k = columnsFrom(q, H * hd);
-    const v = columnsFrom(k, G * hd);
-    const eps = this.config.normEps;
     c.linear(q, x, layer.qkv, T); // q (T,H·hd), k and v (T,G·hd) side by side
-    c.normRope(q, layer.qNorm, rope, T, H, hd, eps);
-    c.normRope(k, layer.kNorm, rope, T, G, hd, eps);
-    c.append(k, v, rows, this.#heads, layer.index);
-    c.attention(out, q, rows, this.#heads, layer.index, 1 / Math.sqrt(hd)); // out (T,H·hd)
+    c.normRopeAppend(q, layer.qNorm, layer.kNorm, rope, rows, this.#heads, layer.index, this.config.normEps);
+    c.attention(out, q, rows, this.#heads, layer.index, 1 / Math.sqrt(this.#heads.dim)); // out (T,H·hd)
     c.linear(r, out, layer.outProj, T); // r (T,D)
   }
 

@@ -1,7 +1,7 @@
 // The numbers that both sides hold: ops, dtype codes, block sizes, the names that every build exports.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { COMMAND_BYTES, OP, ROW_TABLE_ENTRY_BYTES } from "../../src/kernels/commands.ts";
+import { COMMAND_BYTES, OP, ROW_TABLE_ENTRY_BYTES, SEGMENT_POSITIONS } from "../../src/kernels/commands.ts";
 import { instantiateKernels } from "../../src/kernels/variants.ts";
 import { BLOCK, DTYPE_CODE, DTYPES, GROUP_ROWS, packedBytes, storedBytes } from "../../src/memory/dtype.ts";
 import { instantiate, type Kernels, variants } from "./harness.ts";
@@ -12,6 +12,7 @@ const FUNCTIONS = [
   "dot_operand_kind",
   "qd8_block_bytes",
   "attention_scratch_bytes",
+  "attention_slot_bytes",
   "packed_block_bytes",
   "stored_row_bytes",
   "decode_rows",
@@ -71,6 +72,12 @@ describe("kernel ABI", () => {
       }
       const qd8Bytes = name !== "relaxed" ? 80 : kernels.dot_operand_kind() === 0 ? 112 : 48;
       assert.equal(kernels.qd8_block_bytes(), qd8Bytes);
-      assert.equal(kernels.attention_scratch_bytes(64), 32 * (64 * 8 + 8));
+      assert.equal(number(kernels, "SEGMENT"), SEGMENT_POSITIONS);
+      assert.equal(kernels.attention_slot_bytes(64), 16 + 64 * 4);
+      for (const [H, G, heads] of [
+        [16, 8, 64],
+        [80, 1, 80],
+      ] as const)
+        assert.equal(kernels.attention_scratch_bytes(H, G, 64), heads * (2 * 64 * 4 + 32 * 4 + 32) + 2 * 32 * 64 * 4);
     });
 });

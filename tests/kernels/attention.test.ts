@@ -1,4 +1,4 @@
-// append and attention: both caches, odd head counts and sizes, any chunking, ragged sequences, pages full of NaN.
+// Cache write, attention and attention_merge: every cache, odd head counts and sizes, any chunking, ragged sequences, shared segments, pages full of NaN.
 import assert from "node:assert/strict";
 import { attention, type Heads } from "../reference/attention.ts";
 import { f16ToBits, toF16 } from "../reference/convert.ts";
@@ -6,7 +6,8 @@ import { pick } from "../scale.ts";
 import { golden, pages, rowTable, type Sequence } from "./fixtures.ts";
 import { close, columnsOf, normal, type Sandbox, spread, suite } from "./harness.ts";
 
-type Kv = "f32" | "f16";
+type Kv = "f32" | "f16" | "q8";
+const KV = ["f32", "f16", "q8"] as const;
 const LAYERS = 2; // a page serves several layers; the tests use the second and look at the first
 
 /** q, k, v of a whole sequence. */
@@ -22,20 +23,87 @@ const data = ({ H, G, hd }: Heads, S: number, seed: number): Data => ({
   v: normal(S * G * hd, seed + 2),
 });
 
-const layerBytes = ({ G, hd }: Heads, kv: Kv): number => G * 2 * 32 * hd * (kv === "f32" ? 4 : 2);
+/** Bytes of K, or of V, of one head in a page. */
+const tileBytes = (hd: number, kv: Kv): number => 32 * { f32: 4 * hd, f16: 2 * hd, q8: hd + 4 }[kv];
+const layerBytes = ({ G, hd }: Heads, kv: Kv): number => G * 2 * tileBytes(hd, kv);
+
+/** A head's values as int8 with their scale. */
+function quantized(x: Float32Array): { q: number[]; scale: number } {
+  const most = x.reduce((a, v) => Math.max(a, Math.abs(v)), 0);
+  const even = (v: number): number => (Math.abs(v % 1) === 0.5 ? 2 * Math.round(v / 2) : Math.round(v));
+  return { q: Array.from(x, (v) => even(Math.fround(v * Math.fround(127 / most)))), scale: Math.fround(most / 127) };
+}
+
+/** Rows of heads of hd values as a cache keeps them. */
+function kept(x: Float32Array, hd: number, kv: Kv): Float32Array {
+  if (kv === "f32") return x;
+  if (kv === "f16") return x.map(toF16);
+  return Float32Array.from({ length: x.length / hd }, (_, h) => h).reduce((out, h) => {
+    const { q, scale } = quantized(x.subarray(h * hd, (h + 1) * hd));
+    out.set(
+      q.map((v) => v * scale),
+      h * hd,
+    );
+    return out;
+  }, new Float32Array(x.length));
+}
+
+/** Distance to the reference on what the cache keeps: q8's integers for q and p round as well (2⁻¹⁵ of a head's largest). */
+const BOUND = { f32: 4e-6, f16: 4e-6, q8: 2e-4 } as const;
 
 /** Some rows of some sequences, computed by one append and one attention. */
 interface Part {
   readonly heads: Heads;
   readonly kv: Kv;
   readonly nth: number;
+  /** Threads share segments. */
+  readonly split?: boolean;
   /** For each sequence its data, its page table, from where on and how many rows. */
   readonly sequences: readonly { data: Data; table: number; position: number; count: number }[];
 }
 
+/** The cache write as it is, without norm and rotation: an eps that drowns the mean square, a gain that undoes it, a rotation by 0. */
+function append(
+  lab: Sandbox,
+  { heads: { H, G, hd }, kv, nth }: Omit<Part, "sequences">,
+  qkv: number,
+  stride: number,
+  rows: number,
+  table: number,
+  sequences: number,
+  offset: number,
+): void {
+  const [gain, cos] = [
+    lab.put(new Float32Array(hd).fill(2 ** 30)),
+    lab.put(Float32Array.from({ length: rows * hd }, (_, i) => (i % hd < hd / 2 ? 1 : 0))),
+  ];
+  lab.run(`norm_rope_append_${kv}`, [qkv, stride, gain, gain, cos, table, sequences, offset, H, G, hd, { f: 2 ** 60 }], nth);
+}
+
+/** Attention over what is in the pages, merged where threads share segments. @returns the address of the rows, outStride floats apart */
+function attend(
+  lab: Sandbox,
+  { heads: { H, G, hd, scale }, kv, nth, split = false }: Omit<Part, "sequences">,
+  q: number,
+  stride: number,
+  entries: readonly Sequence[],
+  offset: number,
+): { out: number; outStride: number } {
+  const total = entries.reduce((sum, s) => sum + s.count, 0);
+  const segments = Math.max(...entries.map((s) => Math.ceil((s.position + s.count) / 512)));
+  const [table, outStride, slotCount] = [rowTable(lab, entries), H * hd + 8, split ? total * H * segments : 0];
+  const out = lab.floats(total * outStride);
+  const slots = lab.room(slotCount * lab.kernels.attention_slot_bytes(hd));
+  const scratch = lab.room(nth * lab.kernels.attention_scratch_bytes(H, G, hd));
+  const n = entries.length;
+  lab.run(`attention_${kv}`, [out, outStride, q, stride, table, n, offset, slots, slotCount, scratch, H, G, hd, { f: scale }], nth);
+  lab.run("attention_merge", [out, outStride, table, n, slots, slotCount, H, hd], nth);
+  return { out, outStride };
+}
+
 /** Appends and attends; the sequences' rows stand in the order of the list, the table lists them backwards. @returns each one's rows (count, H·hd) */
-function step(lab: Sandbox, { heads, kv, nth, sequences }: Part): Float32Array[] {
-  const { H, G, hd, scale } = heads;
+function step(lab: Sandbox, { heads, kv, nth, split = false, sequences }: Part): Float32Array[] {
+  const { H, G, hd } = heads;
   const [Q, E] = [H * hd, G * hd];
   const total = sequences.reduce((sum, s) => sum + s.count, 0);
   const stride = Q + 2 * E + 4; // q, k, v side by side, as the fused matmul leaves them
@@ -51,12 +119,10 @@ function step(lab: Sandbox, { heads, kv, nth, sequences }: Part): Float32Array[]
     }
     return { first, count: s.count, position: s.position, pages: s.table };
   });
-  const [qkv, table, outStride] = [lab.put(rows), rowTable(lab, [...entries].reverse()), Q + 8];
-  const [out, ml] = [lab.floats(total * outStride), lab.room(total * H * 8)];
-  const scratch = lab.room(nth * lab.kernels.attention_scratch_bytes(hd));
+  const [qkv, table] = [lab.put(rows), rowTable(lab, [...entries].reverse())];
   const offset = (LAYERS - 1) * layerBytes(heads, kv);
-  lab.run(`append_${kv}`, [table, entries.length, qkv + 4 * Q, qkv + 4 * (Q + E), stride, G, hd, offset], nth);
-  lab.run(`attention_${kv}`, [out, outStride, qkv, stride, table, entries.length, offset, ml, scratch, H, G, hd, { f: scale }], nth);
+  append(lab, { heads, kv, nth }, qkv, stride, total, table, entries.length, offset);
+  const { out, outStride } = attend(lab, { heads, kv, nth, split }, qkv, stride, [...entries].reverse(), offset);
   const got = lab.read(out, total * outStride);
   assert.ok(
     columnsOf(got, outStride, 8, Q).every((v) => v === 0),
@@ -91,8 +157,7 @@ function whole(lab: Sandbox, heads: Heads, kv: Kv, d: Data, chunks: readonly num
 }
 
 const reference = (heads: Heads, kv: Kv, d: Data, S: number): Float64Array => {
-  const store = (x: Float32Array): Float32Array => (kv === "f32" ? x : x.map(toF16));
-  return attention(heads, d.q, store(d.k), store(d.v), S, 0);
+  return attention(heads, d.q, kept(d.k, heads.hd, kv), kept(d.v, heads.hd, kv), S, 0);
 };
 
 const shapes: readonly (Heads & { S: number })[] = pick({
@@ -114,14 +179,14 @@ const shapes: readonly (Heads & { S: number })[] = pick({
 });
 
 suite("attention", (lab) => {
-  for (const kv of ["f32", "f16"] as const) {
+  for (const kv of KV) {
     lab.it(`${kv} cache: float64 reference, same bits for every chunking and thread share, whatever the rest of a page holds`, () => {
       for (const shape of lab.some(shapes, 1)) {
         const { S } = shape;
         const d = data(shape, S, 1);
         const key = `${shape.H}/${shape.G} heads of ${shape.hd}`;
         const got = whole(lab, shape, kv, d, [S]);
-        close(got, reference(shape, kv, d, S), 4e-6, key);
+        close(got, reference(shape, kv, d, S), BOUND[kv], key);
         lab.agree(key, got);
         for (const chunks of lab.some([[17, S - 17], Array<number>(S).fill(1), [32, S - 32], [31, 2, S - 33]], 1))
           lab.agree(
@@ -179,9 +244,9 @@ suite("attention", (lab) => {
         const table = cache(lab, heads, kv, P + T);
         if (P) step(lab, { heads, kv, nth: 1, sequences: [{ data: d, table, position: 0, count: P }] });
         const [got] = step(lab, { heads, kv, nth: 1, sequences: [{ data: d, table, position: P, count: T }] });
-        const want = kv === "f32" ? y : attention(heads, q, k.map(toF16), v.map(toF16), T, P);
+        const want = kv === "f32" ? y : attention(heads, q, kept(k, hd, kv), kept(v, hd, kv), T, P);
         const scores = Math.max(...q.map(Math.abs)) * Math.max(...k.map(Math.abs)); // large scores lose absolute accuracy in f32
-        close(got!, want, 4e-6 * Math.max(1, scores / 4), `case ${c}`);
+        close(got!, want, BOUND[kv] * Math.max(1, scores / 4), `case ${c}`);
         lab.reset();
       }
     });
@@ -192,28 +257,12 @@ suite("attention", (lab) => {
     const d = data(heads, 3, 80);
     const table = cache(lab, heads, "f16", 3);
     step(lab, { heads, kv: "f16", nth: 1, sequences: [{ data: d, table, position: 0, count: 3 }] });
-    const bytes = lab.kernels.attention_scratch_bytes(heads.hd);
+    const bytes = lab.kernels.attention_scratch_bytes(4, 2, heads.hd);
     const rows = rowTable(lab, [{ first: 0, count: 3, position: 0, pages: table }]);
-    const [q, out, ml, scratch] = [lab.put(d.q), lab.floats(3 * 64), lab.room(3 * 4 * 8), lab.room(2 * bytes)];
+    const [q, out, scratch] = [lab.put(d.q), lab.floats(3 * 64), lab.room(2 * bytes)];
     const offset = (LAYERS - 1) * layerBytes(heads, "f16");
-    const words = Int32Array.of(
-      Number(lab.kernels.Op.attention_f16),
-      out,
-      64,
-      q,
-      64,
-      rows,
-      1,
-      offset,
-      ml,
-      scratch,
-      4,
-      2,
-      heads.hd,
-      0x3e800000,
-      0,
-      0,
-    );
+    const op = Number(lab.kernels.Op.attention_f16);
+    const words = Int32Array.of(op, out, 64, q, 64, rows, 1, offset, 0, 0, scratch, 4, 2, heads.hd, 0x3e800000, 0);
     const command = lab.put(words);
     lab.kernels.run(command, 1, 1, 2); // the second of two threads alone
     assert.ok(
@@ -222,34 +271,128 @@ suite("attention", (lab) => {
     );
     const got = lab.read(out, 3 * 64);
     assert.ok(columnsOf(got, 64, 32).every(Number.isNaN) && columnsOf(got, 64, 32, 32).every(Number.isFinite));
-    assert.deepEqual(lab.read(q, 32), d.q.slice(0, 32));
+    assert.deepEqual(lab.read(q, 3 * 64), d.q);
   });
 
-  lab.it("append: the slots hold the values (f16: rounded to nearest even), and nothing else changes", () => {
-    const heads = { H: 2, G: 2, hd: 16, scale: 1 };
-    const E = heads.G * heads.hd;
-    for (const kv of ["f32", "f16"] as const)
-      for (const nth of [1, 3]) {
-        const [S, position, count] = [64, 30, 5];
-        const d = data(heads, S, 50);
-        const table = cache(lab, heads, kv, S);
-        step(lab, { heads, kv, nth, sequences: [{ data: d, table, position, count }] });
-        const [size, tile] = kv === "f32" ? [4, 32 * heads.hd * 4] : [2, 32 * heads.hd * 2];
-        for (let p = 0; p < S; p++)
-          for (let g = 0; g < heads.G; g++)
-            for (let i = 0; i < heads.hd; i++)
-              for (const part of [0, 1]) {
-                const page = new Uint32Array(lab.memory.buffer, table, 2)[p >> 5]! + layerBytes(heads, kv);
-                const at = page + (2 * g + part) * tile + ((p & 31) * heads.hd + i) * size;
-                const view = new DataView(lab.memory.buffer, at, size);
-                const value = (part ? d.v : d.k)[p * E + g * heads.hd + i]!;
+  lab.it(
+    "the slots of a page hold the values (f16: rounded to nearest even, q8: in 127ths of a head's largest), and nothing else changes",
+    () => {
+      const heads = { H: 2, G: 2, hd: 32, scale: 1 };
+      const { G, hd } = heads;
+      /** Place of column c in a panel's row of 16: f16 keeps columns i and i + 4 of eight in one word. */
+      const column = (kv: Kv, c: number): number => (kv === "f16" ? (c & 8) + 2 * (c & 3) + ((c >> 2) & 1) : c);
+      /** Elements before value i of the key in slot j, and of the value. */
+      const placeOf: Record<"k" | "v", (kv: Kv, j: number, i: number) => number> = {
+        k: (kv, j, i) =>
+          kv === "q8" ? ((j >> 4) * (hd / 2) + (i >> 1)) * 32 + 2 * (j & 15) + (i & 1) : ((j >> 4) * hd + i) * 16 + column(kv, j & 15),
+        v: (kv, j, i) => (i >> 4) * 512 + (kv === "q8" ? (j >> 1) * 32 + 2 * (i & 15) + (j & 1) : j * 16 + column(kv, i & 15)),
+      };
+      for (const kv of lab.some(KV))
+        for (const nth of [1, 3]) {
+          const [S, position, count] = [64, 30, 5];
+          const d = data(heads, S, 50);
+          const table = cache(lab, heads, kv, S);
+          step(lab, { heads, kv, nth, sequences: [{ data: d, table, position, count }] });
+          const [size, tile] = [{ f32: 4, f16: 2, q8: 1 }[kv], tileBytes(hd, kv)];
+          for (let p = 0; p < S; p++)
+            for (let g = 0; g < G; g++)
+              for (const part of ["k", "v"] as const) {
+                const values = d[part].subarray((p * G + g) * hd, (p * G + g + 1) * hd);
+                const { q, scale } = quantized(values);
                 const inside = p >= position && p < position + count;
-                if (kv === "f32") assert.ok(Object.is(view.getFloat32(0, true), inside ? value : Number.NaN));
-                else assert.equal(view.getUint16(0, true), inside ? f16ToBits(value) : 0xffff);
+                const start =
+                  new Uint32Array(lab.memory.buffer, table, 2)[p >> 5]! + layerBytes(heads, kv) + (2 * g + (part === "v" ? 1 : 0)) * tile;
+                const view = new DataView(lab.memory.buffer, start, tile);
+                if (kv === "q8") assert.ok(Object.is(view.getFloat32(32 * hd + 4 * (p & 31), true), inside ? scale : Number.NaN));
+                for (let i = 0; i < hd; i++) {
+                  const at = size * placeOf[part](kv, p & 31, i);
+                  if (kv === "f32") assert.ok(Object.is(view.getFloat32(at, true), inside ? values[i] : Number.NaN));
+                  else if (kv === "f16") assert.equal(view.getUint16(at, true), inside ? f16ToBits(values[i]!) : 0xffff);
+                  else assert.equal(view.getInt8(at), inside ? q[i]! + 0 : -1);
+                }
               }
+          lab.check();
+          lab.reset();
+        }
+    },
+  );
+
+  for (const kv of KV)
+    lab.it(`${kv} cache: more than one segment, alone or shared by threads: float64 reference, same bits for any rows in a call`, () => {
+      const S = 1100;
+      for (const heads of lab.some(
+        [
+          { H: 4, G: 2, hd: 16, scale: 0.25 },
+          { H: 3, G: 1, hd: 32, scale: 0.4 },
+        ],
+        1,
+      )) {
+        const [Q, E] = [heads.H * heads.hd, heads.G * heads.hd];
+        const d = data(heads, S, 90);
+        const table = cache(lab, heads, kv, S);
+        const offset = (LAYERS - 1) * layerBytes(heads, kv);
+        const stride = Q + 2 * E;
+        const rows = new Float32Array(S * stride);
+        for (let p = 0; p < S; p++) {
+          rows.set(d.k.subarray(p * E, (p + 1) * E), p * stride + Q);
+          rows.set(d.v.subarray(p * E, (p + 1) * E), p * stride + Q + E);
+        }
+        append(
+          lab,
+          { heads, kv, nth: 1 },
+          lab.put(rows),
+          stride,
+          S,
+          rowTable(lab, [{ first: 0, count: S, position: 0, pages: table }]),
+          1,
+          offset,
+        );
+        const from = (position: number, count: number, nth: number, split: boolean): Float32Array => {
+          const q = lab.put(d.q.slice(position * Q, (position + count) * Q));
+          const { out, outStride } = attend(lab, { heads, kv, nth, split }, q, Q, [{ first: 0, count, position, pages: table }], offset);
+          return columnsOf(lab.read(out, count * outStride), outStride, Q);
+        };
+        const whole = from(S - 90, 90, 1, false); // from segment 1 into segment 2
+        const want = attention(heads, d.q.slice((S - 90) * Q), kept(d.k, heads.hd, kv), kept(d.v, heads.hd, kv), 90, S - 90);
+        close(whole, want, BOUND[kv]);
+        lab.agree(`${heads.H} heads`, whole);
+        for (const nth of lab.some([1, 2, 3, 7], 1))
+          for (const split of [false, true])
+            for (const [position, count] of lab.some(
+              [
+                [S - 1, 1],
+                [1023, 1],
+                [1022, 5],
+                [S - 90, 90],
+              ] as const,
+              2,
+            ))
+              assert.deepEqual(
+                from(position, count, nth, split),
+                whole.slice((position - S + 90) * Q, (position - S + 90 + count) * Q),
+                `${count} rows from ${position}, ${nth} threads, ${split ? "shared" : "whole"}`,
+              );
         lab.check();
         lab.reset();
       }
+    });
+
+  lab.it("several sequences whose threads share segments equal each alone", () => {
+    const heads = { H: 2, G: 1, hd: 16, scale: 0.25 };
+    const lengths = lab.some([
+      [1020, 6],
+      [0, 3],
+      [511, 1],
+      [512, 2],
+    ] as const);
+    const sequences = lengths.map(([position, count], i) => {
+      const d = data(heads, position + count, 10 * i);
+      const table = cache(lab, heads, "f16", position + count);
+      if (position) step(lab, { heads, kv: "f16", nth: 1, sequences: [{ data: d, table, position: 0, count: position }] });
+      return { data: d, table, position, count };
+    });
+    const alone = sequences.map((s) => step(lab, { heads, kv: "f16", nth: 1, sequences: [s] })[0]);
+    for (const nth of [1, 3]) assert.deepEqual(step(lab, { heads, kv: "f16", nth, split: true, sequences }), alone);
   });
 
   lab.it("f16 cache: values beyond f16 saturate, subnormals are exact, a long run of equal scores does not overflow", () => {
@@ -263,20 +406,23 @@ suite("attention", (lab) => {
     close(got, want, (i) => 1e-6 * Math.abs(want[i]!) + 1e-12);
   });
 
-  lab.it("a not-a-number query or key makes its own row not-a-number and no other", () => {
+  lab.it("a not-a-number query, key or value makes its own row not-a-number and no other", () => {
     const heads = { H: 2, G: 1, hd: 16, scale: 0.25 };
     const S = 40;
     const clean = data(heads, S, 70);
-    const ref = whole(lab, heads, "f32", clean, [S]);
-    const bad = { ...clean, q: clean.q.slice(), k: clean.k.slice() };
+    const bad = { q: clean.q.slice(), k: clean.k.slice(), v: clean.v.slice() };
     bad.q[35 * 32 + 3] = Number.NaN; // row 35, head 0
+    bad.v[37 * 16 + 2] = Number.NaN; // seen by row 37 and those behind it: a column, where a head has no scale
     bad.k[38 * 16] = Number.NaN; // seen by rows 38 and 39
-    const got = whole(lab, heads, "f32", bad, [S]);
-    for (let t = 0; t < S; t++)
-      for (let h = 0; h < 2; h++) {
-        const row = got.subarray((2 * t + h) * 16, (2 * t + h + 1) * 16);
-        if (t >= 38 || (t === 35 && h === 0)) assert.ok(row.every(Number.isNaN), `row ${t} head ${h}`);
-        else assert.deepEqual(row, ref.subarray((2 * t + h) * 16, (2 * t + h + 1) * 16));
-      }
+    for (const kv of ["f32", "q8"] as const) {
+      const [ref, got] = [whole(lab, heads, kv, clean, [S]), whole(lab, heads, kv, bad, [S])];
+      for (let t = 0; t < S; t++)
+        for (let h = 0; h < 2; h++)
+          for (let i = 0; i < 16; i++) {
+            const at = (2 * t + h) * 16 + i;
+            const isBad = t >= 38 || (t === 35 && h === 0) || (t === 37 && (kv === "q8" || i === 2));
+            assert.ok(Object.is(got[at], isBad ? Number.NaN : ref[at]), `${kv}: row ${t} head ${h} column ${i}`);
+          }
+    }
   });
 });

@@ -10,7 +10,8 @@ export interface Kernels {
   run(commands: number, count: number, ith: number, nth: number): void;
   dot_operand_kind(): number;
   qd8_block_bytes(): number;
-  attention_scratch_bytes(hd: number): number;
+  attention_scratch_bytes(H: number, G: number, hd: number): number;
+  attention_slot_bytes(hd: number): number;
   packed_block_bytes(dtype: number): number;
   stored_row_bytes(dtype: number, K: number): number;
   decode_rows(out: number, outStride: number, src: number, srcType: number, rows: number, K: number): void;

@@ -1,7 +1,7 @@
-// rope_frequencies, rope_table and norm_rope.
+// rope_frequencies, rope_table and norm_rope_append.
 import assert from "node:assert/strict";
 import { rmsnorm, rope, ropeFrequencies } from "../reference/layers.ts";
-import { golden, rowTable } from "./fixtures.ts";
+import { golden, pages, rowTable } from "./fixtures.ts";
 import { close, columnsOf, normal, type Sandbox, spread, suite } from "./harness.ts";
 
 /** Runs rope_frequencies. @returns the address of hd/2 f64 */
@@ -61,34 +61,49 @@ suite("rope", (lab) => {
     }
   });
 
-  lab.it("norm_rope: every head normalized and rotated in place, neighbours untouched", () => {
-    for (const [T, heads, hd] of lab.some([
-      [5, 3, 64],
-      [1, 1, 16],
-      [3, 2, 80],
-      [4, 5, 48],
+  lab.it("norm_rope_append: every head of q and k normalized and rotated in place, k and v in the page, neighbours untouched", () => {
+    for (const [T, H, G, hd] of lab.some([
+      [5, 3, 3, 64],
+      [1, 1, 1, 16],
+      [3, 4, 2, 80],
+      [4, 5, 1, 48],
     ] as const)) {
-      const [x, g, P] = [normal(T * heads * hd, 1, 2), normal(hd, 2), 1000];
+      const [columns, P] = [(H + G) * hd, 1000];
+      const [x, gq, gk] = [normal(T * (columns + G * hd), 1, 2), normal(hd, 2), normal(hd, 3)];
       const freq = ropeFrequencies(1e6, hd);
-      const want = Array.from({ length: T * heads }, (_, j) => [
-        ...rope(rmsnorm(x.subarray(j * hd, j * hd + hd), g, 1e-5), P + Math.floor(j / heads), freq),
-      ]).flat();
+      const row = (t: number, h: number): Float32Array => x.subarray(t * (columns + G * hd) + h * hd).subarray(0, hd);
+      const want = Array.from({ length: T * (H + G) }, (_, j) => {
+        const [t, h] = [Math.floor(j / (H + G)), j % (H + G)];
+        return [...rope(rmsnorm(row(t, h), h < H ? gq : gk, 1e-5), P + t, freq)];
+      }).flat();
       for (const nth of [1, 2, 3]) {
-        const stride = heads * hd + 20;
+        const stride = columns + G * hd + 20;
         const freqAt = frequencies(lab, 1e6, hd);
-        const [rows, table, xAt, gAt] = [
-          rowTable(lab, [{ first: 0, count: T, position: P }]),
+        const layer = G * 2 * 32 * hd * 4;
+        const table = pages(lab, P + T, layer);
+        const [rows, cosines, xAt, gqAt, gkAt] = [
+          rowTable(lab, [{ first: 0, count: T, position: P, pages: table }]),
           lab.floats(T * hd),
-          lab.put(spread(x, heads * hd, stride)),
-          lab.put(g),
+          lab.put(spread(x, columns + G * hd, stride)),
+          lab.put(gq),
+          lab.put(gk),
         ];
-        lab.run("rope_table", [table, rows, 1, freqAt, hd, { f: 1 }]);
-        lab.run("norm_rope", [xAt, stride, gAt, table, T, heads, hd, { f: 1e-5 }], nth);
+        lab.run("rope_table", [cosines, rows, 1, freqAt, hd, { f: 1 }]);
+        lab.run("norm_rope_append_f32", [xAt, stride, gqAt, gkAt, cosines, rows, 1, 0, H, G, hd, { f: 1e-5 }], nth);
         const got = lab.read(xAt, T * stride);
-        const values = columnsOf(got, stride, heads * hd);
-        close(values, want, (i) => 1e-6 * (1 + Math.abs(want[i]!)), `${T}×${heads}×${hd}`);
-        assert.ok(columnsOf(got, stride, 20, heads * hd).every(Number.isNaN));
-        lab.agree(`${T}×${heads}×${hd}`, values);
+        const values = columnsOf(got, stride, columns);
+        close(values, want, (i) => 1e-6 * (1 + Math.abs(want[i]!)), `${T}×${H}/${G}×${hd}`);
+        assert.deepEqual(columnsOf(got, stride, G * hd, columns), columnsOf(x, columns + G * hd, G * hd, columns), "v changed");
+        assert.ok(columnsOf(got, stride, 20, columns + G * hd).every(Number.isNaN));
+        for (let t = 0; t < T; t++)
+          for (let g = 0; g < G; g++)
+            for (let i = 0; i < hd; i++) {
+              const [page, j] = [new Uint32Array(lab.memory.buffer, table + 4 * ((P + t) >> 5), 1)[0]! / 4 + g * 64 * hd, (P + t) & 31];
+              const memory = new Float32Array(lab.memory.buffer);
+              assert.equal(memory[page + ((j >> 4) * hd + i) * 16 + (j & 15)], values[t * columns + (H + g) * hd + i]);
+              assert.equal(memory[page + 32 * hd + (i >> 4) * 512 + j * 16 + (i & 15)], row(t, H + G + g)[i]);
+            }
+        lab.agree(`${T}×${H}/${G}×${hd}`, values);
         lab.check();
         lab.reset();
       }
@@ -106,16 +121,18 @@ suite("rope", (lab) => {
       const [rows, table, xAt, gAt] = [
         rowTable(lab, sequences),
         lab.floats(T * hd),
-        lab.put(x.data),
+        lab.put(spread(x.data, heads * hd, (heads + 2) * hd, 1)),
         lab.put(new Float32Array(hd).fill(1)),
       ];
       lab.run("rope_table", [table, rows, T, freq, hd, { f: 1 }]);
-      lab.run("norm_rope", [xAt, heads * hd, gAt, table, T, heads, hd, { f: 0 }]);
+      const cache = pages(lab, 1, 2 * 32 * hd * 4);
+      const first = rowTable(lab, [{ first: 0, count: T, position: 0, pages: cache }]); // where k and v go is not the point here
+      lab.run("norm_rope_append_f32", [xAt, (heads + 2) * hd, gAt, gAt, table, first, 1, 0, heads, 1, hd, { f: 0 }]);
       const rms = Array.from({ length: T * heads }, (_, j) =>
         Math.sqrt(x.data.subarray(j * hd, j * hd + hd).reduce((a, v) => a + v * v, 0) / hd),
       );
       close(
-        lab.read(xAt, T * heads * hd).map((v, i) => v * rms[Math.floor(i / hd)]!),
+        columnsOf(lab.read(xAt, T * (heads + 2) * hd), (heads + 2) * hd, heads * hd).map((v, i) => v * rms[Math.floor(i / hd)]!),
         y,
         1e-6,
         `case ${c}`,

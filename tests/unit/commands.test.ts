@@ -44,7 +44,7 @@ function bench(module: WebAssembly.Module, downType: "q4" | "bf16") {
     memory,
     kernels,
     commands: take(64 * 64),
-    scratch: { quantized: take(T * F * 4), softmax: 0, attention: 0 },
+    scratch: { quantized: take(T * F * 4), slots: 0, slotCount: 0, attention: 0 },
     nowhere: take(T * F * 4),
     table: { address: words.byteOffset, sequences: 1 },
     h: rows(D, 1),
@@ -162,7 +162,7 @@ describe("command encoder", () => {
 
   it("a full buffer is an error before anything is written behind it", () => {
     const memory = new Wasm.Memory({ initial: 1, maximum: 1 });
-    const c = new CommandEncoder(memory, 1024, 2, { quantized: 0, softmax: 0, attention: 0 }, "f16");
+    const c = new CommandEncoder(memory, 1024, 2, { quantized: 0, slots: 0, slotCount: 0, attention: 0 }, "f16");
     const rows = { address: 4096, stride: 16 };
     c.add(rows, rows, 1);
     c.add(rows, rows, 1);
