@@ -320,12 +320,13 @@ suite("attention", (lab) => {
   for (const kv of KV)
     lab.it(`${kv} cache: more than one segment, alone or shared by threads: float64 reference, same bits for any rows in a call`, () => {
       const S = 1100;
+      // not once a buffer: the next test is for the places
       for (const heads of lab.some(
         [
           { H: 4, G: 2, hd: 16, scale: 0.25 },
           { H: 3, G: 1, hd: 32, scale: 0.4 },
         ],
-        1,
+        0,
       )) {
         const [Q, E] = [heads.H * heads.hd, heads.G * heads.hd];
         const d = data(heads, S, 90);
@@ -356,7 +357,7 @@ suite("attention", (lab) => {
         const want = attention(heads, d.q.slice((S - 90) * Q), kept(d.k, heads.hd, kv), kept(d.v, heads.hd, kv), 90, S - 90);
         close(whole, want, BOUND[kv]);
         lab.agree(`${heads.H} heads`, whole);
-        for (const nth of lab.some([1, 2, 3, 7], 1))
+        for (const nth of [1, 2, 3, 7])
           for (const split of [false, true])
             for (const [position, count] of lab.some(
               [
@@ -379,12 +380,15 @@ suite("attention", (lab) => {
 
   lab.it("several sequences whose threads share segments equal each alone", () => {
     const heads = { H: 2, G: 1, hd: 16, scale: 0.25 };
-    const lengths = lab.some([
-      [1020, 6],
-      [0, 3],
-      [511, 1],
-      [512, 2],
-    ] as const);
+    const lengths = lab.some(
+      [
+        [510, 4],
+        [0, 3],
+        [1020, 6],
+        [511, 1],
+      ] as const,
+      1,
+    );
     const sequences = lengths.map(([position, count], i) => {
       const d = data(heads, position + count, 10 * i);
       const table = cache(lab, heads, "f16", position + count);
