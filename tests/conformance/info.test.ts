@@ -108,11 +108,12 @@ describe("the cache", () => {
   /** Linear memory grows in steps of 1 MiB. */
   const STEP = 1 << 20;
 
-  it("is f16 unless f32 is asked for, and takes what info says", async () => {
+  it("is f16 unless f32 or q8 is asked for, and takes what info says", async () => {
     for (const [options, kvDtype, bytes] of [
       [{}, "f16", 2 * values],
       [{ kvDtype: "f16" }, "f16", 2 * values],
       [{ kvDtype: "f32" }, "f32", 4 * values],
+      [{ kvDtype: "q8" }, "q8", values + (4 * values) / 64],
     ] as const) {
       const model = await load(mini, options);
       assert.deepEqual([model.info.kvDtype, model.info.kvBytesPerToken], [kvDtype, bytes]);

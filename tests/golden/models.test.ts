@@ -3,7 +3,19 @@ import assert from "node:assert/strict";
 import type { DType } from "../../src/memory/dtype.ts";
 import { parseConfig } from "../../src/models/config.ts";
 import type { Taps } from "../../src/models/language-model.ts";
-import { checkpointFolder, distance, feed, ggufFile, goldenArrays, goldenJson, greedy, sameBits, variants, withModel } from "./support.ts";
+import {
+  checkpointFolder,
+  distance,
+  divergence,
+  feed,
+  ggufFile,
+  goldenArrays,
+  goldenJson,
+  greedy,
+  sameBits,
+  variants,
+  withModel,
+} from "./support.ts";
 
 interface Golden {
   readonly prompt: number[];
@@ -22,6 +34,10 @@ const names = ["tiny-conv-first", "tiny-attn-first", "tiny-conv-only", "tiny-att
 const TOLERANCE = 1e-4;
 /** With keys and values in f16: 7.5e-3 at most was measured (tiny-attn-first), on logits of deviation 0.8 to 2. */
 const F16_KV_TOLERANCE = 1e-2;
+/** With keys and values in int8: 0.16 at most was measured (tiny-attn-first), a quarter of what int8 weights cost. */
+const Q8_KV_TOLERANCE = 0.25;
+/** KL divergence from the reference, in nats, of the worst row: 8.9e-4 at most was measured (tiny-attn-first). */
+const Q8_KV_KL = 2e-3;
 /** With int8 weights and activations: 0.6 at most was measured (tiny-deep); random weights carry every rounding to the end. */
 const Q8_TOLERANCE = 0.8;
 const exact = { dtype: "f32", kvDtype: "f32", chunkTokens: 256 } as const;
@@ -77,6 +93,17 @@ for (const name of names) {
           assert.ok(distance(last, expected("long.last_logits")) < F16_KV_TOLERANCE);
         }));
 
+      it(`q8 keys and values: logits within ${Q8_KV_TOLERANCE}, KL divergence below ${Q8_KV_KL} (${variant})`, () =>
+        withModel(folder, { ...exact, kvDtype: "q8", variant }, (model) => {
+          const V = model.config.vocabSize;
+          const [logits, want] = [feed(model, golden.prompt), expected("logits")];
+          const last = feed(model, golden.long).subarray(-V);
+          const far = Math.max(distance(logits, want), distance(last, expected("long.last_logits")));
+          const kl = Math.max(divergence(want, logits, V), divergence(expected("long.last_logits"), last, V));
+          assert.ok(far < Q8_KV_TOLERANCE, `logits: ${far}`);
+          assert.ok(kl < Q8_KV_KL, `KL: ${kl}`);
+        }));
+
       it(`q8: logits within ${Q8_TOLERANCE} (${variant})`, () =>
         withModel(folder, { dtype: "q8", kvDtype: "f16", variant }, (model) => {
           const far = distance(feed(model, golden.prompt), expected("logits"));
@@ -86,7 +113,7 @@ for (const name of names) {
 
     for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const satisfies readonly DType[]) {
       it(`${dtype}: any chunking gives the bits of one shot, in every variant`, async () => {
-        for (const kvDtype of ["f32", "f16"] as const) {
+        for (const kvDtype of ["f32", "f16", "q8"] as const) {
           let first: { prompt: Float32Array; long: Float32Array } | undefined;
           for (const variant of variants) {
             await withModel(folder, { dtype, kvDtype, variant, chunkTokens: 256 }, (model) => {

@@ -130,3 +130,17 @@ export function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
 export function sameBits(a: Float32Array, b: Float32Array): boolean {
   return Buffer.compare(Buffer.from(a.buffer, a.byteOffset, a.byteLength), Buffer.from(b.buffer, b.byteOffset, b.byteLength)) === 0;
 }
+
+/** @returns the largest KL divergence, in nats, of a row of `logits` (T,V) from the same row of `reference` */
+export function divergence(reference: Float32Array, logits: Float32Array, V: number): number {
+  const logSoftmax = (row: Float32Array): Float64Array => {
+    const top = row.reduce((a, v) => Math.max(a, v), Number.NEGATIVE_INFINITY);
+    const sum = row.reduce((a, v) => a + Math.exp(v - top), 0);
+    return Float64Array.from(row, (v) => v - top - Math.log(sum));
+  };
+  const rows = Array.from({ length: logits.length / V }, (_, r) => {
+    const [p, q] = [reference, logits].map((x) => logSoftmax(x.subarray(r * V, (r + 1) * V))) as [Float64Array, Float64Array];
+    return p.reduce((sum, lp, i) => sum + Math.exp(lp) * (lp - (q[i] ?? 0)), 0);
+  });
+  return Math.max(...rows);
+}

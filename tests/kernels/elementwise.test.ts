@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { siluMul } from "../reference/layers.ts";
 import { penalize } from "../reference/sampling.ts";
+import { pick } from "../scale.ts";
 import { golden, isQuantized8, packMatrix, quantizedRoom } from "./fixtures.ts";
 import { close, columnsOf, normal, type Sandbox, spread, suite, up } from "./harness.ts";
 
@@ -45,6 +46,22 @@ suite("silu_mul", (lab) => {
           close(got, want, (i) => 5e-7 * Math.abs(want[i]!) + 1e-36, `${T}×${F}`);
           lab.agree(`${T}×${F}`, got);
         }
+    }
+  });
+
+  lab.it("silu has an error below 2.5 ulp from -87 to 88", () => {
+    const n = pick({ gate: 1 << 14, full: 1 << 19 });
+    const [from, to] = new Uint32Array(Float32Array.of(2 ** -24, 87).buffer) as unknown as [number, number];
+    const size = new Float32Array(Uint32Array.from({ length: n }, (_, i) => from + Math.floor(((to - from) / n) * i)).buffer);
+    for (const sign of [1, -1]) {
+      const a = size.map((v) => sign * v);
+      const got = silu(lab, a, new Float32Array(n).fill(1), 1, 1);
+      a.forEach((v, i) => {
+        const exact = v / (1 + Math.exp(-v));
+        const ulp = 2 ** (Math.floor(Math.log2(Math.abs(exact))) - 23);
+        assert.ok(Math.abs(got[i]! - exact) < 2.5 * ulp, `silu(${v}): ${got[i]}, expected ${exact}`);
+      });
+      lab.agree(`sign ${sign}`, got);
     }
   });
 
