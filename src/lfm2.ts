@@ -64,7 +64,7 @@ const MOST_THREADS = 256;
 /** Threads that "auto" takes at most: decoding waits for memory by then. */
 const AUTO_THREADS = 8;
 /** Below so many parameters a thread's share of a step is not worth the barriers. */
-const PARAMETERS_PER_THREAD = 1e6;
+const PARAMETERS_PER_THREAD = 32e6;
 
 function isUrl(source: ModelSource): source is URL {
   return typeof source === "object" && "href" in source && "protocol" in source;

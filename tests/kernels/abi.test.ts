@@ -4,11 +4,17 @@ import { readFileSync } from "node:fs";
 import { COMMAND_BYTES, OP, ROW_TABLE_ENTRY_BYTES, SEGMENT_POSITIONS } from "../../src/kernels/commands.ts";
 import { instantiateKernels } from "../../src/kernels/variants.ts";
 import { BLOCK, DTYPE_CODE, DTYPES, GROUP_ROWS, packedBytes, storedBytes } from "../../src/memory/dtype.ts";
-import { instantiate, type Kernels, variants } from "./harness.ts";
+import { instantiate, type Kernels, threaded, variants } from "./harness.ts";
 
 /** What the host calls. */
 const FUNCTIONS = [
   "run",
+  "run_all",
+  "serve",
+  "ready",
+  "wake",
+  "fail",
+  "recover",
   "dot_operand_kind",
   "qd8_block_bytes",
   "attention_scratch_bytes",
@@ -31,13 +37,13 @@ const number = (kernels: Kernels, name: string): number => Number(kernels[name])
 describe("kernel ABI", () => {
   it("the plain build validates everywhere, and every build that does exports the same names", () => {
     assert.equal(variants[0]?.name, "plain");
-    const names = variants.map((v) => WebAssembly.Module.exports(v.module).map((e) => `${e.kind} ${e.name}`));
+    const names = [...variants, ...threaded].map((v) => WebAssembly.Module.exports(v.module).map((e) => `${e.kind} ${e.name}`));
     for (const list of names) assert.deepEqual(list, names[0]);
     for (const name of FUNCTIONS) assert.ok(names[0]?.includes(`function ${name}`), name);
   });
 
   it("builds import the memory and nothing that a host would have to write", () => {
-    for (const { module } of variants)
+    for (const { module } of [...variants, ...threaded])
       for (const i of WebAssembly.Module.imports(module)) assert.ok(["memory", "abort"].includes(i.name) && i.module === "env", i.name);
   });
 
@@ -53,7 +59,7 @@ describe("kernel ABI", () => {
   });
 
   it("wasm files are small (together a quarter of what the core may weigh)", () => {
-    for (const name of ["plain", "relaxed"]) assert.ok(readFileSync(`dist/kernels.${name}.wasm`).length < 96 * 1024, name);
+    for (const name of ["plain", "relaxed", "plain-threads", "relaxed-threads"]) assert.ok(readFileSync(`dist/kernels.${name}.wasm`).length < 96 * 1024, name);
   });
 
   for (const { name, module } of variants)

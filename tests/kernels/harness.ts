@@ -1,13 +1,21 @@
-// Runs kernels on buffers between canaries, in every build that this engine validates and in three places of the address space. It knows commands and layouts, no kernel.
+// Runs kernels on buffers between canaries, in every build that this engine validates and in three places of the address space; the builds for threads with real ones.
+// It knows commands and layouts, no kernel.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
 import { instantiateSync } from "@assemblyscript/loader";
 import { pick } from "../scale.ts";
 
 /** The module's exports. */
 export interface Kernels {
-  run(commands: number, count: number, ith: number, nth: number): void;
+  run(commands: number, count: number, ith: number, nth: number): number;
+  run_all(commands: number, count: number, nth: number): number;
+  ready(): number;
+  fail(): void;
+  recover(count: number): number;
   dot_operand_kind(): number;
   qd8_block_bytes(): number;
   attention_scratch_bytes(H: number, G: number, hd: number): number;
@@ -31,6 +39,8 @@ export interface Kernels {
 export interface Variant {
   readonly name: "plain" | "relaxed" | "debug";
   readonly module: WebAssembly.Module;
+  /** Real threads on a shared memory; 1 for the builds without, which do the shares of several one after the other. */
+  readonly threads: number;
 }
 
 /** The plain build with its assertions, made for the full run only. @returns its path */
@@ -45,8 +55,28 @@ export const variants: readonly Variant[] = pick<Variant["name"][]>({
   full: ["plain", "relaxed", "debug"],
 }).flatMap((name) => {
   const bytes = readFileSync(name === "debug" ? debugBuild() : `dist/kernels.${name}.wasm`);
-  return WebAssembly.validate(bytes) ? [{ name, module: new WebAssembly.Module(bytes) }] : [];
+  return WebAssembly.validate(bytes) ? [{ name, module: new WebAssembly.Module(bytes), threads: 1 }] : [];
 });
+
+/** The builds for threads, with two and with three. */
+export const threaded: readonly Variant[] = (["plain", "relaxed"] as const).flatMap((name) => {
+  const bytes = readFileSync(`dist/kernels.${name}-threads.wasm`);
+  if (!WebAssembly.validate(bytes)) return [];
+  const module = new WebAssembly.Module(bytes);
+  return [2, 3].map((threads) => ({ name, module, threads }));
+});
+
+/** Starts the helpers of a variant on its memory, and waits for them as after a step that failed. */
+export function startHelpers({ module, threads: nth }: Variant, memory: WebAssembly.Memory, kernels: Kernels): Worker[] {
+  const file = pathToFileURL(join("dist", "thread.js"));
+  const workers = Array.from({ length: nth - 1 }, (_, i) => {
+    const worker = new Worker(file, { workerData: { module, memory, ith: i + 1, nth } });
+    worker.unref();
+    return worker;
+  });
+  assert.equal(kernels.recover(nth - 1), 1, "no helpers");
+  return workers;
+}
 
 /** An instance on a memory, through AssemblyScript's own loader. */
 export function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory): Kernels {
@@ -62,12 +92,13 @@ const CANARY = Uint8Array.from({ length: CANARY_BYTES }, (_, i) => (i * 37 + 11)
 const MIDDLE = 2 ** 31;
 const END = 2 ** 32;
 const memories = new Map<string, WebAssembly.Memory>();
+const served = new Set<WebAssembly.Memory>();
 
 /** A memory with few pages, or with all of them (hardly any of which is ever touched), shared by all tests of a build. */
 function memoryFor(variant: Variant, place: Place): WebAssembly.Memory {
   const pages = place === "low" ? 1024 : 65536;
-  const key = `${variant.name} ${pages}`;
-  const memory = memories.get(key) ?? new WebAssembly.Memory({ initial: pages, maximum: 65536 });
+  const key = `${variant.name} ${variant.threads} ${pages}`;
+  const memory = memories.get(key) ?? new WebAssembly.Memory({ initial: pages, maximum: 65536, shared: variant.threads > 1 });
   memories.set(key, memory);
   return memory;
 }
@@ -181,7 +212,7 @@ export class Sandbox {
     return new Int32Array(this.memory.buffer, at, n).slice();
   }
 
-  /** Runs one command as nth threads would, their shares one after the other. */
+  /** Runs one command as nth threads would: their shares one after the other, or in the variant's threads where there are no more than nth. */
   run(op: string, args: readonly Argument[], nth = 1): void {
     const words = new Int32Array(16);
     const code = this.kernels.Op[op];
@@ -189,7 +220,16 @@ export class Sandbox {
     words[0] = code.valueOf();
     for (const [i, a] of args.entries()) words[i + 1] = typeof a === "number" ? a : new Int32Array(Float32Array.of(a.f).buffer)[0]!;
     const at = this.put(words);
-    for (let ith = 0; ith < nth; ith++) this.kernels.run(at, 1, ith, nth);
+    const { threads } = this.variant;
+    if (threads === 1) for (let ith = 0; ith < nth; ith++) this.kernels.run(at, 1, ith, nth);
+    else if (nth < threads) this.kernels.run(at, 1, 0, 1);
+    else this.#runThreads(at);
+  }
+
+  #runThreads(command: number): void {
+    if (!served.has(this.memory)) startHelpers(this.variant, this.memory, this.kernels);
+    served.add(this.memory);
+    assert.equal(this.kernels.run_all(command, 1, this.variant.threads), 0, "a thread failed");
   }
 
   /** Fails unless `data` has the bits that this test's `key` had before: in another build, place, split or number of threads. */
@@ -208,6 +248,10 @@ const agreed = new Map<string, Buffer>();
 export function suite(title: string, cases: (lab: Sandbox) => void): void {
   for (const place of ["low", "high", "cross", "top"] as const)
     for (const variant of variants) describe(`${title} (${variant.name}, ${place})`, () => cases(new Sandbox(title, variant, place)));
+  for (const variant of threaded) {
+    const { name, threads } = variant;
+    describe(`${title} (${name}, ${threads} threads)`, () => cases(new Sandbox(title, variant, "low")));
+  }
 }
 
 /** Fails where |actual - expected| exceeds the bound, or is NaN. */
