@@ -35,7 +35,7 @@ export async function loadModel(options: Options, signal: AbortSignal): Promise<
       dtype: options.choice("dtype", ["f32", "bf16", "f16", "q8", "q4"]),
       kvDtype: options.choice("kv-dtype", KV_DTYPES),
       maxContextTokens: options.integer("context"),
-      threads: options.integer("threads"),
+      threads: options.text("threads") === "auto" ? "auto" : options.integer("threads"),
     });
   } finally {
     status.clear();
@@ -69,6 +69,6 @@ export async function describeReply({ usage, timings, seed }: Reply, model: Mode
     `decode   ${perSecond(decoded, timings.decodeMs)}, ${usage.outputTokens} tokens in ${Math.round(timings.decodeMs)} ms`,
     `first    ${Math.round(timings.firstTokenMs)} ms to the first token`,
     `memory   ${formatBytes(memoryBytes)}, weights ${formatBytes(info.weightBytes)}`,
-    `model    ${harmless(info.name)}, ${info.dtypes.join("+")} weights, ${info.kvDtype} cache, ${info.variant} kernels, seed ${seed}`,
+    `model    ${harmless(info.name)}, ${info.dtypes.join("+")} weights, ${info.kvDtype} cache, ${info.variant} kernels, ${info.threads} ${info.threads === 1 ? "thread" : "threads"}, seed ${seed}`,
   ].join("\n");
 }

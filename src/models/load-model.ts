@@ -47,6 +47,9 @@ export interface LoadedModel {
   readonly dtypes: readonly DType[];
 }
 
+/** A model that nobody holds any more, and nobody disposed of, takes its threads with it. */
+const dropped: FinalizationRegistry<Threads> = new FinalizationRegistry((threads) => threads.end());
+
 /** Every byte of linear memory that a model takes before its first token. */
 export interface Plan {
   readonly items: readonly PlanItem[];
@@ -153,6 +156,7 @@ export async function loadModel(checkpoint: Checkpoint, source: KernelSource, op
     throwIfAborted(options.signal);
     const used = new Set(list.matrices.flatMap((m) => m.segments.map((s) => s.dtype)));
     const model = new LanguageModel(checkpoint.config, weights, instance, threads, arena, run, range);
+    dropped.register(model, threads);
     return { model, variant: instance.variant, plan, dtypes: DTYPES.filter((d) => used.has(d)) };
   } catch (error) {
     threads.end();

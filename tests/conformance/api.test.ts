@@ -9,6 +9,7 @@ import { apiSuite } from "./api.ts";
 import { cloningEngine, crossed } from "./cloning-engine.ts";
 
 apiSuite("engine in this thread", load, mini);
+apiSuite("two threads", (source, options) => load(source, { threads: 2, ...options }), mini);
 
 describe("public API through structuredClone", () => {
   apiSuite(

@@ -375,7 +375,9 @@ export function apiSuite(name: string, load: Load, mini: ModelSource): void {
       const sentence = /^\[lfm2\] .*expected .*got /s;
       const cases: readonly (readonly [string, () => Promise<unknown>, string, RegExp])[] = [
         ["unknown dtype", () => load(mini, { dtype: "q5" as "q4" }), "InputError", /dtype.*"q4".*"q5"/],
-        ["more threads than there are", () => load(mini, { threads: 4 }), "UnsupportedError", /threads/],
+        ["half a thread", () => load(mini, { threads: 1.5 }), "InputError", /threads.*"auto".*1\.5/],
+        ["no threads", () => load(mini, { threads: 0 }), "InputError", /threads.*0/],
+        ["some threads", () => load(mini, { threads: "some" as "auto" }), "InputError", /threads.*some/],
         ["a context beyond the model's", () => load(mini, { maxContextTokens: 4096 }), "InputError", /2048.*4096/],
         ["a file that is not there", () => load("no/such/model.gguf"), "StorageError", /no\/such/],
         ["an address, in this version", () => load("https://example.org/model.gguf"), "UnsupportedError", /Download/],

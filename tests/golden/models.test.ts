@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import type { DType } from "../../src/memory/dtype.ts";
 import { parseConfig } from "../../src/models/config.ts";
-import type { Taps } from "../../src/models/language-model.ts";
+import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
 import {
   checkpointFolder,
   distance,
@@ -13,6 +13,7 @@ import {
   goldenJson,
   greedy,
   sameBits,
+  threads,
   variants,
   withModel,
 } from "./support.ts";
@@ -128,6 +129,28 @@ for (const name of names) {
               for (const chunks of more) {
                 assert.ok(sameBits(feed(model, golden.long, chunks), long), `long chunks ${chunks}, kv ${kvDtype}`);
               }
+            });
+          }
+        }
+      });
+    }
+
+    for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const satisfies readonly DType[]) {
+      it(`${dtype}: two and three threads give the bits of one, in every variant`, async () => {
+        const options = { dtype, chunkTokens: 256 } as const;
+        const results = (model: LanguageModel): Float32Array[] => [
+          feed(model, golden.prompt),
+          feed(model, golden.prompt, [1]),
+          feed(model, golden.long, [33, 5, 1]),
+        ];
+        const one = await withModel(folder, options, results);
+        for (const variant of variants) {
+          for (const count of [2, 3]) {
+            await withModel(folder, { ...options, variant, threads: threads(count) }, (model) => {
+              assert.equal(model.threads, count);
+              results(model).forEach((rows, i) => {
+                assert.ok(sameBits(rows, one[i] ?? assert.fail()), `${variant}, ${count} threads, result ${i}`);
+              });
             });
           }
         }

@@ -2,9 +2,12 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { presetOf, writeCheckpoint } from "../../scripts/checkpoints/make-checkpoint.mjs";
 import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
 import { openPath } from "../../src/adapters/node/files.ts";
+import { threadsOf } from "../../src/adapters/node/threads.ts";
+import type { ThreadOptions } from "../../src/kernels/threads.ts";
 import type { KernelSource, Variant } from "../../src/kernels/variants.ts";
 import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
@@ -19,6 +22,13 @@ export const kernels: KernelSource = (variant) => readFile(join("dist", `kernels
 export const variants: readonly Variant[] = (["plain", "relaxed"] as const).filter((v) =>
   WebAssembly.validate(readFileSync(join("dist", `kernels.${v}.wasm`))),
 );
+
+/** `count` threads, or an error. */
+export const threads = (count: number): ThreadOptions => ({
+  count,
+  source: threadsOf(pathToFileURL(join("dist", "thread.js"))),
+  isRequired: true,
+});
 
 export function goldenJson<T>(...path: string[]): T {
   return JSON.parse(readFileSync(join(data, ...path), "utf8")) as T;
@@ -71,7 +81,11 @@ export async function withModel<T>(
   const checkpoint = await openCheckpoint(await openPath(path));
   try {
     const { model } = await loadModel(checkpoint, kernels, options);
-    return await use(model, checkpoint);
+    try {
+      return await use(model, checkpoint);
+    } finally {
+      model.dispose();
+    }
   } finally {
     await checkpoint.close();
   }

@@ -25,8 +25,8 @@ interface Builder {
 
 /** A file that each part is made of, deep inside where it can be, and what the part makes. */
 const parts: Readonly<Record<string, { readonly sources: readonly string[]; readonly outputs: readonly string[] }>> = {
-  wasm: { sources: ["assembly/lib/threads.ts", "asconfig.json"], outputs: ["kernels.plain.wasm", "kernels.relaxed.wasm"] },
-  js: { sources: ["src/adapters/node/files.ts", "package.json"], outputs: ["index.js", "mini.js", "cli.js"] },
+  wasm: { sources: ["assembly/lib/threads.ts", "asconfig.json"], outputs: ["kernels.plain.wasm", "kernels.relaxed-threads.wasm"] },
+  js: { sources: ["src/adapters/node/files.ts", "package.json"], outputs: ["index.js", "thread.js", "mini.js", "cli.js"] },
   types: { sources: ["src/adapters/node/files.ts", "tsconfig.json"], outputs: ["types/adapters/node/index.d.ts"] },
   mini: { sources: ["models/lfm2-mini/chat_template.jinja", "scripts/checkpoints/quants.mjs"], outputs: ["mini.gguf"] },
 };

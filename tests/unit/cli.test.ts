@@ -183,7 +183,7 @@ describe("lfm2 generate", () => {
     for (const args of [
       ["-m", "no/such/file.gguf", "hi"],
       ["-p", "x", "--temp", "-1"],
-      ["-p", "x", "--threads", "4"],
+      ["-p", "x", "--threads", "0"],
       ["inspect", "no/such/file.gguf"],
       ["chat", "-m", "package.json"],
     ]) {
