@@ -24,7 +24,12 @@ export const MODEL_ARGS: ArgsDef = {
   dtype: { type: "string", valueHint: "TYPE", description: "weights as f32, bf16, f16, q8 or q4 (default: as in the file)" },
   "kv-dtype": KV_DTYPE_ARG,
   context: { type: "string", alias: "c", valueHint: "N", description: "longest context in tokens" },
-  threads: { type: "string", alias: "t", valueHint: "N", description: "threads (default: auto, as many as the machine has cores, at most 8)" },
+  threads: {
+    type: "string",
+    alias: "t",
+    valueHint: "N",
+    description: "threads (default: auto, as many as the machine has cores, at most 8)",
+  },
 };
 
 /** Options of an answer. */

@@ -59,7 +59,8 @@ describe("kernel ABI", () => {
   });
 
   it("wasm files are small (together a quarter of what the core may weigh)", () => {
-    for (const name of ["plain", "relaxed", "plain-threads", "relaxed-threads"]) assert.ok(readFileSync(`dist/kernels.${name}.wasm`).length < 96 * 1024, name);
+    for (const name of ["plain", "relaxed", "plain-threads", "relaxed-threads"])
+      assert.ok(readFileSync(`dist/kernels.${name}.wasm`).length < 96 * 1024, name);
   });
 
   for (const { name, module } of variants)

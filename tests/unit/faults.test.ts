@@ -9,7 +9,7 @@ import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import type { ByteSource, Folder } from "../../src/weights/source.ts";
-import { checkpointFolder, kernels, sameBits } from "../golden/support.ts";
+import { checkpointFolder, kernels, sameBits, threads } from "../golden/support.ts";
 import { pick } from "../scale.ts";
 import { Watch } from "./watched-source.ts";
 
@@ -125,93 +125,94 @@ function lastDescriptor({ caches: { memory } }: LanguageModel, rows: number, col
   assert.fail("no such descriptor");
 }
 
-describe("a trap in the kernels", () => {
-  let model: LanguageModel;
-  /** Breaks the head, so that a step traps after all layers have advanced their states; returns what mends it. */
-  function breakHead(): () => void {
-    const { vocabSize, hiddenSize } = model.config;
-    const at = lastDescriptor(model, vocabSize, hiddenSize) + 7; // the segment's address
-    const words = (): Uint32Array => new Uint32Array(model.caches.memory.buffer);
-    const address = words()[at]!;
-    assert.ok(address > 65_536 && address < model.memoryBytes);
-    words()[at] = 0xffff0000;
-    return () => {
-      words()[at] = address;
-    };
-  }
-
-  const isTrap = (error: Error): boolean => {
-    assert.equal(error.name, "PlatformError");
-    assert.ok(error.cause instanceof WebAssembly.RuntimeError, String(error.cause));
-    assert.match(error.message, /^\[lfm2\] .*expected .*got a trap/);
-    return true;
-  };
-  const ids = [1, 76, 107, 88, 30, 200, 170, 115, 157, 208, 184, 182, 33, 41];
-  const logitsOf = (cache: ReturnType<LanguageModel["openCache"]>, part: readonly number[]): Float32Array => {
-    model.step([{ cache, ids: part }], { logitsOf: [part.length - 1] });
-    return model.logits().copy();
-  };
-
-  before(async () => {
-    // untied: the embedding stays whole when the head is broken
-    const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-gqa3")));
-    ({ model } = await loadModel(checkpoint, kernels));
-    await checkpoint.close();
-  });
-
-  it("empties every session of the step, and no other; a healthy step then works", () => {
-    const [one, two, other] = [model.openCache(), model.openCache(), model.openCache()];
-    const right = logitsOf(one, ids);
-    one.reset();
-    for (const cache of [one, two, other]) logitsOf(cache, ids.slice(0, 9));
-    const pages = model.caches.pages.used;
-    const mend = breakHead();
-    const step = (): number =>
-      model.step(
-        [
-          { cache: one, ids: ids.slice(9) },
-          { cache: two, ids: ids.slice(9, 11) },
-        ],
-        { logitsOf: [4] },
-      );
-    assert.throws(step, isTrap);
-    assert.deepEqual([one.position, two.position, other.position], [0, 0, 9]);
-    assert.equal(model.caches.pages.used, pages - 2);
-    mend();
-    assert.ok(sameBits(logitsOf(other, ids.slice(9)), right), "the session that was not in the step goes on");
-    for (const cache of [one, two]) {
-      assert.ok(sameBits(logitsOf(cache, ids), right), "a session that was emptied starts again");
-      assert.equal(cache.position, ids.length);
+for (const count of [1, 2])
+  describe(`a trap in the kernels, ${count} threads`, () => {
+    let model: LanguageModel;
+    /** Breaks the head, so that a step traps after all layers have advanced their states; returns what mends it. */
+    function breakHead(): () => void {
+      const { vocabSize, hiddenSize } = model.config;
+      const at = lastDescriptor(model, vocabSize, hiddenSize) + 7; // the segment's address
+      const words = (): Uint32Array => new Uint32Array(model.caches.memory.buffer);
+      const address = words()[at]!;
+      assert.ok(address > 65_536 && address < model.memoryBytes);
+      words()[at] = 0xffff0000;
+      return () => {
+        words()[at] = address;
+      };
     }
-    for (const cache of [one, two, other]) cache.dispose();
-    assert.equal(model.caches.pages.used, 0);
-  });
 
-  it("ends a turn, and the next one starts from nothing", async () => {
-    const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
-    const turn = async (session: Session, mendAfter = () => {}): Promise<{ tokens: number[]; cached: number }> => {
-      const out = { tokens: [] as number[], cached: -1 };
-      const request = { ids: Uint32Array.from(ids), maxTokens: 12, stopIds: [], stop: [], sampling };
-      for await (const event of generate(model, session, request, undefined, () => false)) {
-        if (event.type === "prefill") out.cached = event.cachedTokens;
-        if (event.type === "token" && out.tokens.push(event.id) === 6) mendAfter();
-      }
-      return out;
+    const isTrap = (error: Error): boolean => {
+      assert.equal(error.name, "PlatformError");
+      if (count === 1 || error.cause !== undefined) assert.ok(error.cause instanceof WebAssembly.RuntimeError, String(error.cause)); // else another thread's
+      assert.match(error.message, /^\[lfm2\] .*expected .*got a trap/);
+      return true;
     };
-    const session: Session = { cache: model.openCache(), ids: [] };
-    const right = await turn(session);
-    session.cache.reset();
-    session.ids = [];
-    let mend = (): void => {};
-    await assert.rejects(
-      turn(session, () => {
-        mend = breakHead();
-      }),
-      isTrap,
-    );
-    assert.deepEqual([session.cache.position, session.ids], [0, []]);
-    mend();
-    assert.deepEqual(await turn(session), { tokens: right.tokens, cached: 0 });
-    session.cache.dispose();
+    const ids = [1, 76, 107, 88, 30, 200, 170, 115, 157, 208, 184, 182, 33, 41];
+    const logitsOf = (cache: ReturnType<LanguageModel["openCache"]>, part: readonly number[]): Float32Array => {
+      model.step([{ cache, ids: part }], { logitsOf: [part.length - 1] });
+      return model.logits().copy();
+    };
+
+    before(async () => {
+      // untied: the embedding stays whole when the head is broken
+      const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-gqa3")));
+      ({ model } = await loadModel(checkpoint, kernels, count > 1 ? { threads: threads(count) } : {}));
+      await checkpoint.close();
+    });
+
+    it("empties every session of the step, and no other; a healthy step then works", () => {
+      const [one, two, other] = [model.openCache(), model.openCache(), model.openCache()];
+      const right = logitsOf(one, ids);
+      one.reset();
+      for (const cache of [one, two, other]) logitsOf(cache, ids.slice(0, 9));
+      const pages = model.caches.pages.used;
+      const mend = breakHead();
+      const step = (): number =>
+        model.step(
+          [
+            { cache: one, ids: ids.slice(9) },
+            { cache: two, ids: ids.slice(9, 11) },
+          ],
+          { logitsOf: [4] },
+        );
+      assert.throws(step, isTrap);
+      assert.deepEqual([one.position, two.position, other.position], [0, 0, 9]);
+      assert.equal(model.caches.pages.used, pages - 2);
+      mend();
+      assert.ok(sameBits(logitsOf(other, ids.slice(9)), right), "the session that was not in the step goes on");
+      for (const cache of [one, two]) {
+        assert.ok(sameBits(logitsOf(cache, ids), right), "a session that was emptied starts again");
+        assert.equal(cache.position, ids.length);
+      }
+      for (const cache of [one, two, other]) cache.dispose();
+      assert.equal(model.caches.pages.used, 0);
+    });
+
+    it("ends a turn, and the next one starts from nothing", async () => {
+      const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+      const turn = async (session: Session, mendAfter = () => {}): Promise<{ tokens: number[]; cached: number }> => {
+        const out = { tokens: [] as number[], cached: -1 };
+        const request = { ids: Uint32Array.from(ids), maxTokens: 12, stopIds: [], stop: [], sampling };
+        for await (const event of generate(model, session, request, undefined, () => false)) {
+          if (event.type === "prefill") out.cached = event.cachedTokens;
+          if (event.type === "token" && out.tokens.push(event.id) === 6) mendAfter();
+        }
+        return out;
+      };
+      const session: Session = { cache: model.openCache(), ids: [] };
+      const right = await turn(session);
+      session.cache.reset();
+      session.ids = [];
+      let mend = (): void => {};
+      await assert.rejects(
+        turn(session, () => {
+          mend = breakHead();
+        }),
+        isTrap,
+      );
+      assert.deepEqual([session.cache.position, session.ids], [0, []]);
+      mend();
+      assert.deepEqual(await turn(session), { tokens: right.tokens, cached: 0 });
+      session.cache.dispose();
+    });
   });
-});
