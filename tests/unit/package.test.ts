@@ -63,11 +63,15 @@ describe("the package", () => {
       "dist/cli.js",
       "dist/index.js",
       "dist/index.js.map",
+      "dist/kernels.plain-threads.wasm",
       "dist/kernels.plain.wasm",
+      "dist/kernels.relaxed-threads.wasm",
       "dist/kernels.relaxed.wasm",
       "dist/mini.gguf",
       "dist/mini.js",
       "dist/mini.js.map",
+      "dist/thread.js",
+      "dist/thread.js.map",
       "package.json",
     ]);
   });
@@ -80,6 +84,8 @@ describe("the package", () => {
     assert.ok(total - size("mini.gguf") <= 1.5 * MB, `${total - size("mini.gguf")} bytes without the bundled model`);
     const core = size("index.js") + size("kernels.plain.wasm") + size("kernels.relaxed.wasm");
     assert.ok(core <= 400 * KB, `core entry and wasm: ${core} bytes`);
+    const forThreads = size("thread.js") + size("kernels.plain-threads.wasm") + size("kernels.relaxed-threads.wasm");
+    assert.ok(forThreads <= 150 * KB, `what threads add: ${forThreads} bytes`);
     const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };
     assert.deepEqual(Object.keys(dependencies), ["@huggingface/jinja", "@huggingface/tokenizers"]);
   });
@@ -152,7 +158,7 @@ describe("the package", () => {
   });
 
   it("the wasm that is packed is the one that its sources give", () => {
-    for (const variant of ["plain", "relaxed"]) {
+    for (const variant of ["plain", "relaxed", "plain-threads", "relaxed-threads"]) {
       const out = join(project, `${variant}.wasm`);
       execFileSync(process.execPath, [
         "node_modules/assemblyscript/bin/asc.js",
