@@ -9,7 +9,7 @@ export interface ByteSource {
   readonly size: number;
   /** @returns up to `length` bytes from `offset`; fewer only if the source is shorter than it said. */
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
-  /** Fills `target` from `offset`: spares a copy where the runtime can. */
+  /** Fills `target` from `offset`: spares a copy where the runtime can. It may lie in memory that threads share: its buffer cannot be transferred. */
   readInto?(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Gives back what the source holds open. */
   close?(): Promise<void>;
