@@ -32,7 +32,22 @@ function buildWasm() {
   for (const target of KERNELS) node("node_modules/assemblyscript/bin/asc.js", ["--config", "asconfig.json", "--target", target]);
 }
 
+/** The probes of the machine's ceilings: benchmarks read them in build/, the CLI carries them. Made where older than their source. @returns their paths */
+export function ensureProbes() {
+  const paths = ["plain", "relaxed"].map((name) => `build/probe.${name}.wasm`);
+  if (oldest(paths) >= newest(["assembly/probe.ts"])) return paths;
+  mkdirSync(at("build"), { recursive: true });
+  for (const path of paths)
+    node("node_modules/assemblyscript/bin/asc.js", [
+      ...["probe.ts", "--baseDir", "assembly", "-o", join("..", path)], // a base away from asconfig.json
+      ...["--enable", path.includes("relaxed") ? "simd,relaxed-simd" : "simd"],
+      ...["--runtime", "stub", "--importMemory", "--noAssert", "-O1"],
+    ]);
+  return paths;
+}
+
 async function buildJs() {
+  const [plain, relaxed] = ensureProbes().map((path) => readFileSync(at(path), "base64"));
   const { build } = await import("esbuild");
   const common = {
     bundle: true,
@@ -57,7 +72,7 @@ async function buildJs() {
     entryPoints: { cli: "src/cli/main.ts" },
     external,
     minify: true,
-    define: { LFM2_VERSION: version },
+    define: { LFM2_VERSION: version, LFM2_PROBES: JSON.stringify({ plain, relaxed }) },
     sourcemap: false,
   });
 }
@@ -84,7 +99,7 @@ const parts = {
   wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: KERNELS.map((name) => `dist/kernels.${name}.wasm`) },
   js: {
     run: buildJs,
-    from: ["src", "package.json", "scripts/build.mjs"],
+    from: ["src", "package.json", "scripts/build.mjs", "assembly/probe.ts"],
     to: ["dist/index.js", "dist/thread.js", "dist/mini.js", "dist/cli.js"],
   },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },

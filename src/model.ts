@@ -89,6 +89,11 @@ export class Model {
     this.info = parts.info;
   }
 
+  /** What computes, for benchmarks: a turn step by step, times of single kernels. @internal */
+  get engine(): Engine {
+    return this.#parts.engine;
+  }
+
   /** The tokenizer. @throws UnsupportedError when the checkpoint has none */
   get tokenizer(): Tokenizer {
     const { tokenizer } = this.#parts;

@@ -3,6 +3,7 @@
 import type { ArgsDef } from "citty";
 import { AbortError, Lfm2Error } from "lfm2-wasm";
 import { describeArgs, type Options, readOptions, UsageError } from "./args.ts";
+import { BENCH_ARGS, bench } from "./bench.ts";
 import { CHAT_ARGS, chat } from "./chat.ts";
 import { GENERATE_ARGS, generate } from "./generate.ts";
 import { INSPECT_ARGS, inspect } from "./inspect.ts";
@@ -27,6 +28,7 @@ const commands: Readonly<Record<string, Command>> = {
     args: INSPECT_ARGS,
     run: inspect,
   },
+  bench: { usage: "bench [options]", about: "measure how fast a model runs here", args: BENCH_ARGS, run: bench },
 };
 
 const OVERVIEW = `lfm2 runs LFM2 language models on this machine's CPU.

@@ -1,5 +1,5 @@
 // From options to a loaded model, to the options of an answer, and to the figures printed after it.
-import { type GenerateOptions, type LoadProgress, load, type Model, type Reply } from "lfm2-wasm";
+import { type GenerateOptions, type LoadOptions, type LoadProgress, load, type Model, type Reply } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
 import { KV_DTYPES } from "../memory/dtype.ts";
 import type { Options } from "./args.ts";
@@ -24,8 +24,8 @@ function progressBar(status: StatusLine): (progress: LoadProgress) => void {
   };
 }
 
-/** Loads the model that the options name, or the bundled one. */
-export async function loadModel(options: Options, signal: AbortSignal): Promise<Model> {
+/** Loads the model that the options name, or the bundled one; `more` goes before what they say. */
+export async function loadModel(options: Options, signal: AbortSignal, more: LoadOptions = {}): Promise<Model> {
   const source = options.text("model") ?? (await import("lfm2-wasm/mini")).mini;
   const status = new StatusLine();
   try {
@@ -36,6 +36,7 @@ export async function loadModel(options: Options, signal: AbortSignal): Promise<
       kvDtype: options.choice("kv-dtype", KV_DTYPES),
       maxContextTokens: options.integer("context"),
       threads: options.text("threads") === "auto" ? "auto" : options.integer("threads"),
+      ...more,
     });
   } finally {
     status.clear();

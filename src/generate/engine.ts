@@ -1,5 +1,6 @@
 // The boundary between the façade and whatever computes: asynchronous calls at the grain of a turn, whose arguments and results all survive `structuredClone`.
 // The engine may run in this thread, in a worker or behind a service; who calls numbers the sessions and calls.
+import type { KernelTime } from "../kernels/profile.ts";
 import type { Sampling } from "./sampler.ts";
 
 /** A turn: continue a session so that it holds `ids`, then generate. */
@@ -77,6 +78,8 @@ export interface Engine {
   /** Ends a call before its next step: a turn finishes as "interrupted", a forward pass throws AbortError. The session stays usable. */
   cancel(call: number): Promise<void>;
   status(): Promise<EngineStatus>;
+  /** Times each kernel of the next steps, or no more. @returns what was measured since it was last turned on */
+  profile(isOn: boolean): Promise<readonly KernelTime[]>;
   /** Ends every call and frees everything. */
   dispose(): Promise<void>;
 }

@@ -1,5 +1,6 @@
 // The engine in this thread: sessions by number, calls that can be cancelled, turns on one session in order.
 import { AbortError, InputError, MemoryError } from "../errors.ts";
+import type { KernelTime } from "../kernels/profile.ts";
 import { nextMacrotask } from "../macrotask.ts";
 import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
@@ -81,6 +82,10 @@ export class LocalEngine implements Engine {
   async status(): Promise<EngineStatus> {
     const model = this.#use();
     return { memoryBytes: model.memoryBytes, openSessions: this.#sessions.size, usedPages: model.caches.pages.used };
+  }
+
+  async profile(isOn: boolean): Promise<readonly KernelTime[]> {
+    return this.#use().profile(isOn);
   }
 
   async dispose(): Promise<void> {

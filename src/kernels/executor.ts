@@ -2,6 +2,7 @@
 import type { KvDType } from "../memory/dtype.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import { CommandEncoder, type KernelScratch } from "./commands.ts";
+import type { CommandTimer } from "./profile.ts";
 import type { Threads } from "./threads.ts";
 
 /** Where a command buffer lies, and how many commands it holds. */
@@ -17,6 +18,8 @@ export class Executor {
   readonly #buffer: CommandBuffer;
   readonly #scratch: KernelScratch;
   readonly #kvDtype: KvDType;
+  /** Runs the commands of the next steps one by one, with a clock around each. */
+  timer: CommandTimer | undefined;
 
   constructor(threads: Threads, memory: WasmMemory, buffer: CommandBuffer, scratch: KernelScratch, kvDtype: KvDType) {
     this.#threads = threads;
@@ -35,6 +38,8 @@ export class Executor {
     const { address, capacity } = this.#buffer;
     const encoder = new CommandEncoder(this.#memory, address, capacity, this.#scratch, this.#kvDtype);
     record(encoder);
-    this.#threads.run(encoder.address, encoder.count);
+    const submit = (from: number, count: number): void => this.#threads.run(from, count);
+    if (this.timer) this.timer.run(encoder.address, encoder.count, (command) => submit(command, 1));
+    else submit(encoder.address, encoder.count);
   }
 }

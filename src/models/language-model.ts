@@ -3,6 +3,7 @@ import { InputError, PlatformError } from "../errors.ts";
 import { COMMAND_BYTES, type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES, SEGMENT_POSITIONS } from "../kernels/commands.ts";
 import { Executor } from "../kernels/executor.ts";
 import { Logits } from "../kernels/logits.ts";
+import { CommandTimer, type KernelTime } from "../kernels/profile.ts";
 import type { Threads } from "../kernels/threads.ts";
 import type { KernelInstance } from "../kernels/variants.ts";
 import type { Arena } from "../memory/arena.ts";
@@ -12,7 +13,7 @@ import type { WasmMemory } from "../memory/wasm.ts";
 import type { PlanItem } from "../weights/plan.ts";
 import { type Cache, CachePool, cacheSize } from "./cache.ts";
 import type { Lfm2Config } from "./config.ts";
-import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, rowStride, type Tap } from "./lfm2.ts";
+import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride, type Tap } from "./lfm2.ts";
 
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
 const LOGITS_BYTES = 8 << 20;
@@ -215,6 +216,16 @@ export class LanguageModel {
     if (rows.length > logitsRows) throw new RangeError(`the head takes at most ${logitsRows} rows at a time, got ${rows.length}`);
     new Int32Array(this.#memory.buffer, this.#at("rowNumbers"), rows.length).set(rows);
     this.#lfm2.head(c, this.#rows("logits", logitsColumns), this.#at("rowNumbers"), rows.length);
+  }
+
+  /**
+   * Times each command of the next steps (`true`, from zero) or no more. Steps are slower by the clock's calls, some per cent of a small model's.
+   * @returns what was measured since the last call with `true`
+   */
+  profile(isOn: boolean): readonly KernelTime[] {
+    const times = this.#executor.timer?.times() ?? [];
+    this.#executor.timer = isOn ? new CommandTimer(this.#memory, matrixUses(this.#lfm2.weights)) : undefined;
+    return times;
   }
 
   /** Rows that `head` takes at a time. */

@@ -107,6 +107,26 @@ function nameAttention(list: WeightList, c: Lfm2Config, p: string, index: number
   };
 }
 
+/** @returns what each matrix is for, by the address of its descriptor */
+export function matrixUses({ embedding, layers, head }: Lfm2Weights): Map<number, string> {
+  const uses = new Map<number, string>();
+  const name = (matrix: Matrix | undefined, use: string): unknown => matrix && uses.set(matrix.address, use);
+  name(embedding, "embedding");
+  name(head, "head"); // of a tied one, only the head is a product
+  for (const layer of layers) {
+    if (layer.kind === "conv") {
+      name(layer.inProj, "conv in");
+      name(layer.outProj, "conv out");
+    } else {
+      name(layer.qkv, "attention qkv");
+      name(layer.outProj, "attention out");
+    }
+    name(layer.ffn.gateUp, "ffn gate and up");
+    name(layer.ffn.down, "ffn down");
+  }
+  return uses;
+}
+
 /** Activations of a step, up to the engine's chunk of rows each. */
 export interface Lfm2Buffers {
   readonly h: Rows; // (T,D) the residual stream

@@ -27,6 +27,7 @@ export function cloningEngine(engine: Engine): Engine {
     forward: (call, request: ForwardRequest): Promise<ForwardResult> => across(() => engine.forward(clone(call), clone(request))),
     cancel: (call) => across(() => engine.cancel(clone(call))),
     status: (): Promise<EngineStatus> => across(() => engine.status()),
+    profile: (isOn) => across(() => engine.profile(clone(isOn))),
     dispose: () => across(() => engine.dispose()),
     generate: async function* (call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
       try {
