@@ -1,0 +1,55 @@
+// What the workers have in common, in Node and in a page: named calls on one engine, and a clock around each token.
+
+/** The next `count` tokens of a generator, each with its duration in ms. */
+async function take(generator, count) {
+  const ids = [];
+  const ms = [];
+  for (let i = 0; i < count; i++) {
+    const start = performance.now();
+    const { value, done } = await generator.next();
+    if (done) throw new Error(`expected ${count} tokens, got ${i}`);
+    ms.push(performance.now() - start);
+    ids.push(value);
+  }
+  return { ids, ms };
+}
+
+/**
+ * @param engine `load(options)`, and `generator(ids)`: greedy ids after `ids` from an empty cache, computed as they are pulled
+ * @returns the calls that a worker answers
+ */
+export function callsOf(engine) {
+  let open;
+  const close = async () => {
+    await open?.return?.();
+    open = undefined;
+  };
+  return {
+    async load(options) {
+      const start = performance.now();
+      return { ...(await engine.load(options)), ms: performance.now() - start };
+    },
+    /** Feeds `ids` and takes `count` tokens; the first one's time is the prompt's. The generator stays open for `more`. */
+    async start({ ids, count }) {
+      await close();
+      open = await engine.generator(ids);
+      return take(open, count);
+    },
+    more: ({ count }) => take(open, count),
+    close,
+  };
+}
+
+/** Answers the parent process until it goes. */
+export function serve(engine) {
+  const calls = callsOf(engine);
+  process.on("message", async ({ call, id, args }) => {
+    try {
+      process.send({ id, result: (await calls[call](args)) ?? null });
+    } catch (error) {
+      process.send({ id, error: String(error?.stack ?? error) });
+    }
+  });
+  process.on("disconnect", () => process.exit());
+  process.send({ ready: true });
+}
