@@ -1,10 +1,12 @@
 // Runs the tests. `node scripts/test.mjs` is the gate: build, lint, types, every suite in this Node, and what depends on the engine once more in the newest Node
-// of tests/runtimes, which has relaxed SIMD. `--full` is the same code with bigger counts and the large shapes, and every suite in every Node of tests/runtimes.
+// of tests/runtimes, which has relaxed SIMD. tests/bits itself runs in Deno, Bun, Chromium and those Nodes. `--full` is the same code with bigger counts and the large
+// shapes, and every suite in every Node of tests/runtimes. What is not installed is a printed notice, and a failure where CI=true.
 // With patterns (substrings of test paths) only those test files run, without lint, types and build.
 import { execFileSync, spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { installed, NODES } from "../tests/runtimes/index.mjs";
 import { ensureBuilt } from "./build.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -84,24 +86,13 @@ function mocha(files, { bin = process.execPath, scale = full ? "full" : "gate" }
   if (run.status !== 0) throw new Error(`mocha ended with ${run.status ?? run.signal}`);
 }
 
-/** Node versions of tests/runtimes, from its own lock file; the newest last. */
-const RUNTIMES = ["node22", "node24", "node26"];
-const binOf = (name) => join("tests", "runtimes", "node_modules", name, "bin", "node");
 /** Suites whose result may depend on the engine. */
 const ENGINE_SUITES = ["kernels", "golden", "conformance"];
+/** Suites that start the other engines themselves. */
+const STARTS_ENGINES = ["bits"];
 
-/** The Node versions to test with: all in the full run, which installs them; the newest in the gate, where it is installed. */
-function runtimes() {
-  if (full) execFileSync("npm", ["ci"], { cwd: join("tests", "runtimes"), stdio: "inherit" });
-  const wanted = full ? RUNTIMES : RUNTIMES.slice(-1);
-  const missing = wanted.filter((name) => !existsSync(binOf(name)));
-  if (missing.length === 0) return wanted.map((name) => ({ bin: binOf(name), name }));
-  if (process.env.CI === "true") throw new Error(`${missing.join(", ")} is not installed: npm ci --prefix tests/runtimes`);
-  console.error(
-    `\nnot tested: the relaxed-SIMD build in a newer Node, for ${missing.join(", ")} is not installed (npm ci --prefix tests/runtimes).`,
-  );
-  return [];
-}
+/** The Node versions to test with: all in the full run, the newest in the gate. */
+const otherNodes = () => installed(full ? NODES : NODES.slice(-1), "the suites in another Node, newer ones of which have relaxed SIMD");
 
 const all = testFiles();
 const files = patterns.length ? all.filter((f) => patterns.some((p) => f.includes(p))) : all;
@@ -114,17 +105,20 @@ if (!patterns.length) {
     node("node_modules/typescript/bin/tsc", ["--noEmit", "-p", "src/tsconfig.core.json"]);
   });
 }
+if (full && !patterns.length)
+  await stage("install runtimes", () => execFileSync("npm", ["ci"], { cwd: join("tests", "runtimes"), stdio: "inherit" }));
 await stage("bundle tests", () => bundle(files));
 if (!process.exitCode) for (const [suite, paths] of suites(files)) await stage(suite, () => mocha(paths));
 
 if (!patterns.length && !process.exitCode) {
-  let installed = [];
+  let others = [];
   await stage("find runtimes", () => {
-    installed = runtimes();
+    others = otherNodes();
   });
-  for (const { bin, name } of installed) {
+  for (const { binary, name } of others) {
     for (const [suite, paths] of suites(files)) {
-      if (full || ENGINE_SUITES.includes(suite)) await stage(`${suite}, ${name}`, () => mocha(paths, { bin, scale: "gate" }));
+      if (STARTS_ENGINES.includes(suite) || !(full || ENGINE_SUITES.includes(suite))) continue;
+      await stage(`${suite}, ${name}`, () => mocha(paths, { bin: binary, scale: "gate" }));
     }
   }
 }

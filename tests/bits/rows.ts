@@ -138,7 +138,9 @@ function rope(lab: Lab): void {
     const freq = lab.room(4 * hd);
     lab.kernels.rope_frequencies(freq, theta, hd);
     lab.agree(`rope_frequencies ${hd}`, "all", "once", lab.readBytes(freq, 4 * hd));
-    const positions = [0, 1, 2, 31, 32, 33, 4095, 32767, 127999, 1_000_003];
+    // far ones in a row: where a rounding of the angle in f64 is large enough to reach the f32
+    const far = Array.from({ length: 48 }, (_, i) => 1_000_003 + i);
+    const positions = [0, 1, 2, 31, 32, 33, 4095, 32767, 127999, ...far];
     const table = lab.floats(positions.length * hd);
     const all = rowTable(
       lab,
@@ -150,12 +152,14 @@ function rope(lab: Lab): void {
         lab.agree(`rope_table ${hd}`, p, `a sequence each, ${nth} threads`, lab.read(table + 4 * i * hd, hd));
       });
     }
-    const one = rowTable(lab, [{ first: 0, count: 3, position: 31 }]);
-    lab.run("rope_table", [table, one, 1, freq, hd, f(factor)]);
-    for (const [i, p] of [31, 32, 33].entries()) lab.agree(`rope_table ${hd}`, p, "one sequence", lab.read(table + 4 * i * hd, hd));
+    for (const list of [[31, 32, 33], far]) {
+      const one = rowTable(lab, [{ first: 0, count: list.length, position: list[0] ?? 0 }]);
+      lab.run("rope_table", [table, one, 1, freq, hd, f(factor)]);
+      for (const [i, p] of list.entries()) lab.agree(`rope_table ${hd}`, p, "one sequence", lab.read(table + 4 * i * hd, hd));
+    }
 
     lab.run("rope_table", [table, all, positions.length, freq, hd, f(factor)]);
-    for (const kind of KINDS) for (const heads of [1, 5]) normRope(lab, { hd, heads, kind, table, rows: positions.length });
+    for (const kind of KINDS) for (const heads of [1, 5]) normRope(lab, { hd, heads, kind, table, rows: 10 });
   }
 }
 

@@ -11,14 +11,15 @@ import { nodeRuntime } from "./node/runtime.mjs";
  * @property {object} options JSON
  */
 
-/** Node versions, the newest last. */
-export const NODES = ["node22", "node24", "node26"];
+const ALL_NODES = ["node20", "node22", "node24", "node26"];
+/** Node versions beside the one that runs this, the newest last. */
+export const NODES = ALL_NODES.filter((name) => name !== `node${process.versions.node.split(".")[0]}`);
 
 /**
  * Every runtime by name: `find()` gives the path of its binary, or undefined where it is not installed; `run(binary, job, timeoutMs)` gives what the module returned.
  * @type {Record<string, { install: string, find(): string | undefined, run(binary: string, job: Job, timeoutMs: number): Promise<any> }>}
  */
-export const RUNTIMES = { ...Object.fromEntries(NODES.map((name) => [name, nodeRuntime(name)])), deno, bun, chromium };
+export const RUNTIMES = { ...Object.fromEntries(ALL_NODES.map((name) => [name, nodeRuntime(name)])), deno, bun, chromium };
 
 /**
  * The runtimes of `names` that are installed, with their binaries. One that is not is an error where CI=true, and a printed notice elsewhere.
