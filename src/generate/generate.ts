@@ -48,7 +48,7 @@ function keepPrefix(session: Session, ids: ArrayLike<number>): number {
 function step(model: LanguageModel, session: Session, ids: ArrayLike<number>, wantsLogits: boolean): void {
   const T = ids.length;
   try {
-    model.step([{ cache: session.cache, ids }], wantsLogits ? { logitsOf: [T - 1] } : {});
+    model.step([{ cache: session.cache, ids }], { logitsOf: wantsLogits ? [T - 1] : [] });
     for (let i = 0; i < T; i++) session.ids.push(ids[i] ?? 0);
   } finally {
     // a trap empties the cache: the ids follow

@@ -174,10 +174,11 @@ async function forward(
     const model = use();
     const chunk = ids.subarray(at, at + options.chunkTokens);
     const taps: Taps | undefined = hidden && new Map();
-    model.step([{ cache, ids: chunk }], { taps });
     const isLast = at + chunk.length === ids.length;
-    const first = all || hidden ? 0 : chunk.length - 1;
-    for (let row = first; row < chunk.length && (all || hidden || isLast); row += logitsRows) {
+    const needsAll = all || hidden !== undefined;
+    model.step([{ cache, ids: chunk }], needsAll ? { taps } : { logitsOf: isLast ? [chunk.length - 1] : [] });
+    if (!needsAll && isLast) logits.set(model.logits().view());
+    for (let row = 0; row < chunk.length && needsAll; row += logitsRows) {
       const count = Math.min(logitsRows, chunk.length - row);
       model.head(Array.from({ length: count }, (_, i) => row + i));
       for (let i = 0; i < count; i++) {

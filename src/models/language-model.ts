@@ -18,7 +18,7 @@ import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weight
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
 const LOGITS_BYTES = 8 << 20;
 
-/** Commands of a step: the most that a layer records, taps included, and some around the layers. */
+/** Commands of a step: the most that a layer records, taps included, some around the layers, and two for each row of logits. */
 const COMMANDS_PER_LAYER = 24;
 const COMMANDS_AROUND = 16;
 
@@ -46,6 +46,10 @@ export type Taps = Map<string, Float32Array>;
 
 /** What a step gives beside the caches' new content. */
 export interface StepOptions {
+  /**
+   * Rows of the step whose logits are wanted, ascending, at most `logitsRows`; none of them for []. Nothing is then computed for the others that only they would
+   * need: most of the last layer. By default all rows are computed to the end, without logits, for `head` or `hidden`; with `taps` too.
+   */
   readonly logitsOf?: readonly number[];
   readonly taps?: Taps | undefined;
 }
@@ -57,10 +61,9 @@ interface ScratchSizes {
   readonly logitsRows: number;
   /** Segments of one row's keys at the longest context, for each head; several rows share them at shorter ones. None for one thread. */
   readonly slotCount: number;
+  readonly commands: number;
   readonly regions: readonly (readonly [name: string, bytes: number])[];
 }
-
-const commandCapacity = (c: Lfm2Config): number => COMMANDS_PER_LAYER * c.numHiddenLayers + COMMANDS_AROUND;
 
 function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens: R, threads, maxContextTokens }: RunOptions): ScratchSizes {
   const columns = bufferColumns(c);
@@ -68,12 +71,14 @@ function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens:
   const logitsRows = Math.max(1, Math.min(R, Math.floor(LOGITS_BYTES / (4 * logitsColumns))));
   const widest = Math.max(rowStride(c.hiddenSize), rowStride(c.intermediateSize), rowStride(columns.heads));
   const slotCount = threads > 1 ? c.numAttentionHeads * Math.ceil(maxContextTokens / SEGMENT_POSITIONS) : 0;
+  const commands = COMMANDS_PER_LAYER * c.numHiddenLayers + COMMANDS_AROUND + 2 * logitsRows;
   const regions = Object.entries(columns).map(([name, n]) => [name, 4 * R * rowStride(n)] as const);
   return {
     columns,
     logitsColumns,
     logitsRows,
     slotCount,
+    commands,
     regions: [
       ...regions,
       ["logits", 4 * logitsRows * rowStride(logitsColumns)],
@@ -86,7 +91,7 @@ function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens:
       ["ids", 4 * R],
       ["rowNumbers", 4 * R],
       ["rowTable", ROW_TABLE_ENTRY_BYTES * R],
-      ["commands", COMMAND_BYTES * commandCapacity(c)],
+      ["commands", COMMAND_BYTES * commands],
     ],
   };
 }
@@ -141,7 +146,7 @@ export class LanguageModel {
       slotCount: this.#sizes.slotCount,
       attention: this.#at("attention"),
     };
-    const commands = { address: this.#at("commands"), capacity: commandCapacity(config) };
+    const commands = { address: this.#at("commands"), capacity: this.#sizes.commands };
     this.#executor = new Executor(threads, instance.memory, commands, scratch, options.kvDtype);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
     instance.kernels.rope_frequencies(this.#at("frequencies"), config.ropeTheta, config.headDim);
@@ -172,14 +177,17 @@ export class LanguageModel {
   /**
    * Runs one step: appends each sequence's tokens to its cache.
    * @param inputs sequences, together at most `chunkTokens` rows
-   * @param options rows of the step whose logits are wanted, at most `logitsRows`; a map that receives a copy of what each layer computes
-   * @returns T, the rows of the step; `logits` and `hidden` read what it left
+   * @param options rows whose logits are wanted; a map that receives a copy of what each layer computes
+   * @returns T, the rows of the step; `logits`, or `head` and `hidden`, read what it left
    * @throws InputError when ids are out of range or a context is full; MemoryError when the pages do not fit. The caches stay as they were.
    */
-  step(inputs: readonly StepInput[], { logitsOf = [], taps }: StepOptions = {}): number {
+  step(inputs: readonly StepInput[], { logitsOf, taps }: StepOptions = {}): number {
     const lengths = inputs.map((input) => this.#lengthOf(input));
     const T = lengths.reduce((a, b) => a + b, 0);
     if (T === 0 || T > this.options.chunkTokens) throw new RangeError(`a step takes 1 to ${this.options.chunkTokens} rows, got ${T}`);
+    if (logitsOf?.some((row, i) => !(row > (logitsOf[i - 1] ?? -1) && row < T)))
+      throw new RangeError(`logitsOf takes ascending row numbers below ${T}, got ${logitsOf.join(", ")}`);
+    const outputs = this.range.head && this.range.to > this.range.from && !taps ? logitsOf : undefined;
     inputs.forEach(({ cache }, i) => {
       this.#checkRoom(cache, lengths[i] ?? 0);
       cache.reserve(lengths[i] ?? 0);
@@ -190,8 +198,8 @@ export class LanguageModel {
       const tap = collector?.record;
       this.#run(inputs, (c) => {
         const rows = { address: this.#at("rowTable"), sequences: inputs.length };
-        this.#lfm2.layers(c, { T, rows, ids, tap: tap?.(c) });
-        if (logitsOf.length > 0) this.#recordHead(c, logitsOf);
+        this.#lfm2.layers(c, { T, rows, ids, outputs, tap: tap?.(c) });
+        if (logitsOf?.length) this.#recordHead(c, logitsOf, outputs !== undefined);
       });
       collector?.read(taps ?? new Map());
     } finally {
@@ -204,18 +212,19 @@ export class LanguageModel {
   }
 
   /**
-   * Computes the logits of some more rows of the last step.
+   * Computes the logits of some rows of the last step, which was to give all of them.
    * @param rows row numbers within the step, at most `logitsRows` of them
    */
   head(rows: readonly number[]): void {
-    this.#executor.run((c) => this.#recordHead(c, rows));
+    this.#executor.run((c) => this.#recordHead(c, rows, false));
   }
 
-  #recordHead(c: CommandEncoder, rows: readonly number[]): void {
+  /** @param areOnTop these rows are the first ones of h */
+  #recordHead(c: CommandEncoder, rows: readonly number[], areOnTop: boolean): void {
     const { logitsRows, logitsColumns } = this.#sizes;
     if (rows.length > logitsRows) throw new RangeError(`the head takes at most ${logitsRows} rows at a time, got ${rows.length}`);
     new Int32Array(this.#memory.buffer, this.#at("rowNumbers"), rows.length).set(rows);
-    this.#lfm2.head(c, this.#rows("logits", logitsColumns), this.#at("rowNumbers"), rows.length);
+    this.#lfm2.head(c, this.#rows("logits", logitsColumns), areOnTop ? 0 : this.#at("rowNumbers"), rows.length);
   }
 
   /**

@@ -155,6 +155,8 @@ export interface Step {
   readonly rows: RowTable;
   /** Address of T token ids, or undefined when the rows (T,D) already lie in `buffers.h`. */
   readonly ids: number | undefined;
+  /** Numbers of the rows, ascending, that are wanted behind the last layer: they come to stand at the top of `buffers.h`, the others end there. Default all. */
+  readonly outputs?: readonly number[] | undefined;
   readonly tap?: Tap | undefined;
 }
 
@@ -174,21 +176,24 @@ export class Lfm2 {
     this.#from = from;
   }
 
-  /** h (T,D): the embedding, then every layer of the range. */
+  /** h (T,D): the embedding, then every layer of the range; of the last one no more than `outputs` asks for. */
   layers(c: CommandEncoder, step: Step): void {
     const { h, x, r, rope, frequencies } = this.buffers;
     const { embedding, layers } = this.weights;
-    const { T } = step;
+    const { outputs } = step;
+    let { T } = step;
     const eps = this.config.normEps;
     if (step.ids !== undefined && embedding) c.gather(h, step.ids, embedding, T); // h (T,D)
     step.tap?.("embed", h);
     if (layers.some((layer) => layer.kind === "attention")) c.ropeTable(rope, step.rows, frequencies, this.#heads.dim, 1);
     layers.forEach((layer, i) => {
       const n = this.#from + i;
+      const isLast = i === layers.length - 1;
       c.rmsnorm(x, h, layer.operatorNorm, T, eps); // x (T,D)
-      if (layer.kind === "conv")
-        this.#shortConv(c, layer, step); // r (T,D), advances the conv state
-      else this.#attention(c, layer, step); // r (T,D), appends to the KV pages
+      const y = layer.kind === "conv" ? this.#shortConv(c, layer, step) : this.#attention(c, layer, step, isLast && outputs?.length === 0);
+      if (isLast && outputs) T = keepRows(c, outputs, [h, y]); // state and pages have all rows: what nobody reads ends here
+      if (T === 0) return;
+      c.linear(r, y, layer.outProj, T, layer.kind === "conv" ? layer.outBias : undefined); // r (T,D)
       step.tap?.(`layer.${n}.operator`, r);
       c.add(h, r, T); // h += r
       c.rmsnorm(x, h, layer.ffn.norm, T, eps); // x (T,D)
@@ -199,7 +204,7 @@ export class Lfm2 {
     });
   }
 
-  /** logits (M,V) of the M rows of h whose numbers lie at address `rows`; x keeps the normed rows. */
+  /** logits (M,V) of the M rows of h whose numbers lie at address `rows`, or of its first M when that is 0; x keeps the normed rows. */
   head(c: CommandEncoder, logits: Rows, rows: number, M: number): void {
     const { h, x } = this.buffers;
     const { norm, head } = this.weights;
@@ -208,19 +213,21 @@ export class Lfm2 {
     c.linear(logits, x, head, M); // logits (M,V)
   }
 
-  #shortConv(c: CommandEncoder, layer: ConvLayer, { T, rows }: Step): void {
-    const { x, r, wide: bcu } = this.buffers;
+  /** Advances the convolution state. @returns y (T,D) = C ⊙ conv(B ⊙ u), before the output projection */
+  #shortConv(c: CommandEncoder, layer: ConvLayer, { T, rows }: Step): Rows {
+    const { x, wide: bcu } = this.buffers;
     c.linear(bcu, x, layer.inProj, T, layer.inBias); // bcu (T,3D): B, C, u
     c.shortconv(x, bcu, rows, T, layer.index, layer.taps, layer.convBias); // x (T,D) = C ⊙ conv(B ⊙ u)
-    c.linear(r, x, layer.outProj, T, layer.outBias); // r (T,D)
+    return x;
   }
 
-  #attention(c: CommandEncoder, layer: AttentionLayer, { T, rows }: Step): void {
-    const { x, r, wide: q, heads: out, rope } = this.buffers;
+  /** Appends to the KV pages. @returns out (T,H·hd), before the output projection; not computed when `appendsOnly` */
+  #attention(c: CommandEncoder, layer: AttentionLayer, { T, rows }: Step, appendsOnly: boolean): Rows {
+    const { x, wide: q, heads: out, rope } = this.buffers;
     c.linear(q, x, layer.qkv, T); // q (T,H·hd), k and v (T,G·hd) side by side
     c.normRopeAppend(q, layer.qNorm, layer.kNorm, rope, rows, this.#heads, layer.index, this.config.normEps);
-    c.attention(out, q, rows, this.#heads, layer.index, 1 / Math.sqrt(this.#heads.dim)); // out (T,H·hd)
-    c.linear(r, out, layer.outProj, T); // r (T,D)
+    if (!appendsOnly) c.attention(out, q, rows, this.#heads, layer.index, 1 / Math.sqrt(this.#heads.dim)); // out (T,H·hd)
+    return out;
   }
 
   #mlp(c: CommandEncoder, ffn: Ffn, T: number): void {
@@ -229,6 +236,18 @@ export class Lfm2 {
     c.siluMul(act, gateUp, T, outputColumns(ffn.gateUp) / 2); // act (T,F) = silu(w1 x) ⊙ w3 x
     c.linear(r, act, ffn.down, T); // r (T,D)
   }
+}
+
+/** Moves the rows with these numbers, which ascend, to the top of each buffer. @returns how many they are */
+function keepRows(c: CommandEncoder, numbers: readonly number[], buffers: readonly Rows[]): number {
+  numbers.forEach((from, to) => {
+    if (from === to) return;
+    for (const rows of buffers) {
+      const row = (n: number): Rows => ({ address: rows.address + 4 * rows.stride * n, stride: rows.stride });
+      c.copy(row(to).address, row(from), 1);
+    }
+  });
+  return numbers.length;
 }
 
 /** @returns floats from one row of a buffer to the next */

@@ -70,6 +70,45 @@ for (const [preset, cuts] of [
   });
 }
 
+describe("rows that a step computes to the end", () => {
+  for (const preset of ["tiny-deep", "tiny-attn-only", "tiny-conv-only"])
+    for (const dtype of ["f32", "q4"] as const)
+      it(`some, one or none of them: the bits of all, then and later (${preset}, ${dtype})`, async () => {
+        const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
+        const { long } = goldenJson<{ long: number[] }>("models", preset, "golden.json");
+        const ids = long.slice(0, 60);
+        const { model } = await loadModel(checkpoint, kernels, { dtype });
+        const expected = feed(model, ids);
+        const V = model.config.vocabSize;
+        const cache = model.openCache();
+        let at = 0;
+        for (const [T, logitsOf] of [
+          [20, []],
+          [9, [8]],
+          [1, []],
+          [12, [0, 4, 5, 11]],
+          [1, [0]],
+          [7, [0, 1, 2, 3, 4, 5, 6]],
+          [5, [1]],
+          [5, [4]],
+        ] as const) {
+          model.step([{ cache, ids: ids.slice(at, at + T) }], { logitsOf });
+          logitsOf.forEach((row, i) => {
+            const want = expected.slice((at + row) * V, (at + row + 1) * V);
+            assert.ok(sameBits(model.logits(i).copy(), want), `row ${row} of ${T} at ${at}`);
+          });
+          at += T;
+        }
+        for (const logitsOf of [[1, 1], [2, 1], [3], [-1]])
+          assert.throws(() => model.step([{ cache, ids: [1, 2, 3] }], { logitsOf }), {
+            name: "RangeError",
+            message: /ascending row numbers below 3/,
+          });
+        assert.equal(cache.position, at);
+        await checkpoint.close();
+      });
+});
+
 describe("several sequences in a step", () => {
   it("ragged sequences give the bits that each gives alone", async () => {
     const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-deep")));
