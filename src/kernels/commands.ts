@@ -108,8 +108,10 @@ function bits(x: number): number {
 }
 
 /**
- * Records commands from one address on. Two that follow each other become one where a kernel does both in one pass over its rows: an addition goes into the rmsnorm
- * of the sum, the quantization of a matrix's input into the command that computes this input. Each row of the result has the same bits either way. Letters as everywhere: T rows of this step, D hidden, F ffn, hd head dim. */
+ * Records commands from one address on. Two that follow each other become one where a kernel does both in one pass over its rows: an addition goes into
+ * the rmsnorm of the sum, the quantization of a matrix's input into the command that computes this input. The bits are the same either way.
+ * Letters as everywhere: T rows of this step, D hidden, F ffn, hd head dim.
+ */
 export class CommandEncoder {
   readonly address: number;
   readonly #words: Int32Array;

@@ -47,8 +47,8 @@ export type Taps = Map<string, Float32Array>;
 /** What a step gives beside the caches' new content. */
 export interface StepOptions {
   /**
-   * Rows of the step whose logits are wanted, ascending, at most `logitsRows`; none of them for []. Nothing is then computed for the others that only they would
-   * need: most of the last layer. By default all rows are computed to the end, without logits, for `head` or `hidden`; with `taps` too.
+   * Rows of the step whose logits are wanted, ascending, at most `logitsRows`; none of them for []. The others then end in the last layer, where keys,
+   * values and the convolution's state have taken them in. By default all rows are computed to the end, without logits, for `head` or `hidden`; with `taps` too.
    */
   readonly logitsOf?: readonly number[];
   readonly taps?: Taps | undefined;

@@ -155,7 +155,7 @@ export interface Step {
   readonly rows: RowTable;
   /** Address of T token ids, or undefined when the rows (T,D) already lie in `buffers.h`. */
   readonly ids: number | undefined;
-  /** Numbers of the rows, ascending, that are wanted behind the last layer: they come to stand at the top of `buffers.h`, the others end there. Default all. */
+  /** Numbers of the rows, ascending, that are wanted behind the last layer: they come to stand at the top of `buffers.h`. Default all. */
   readonly outputs?: readonly number[] | undefined;
   readonly tap?: Tap | undefined;
 }
