@@ -75,7 +75,7 @@ function attend(
   for (; count > 0; count -= per, seen++) {
     const keys = min<usize>(n, seen);
     for (let i: usize = 0; i < per; i++) {
-      if (kv == Q8KV) softmax_q8(s + (i << 7), st + i * STATE_BYTES, keys, V + PAGE * hd);
+      if (kv == Q8KV) softmax_q8(s + (i << 7), st + i * STATE_BYTES, keys, V);
       else softmax_f32(s + (i << 7), st + i * STATE_BYTES, keys, kv == F16KV ? TWO112 : 1);
     }
     if (kv == Q8KV) values<i8>(o, s, v, keys, hd, per, st);

@@ -202,6 +202,10 @@ export function checkConfig(c: Lfm2Config): void {
     "query heads that the key/value heads divide",
     `${c.numAttentionHeads} / ${c.numKeyValueHeads}`,
   );
-  need(!c.layerTypes.includes("full_attention") || c.headDim % 16 === 0, "a head size that 16 divides", c.headDim);
+  need(
+    !c.layerTypes.includes("full_attention") || (c.headDim % 16 === 0 && c.headDim <= 1024),
+    "a head size up to 1024 that 16 divides",
+    c.headDim,
+  );
   need(!c.layerTypes.includes("conv") || (c.convLCache >= 2 && c.convLCache <= 4), "2 to 4 convolution taps", c.convLCache);
 }
