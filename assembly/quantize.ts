@@ -1,7 +1,7 @@
 // Activations to int8, one scale per block of 32.
-// The relaxed build keeps values as i8 (48 bytes a block, 112 where int8 weights take activations in two halves); the plain build as i16 in the order k, k+2, k+1, k+3 of each four,
-// which is how masks and shifts take int4 and int8 weights apart (80 bytes a block).
-import { BLOCK, PAIRS, Q8_BIAS, QD8_BYTES, QD8_HIGH, QD8_LOW, QD8_PAIR8, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS } from "./lib/blocks";
+// The relaxed build keeps values as i8 (48 bytes a block, 112 where int8 weights take activations in two halves); the plain build twice as i16 in the
+// order k, k+2, k+1, k+3 of each four, which is how masks and shifts take int4 and int8 weights apart, and times what these leave (144 bytes a block).
+import { BLOCK, PAIRS, Q8_BIAS, QD8_BYTES, QD8_HIGH, QD8_LOW, QD8_PAIR8, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS, QD8_WIDE } from "./lib/blocks";
 import { CONST, CONST_ABS, CONST_ROUND } from "./lib/simd";
 import { share } from "./lib/threads";
 
@@ -50,19 +50,26 @@ export function quantize_block(o: usize, p: usize): void {
     v128.store(o, i8x16.narrow_i16x8_s(i2, i3), 16);
     if (PAIRS) { store_halves(o, i0, i1); store_halves(o + 16, i2, i3); }
   } else {
-    v128.store(o, pairs(i0));
-    v128.store(o, pairs(i1), 16);
-    v128.store(o, pairs(i2), 32);
-    v128.store(o, pairs(i3), 48);
+    // each four k, k+2, k+1, k+3; for int4 times 256, 256, 1, 1 and, from k = 16 on, 16, 16, 256, 256; for int8 times 1, 1, 256, 256
+    const p0 = pairs(i0), p1 = pairs(i1), p2 = pairs(i2), p3 = pairs(i3), even = i64x2.splat(0xffffffff);
+    const w0 = i16x8.shl(p0, 8), w1 = i16x8.shl(p1, 8), w2 = i16x8.shl(p2, 8), w3 = i16x8.shl(p3, 8);
+    v128.store(o, v128.bitselect(w0, p0, even));
+    v128.store(o, v128.bitselect(w1, p1, even), 16);
+    v128.store(o, v128.bitselect(i16x8.shl(p2, 4), w2, even), 32);
+    v128.store(o, v128.bitselect(i16x8.shl(p3, 4), w3, even), 48);
+    v128.store(o, v128.bitselect(p0, w0, even), QD8_WIDE);
+    v128.store(o, v128.bitselect(p1, w1, even), QD8_WIDE + 16);
+    v128.store(o, v128.bitselect(p2, w2, even), QD8_WIDE + 32);
+    v128.store(o, v128.bitselect(p3, w3, even), QD8_WIDE + 48);
   }
   let s = i32x4.extadd_pairwise_i16x8_s(i16x8.add(i16x8.add(i0, i1), i16x8.add(i2, i3)));
   s = i32x4.add(s, i8x16.shuffle(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
   const even = i32x4.extract_lane(s, 0), odd = i32x4.extract_lane(s, 1), sum = even + odd; // k mod 4 < 2, and the others
   // NaN reaches the scale, and through it the result; so does infinity, as NaN: what its block's integers are differs between builds and machines
   store<f32>(o, amax < TINY ? 0 : amax / 127 + (amax - amax), QD8_SCALE);
-  store<i32>(o, -8 * sum, QD8_SUM8);
+  store<i32>(o, (ASC_FEATURE_RELAXED_SIMD ? -8 : -8 * 256) * sum, QD8_SUM8);
   store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
-  store<i32>(o, ASC_FEATURE_RELAXED_SIMD ? (-8 * even & 0xffff) | (-8 * odd << 16) : 0, QD8_PAIR8);
+  store<i32>(o, (-8 * even & 0xffff) | (-8 * odd << 16), QD8_PAIR8);
 }
 
 /** Quantizes n blocks that stand side by side at p, for kernels that do so with what they have just written. @returns where the next block goes */
@@ -75,7 +82,7 @@ export function quantize_blocks(o: usize, p: usize, n: usize): usize {
  * q = round(x / scale), scale = max|x| / 127 over 32 values; round half to even
  * out (M,Kp) qd8 · x (M,Kp) f32, rows xStride floats apart
  * needs: Kp % 32 == 0
- * cost:  reads 4, writes 1.5 (relaxed; 3.5 where its sums are pairs) or 2.5 bytes a value. Threads share blocks.
+ * cost:  reads 4, writes 1.5 (relaxed; 3.5 where its sums are pairs) or 4.5 (plain) bytes a value. Threads share blocks.
  */
 export function quantize_f32_qd8(out: usize, x: usize, M: usize, Kp: usize, xStride: usize, ith: usize, nth: usize): void {
   const blocks = Kp / BLOCK, begin = share(M * blocks, ith, nth), end = share(M * blocks, ith + 1, nth);

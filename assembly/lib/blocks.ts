@@ -27,8 +27,9 @@ export const DOT_KIND: i32 = dot_operand_kind();
 export const PAIRS: bool = ASC_FEATURE_RELAXED_SIMD && DOT_KIND == 0;
 
 /**
- * A block of quantized activations: values | f32 scale | i32 -8·Σq | i32 Q8_BIAS·Σq | two i16 where a pair of 16-bit sums starts: -8·Σq of the
- * k with k mod 4 < 2, and of the others (0 in the plain build). With PAIRS, each value again as 16·high + low, both in -8..8: 32 bytes low, 32 high.
+ * A block of quantized activations: values | f32 scale | i32 -8·Σq (plain: 256 times that) | i32 Q8_BIAS·Σq | two i16 where a pair of 16-bit sums starts:
+ * -8·Σq of the k with k mod 4 < 2, and of the others | the values again, for int8 weights, where those take them otherwise:
+ * with PAIRS as 16·high + low, both in -8..8, 32 bytes low, 32 high; in the plain build 64 bytes wide.
  */
 export const QD8_VALUES: usize = ASC_FEATURE_RELAXED_SIMD ? 32 : 64;
 export const QD8_SCALE: usize = QD8_VALUES;
@@ -37,10 +38,11 @@ export const QD8_SUM_BIAS: usize = QD8_VALUES + 8;
 export const QD8_PAIR8: usize = QD8_VALUES + 12;
 export const QD8_LOW: usize = QD8_VALUES + 16;
 export const QD8_HIGH: usize = QD8_LOW + 32;
-/** Bytes of a block without and with the halves; a tile knows which one it reads, all else asks QD8_BYTES. */
-export const QD8_BYTES_WHOLE: usize = QD8_VALUES + 16;
-export const QD8_BYTES_PAIRS: usize = QD8_BYTES_WHOLE + 64;
-export const QD8_BYTES: usize = PAIRS ? QD8_BYTES_PAIRS : QD8_BYTES_WHOLE;
+export const QD8_WIDE: usize = QD8_VALUES + 16;
+/** Bytes of a block where the values stand once, and where they stand again; a tile knows which one it reads, all else asks QD8_BYTES. */
+export const QD8_BYTES_ONCE: usize = QD8_VALUES + 16;
+export const QD8_BYTES_TWICE: usize = QD8_BYTES_ONCE + 64;
+export const QD8_BYTES: usize = PAIRS || !ASC_FEATURE_RELAXED_SIMD ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
 
 /**
  * What is added to q in a byte of qb8w, negated: 0 where the dot reads signed bytes (and in the plain build), else -128: the dots then read

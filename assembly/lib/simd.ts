@@ -14,6 +14,8 @@ export const CONST: usize = memory.data<u32>([
   0x4b400000, 0x4b400000, 0x4b400000, 0x4b400000,
   0x00010001, 0x00010001, 0x00010001, 0x00010001,
   0x00100010, 0x00100010, 0x00100010, 0x00100010,
+  0x00f000f0, 0x00f000f0, 0x00f000f0, 0x00f000f0,
+  0x0f000f00, 0x0f000f00, 0x0f000f00, 0x0f000f00,
 ], 16);
 export const CONST_NIBBLE: usize = 0;
 export const CONST_F16_MASK: usize = 16; // sign, exponent and mantissa of an f16 shifted left by 13
@@ -25,6 +27,8 @@ export const CONST_ROUND: usize = 96; // 1.5·2^23: adding it rounds to an integ
 
 export const CONST_ONE16: usize = 112;
 export const CONST_SIXTEEN16: usize = 128;
+export const CONST_NIBBLE16_4: usize = 144; // the second and the third nibble of 16 bits, in place
+export const CONST_NIBBLE16_8: usize = 160;
 
 /**
  * How this engine reads the right operand of the relaxed integer dots when its top bit is set:

@@ -4,9 +4,10 @@
 // each stored as q + 8. That is a Q4_0 block's own nibble order: packing moves 4-byte pieces only.
 // The sums start at -8·Σx of the block, so the nibbles stay as stored; 4 bits are exact for every engine's dot.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
-import { PAIRS, QB4W_BYTES, QD8_BYTES, QD8_BYTES_PAIRS, QD8_BYTES_WHOLE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
+import { PAIRS, QB4W_BYTES, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
 import {
-  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_ONE16, dot_i16, dot_i8, load_f16x4, pair_i8, scaled,
+  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, CONST_ONE16, dot_i16, dot_i8, load_f16x4,
+  pair_i8, scaled,
 } from "../lib/simd";
 
 // @ts-ignore: decorator
@@ -25,7 +26,7 @@ import {
  */
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, pairs: bool, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16), bytes = pairs ? QD8_BYTES_PAIRS : QD8_BYTES_WHOLE;
+  const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16), bytes = pairs ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
   const xRow = blocks * bytes, xe = x + xRow;
   for (; groups > 0; groups--, y += 32) {
@@ -153,58 +154,61 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
   relaxed(4, true, y, yRow, x, w, blocks, groups);
 }
 
-/** The plain build's tiles: the same integers, hence the same bits. A byte pair splits into four planes of 16-bit lanes. */
+/**
+ * The plain tiles: the same integers, hence the same bits. A byte pair splits into four planes of 16-bit lanes, by one instruction each: what is
+ * left of the shifts stands in x, as 256, 1, 16 and 256 times itself, so that every product is 256 times the true one.
+ * Two rows and two planes at a time: V8 before version 12 loads all operands of a loop body first, and these fit its 15 registers.
+ */
 // @ts-ignore: decorator
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  const m15 = v128.load(CONST + CONST_NIBBLE16);
+  const m15 = v128.load(CONST + CONST_NIBBLE16), m240 = v128.load(CONST + CONST_NIBBLE16_4), m3840 = v128.load(CONST + CONST_NIBBLE16_8);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_WHOLE, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_TWICE, xe = x + xRow;
   for (; groups > 0; groups--, y += 32) {
-    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
-    let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
+    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
     for (; x0 < xe; ) {
       let a00 = v128.load32_splat(x0, QD8_SUM8), a01 = a00;
       let a10 = rows > 1 ? v128.load32_splat(x1, QD8_SUM8) : i32x4.splat(0), a11 = a10;
-      let a20 = rows > 2 ? v128.load32_splat(x2, QD8_SUM8) : i32x4.splat(0), a21 = a20;
-      let a30 = rows > 3 ? v128.load32_splat(x3, QD8_SUM8) : i32x4.splat(0), a31 = a30;
       let v: v128, l0: v128, l1: v128, wi = w + 16;
       for (let i: usize = 0; i < 32; i += 8, wi += 16) {
         const w0 = v128.load(wi), w1 = v128.load(wi, 64);
         l0 = v128.and(w0, m15); l1 = v128.and(w1, m15);
         v = v128.load32_splat(x0 + i); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
         if (rows > 1) { v = v128.load32_splat(x1 + i); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
-        if (rows > 2) { v = v128.load32_splat(x2 + i); a20 = dot_i16(v, l0, a20); a21 = dot_i16(v, l1, a21); }
-        if (rows > 3) { v = v128.load32_splat(x3 + i); a30 = dot_i16(v, l0, a30); a31 = dot_i16(v, l1, a31); }
-        l0 = v128.and(i16x8.shr_u(w0, 8), m15); l1 = v128.and(i16x8.shr_u(w1, 8), m15);
+        l0 = v128.and(w0, m3840); l1 = v128.and(w1, m3840);
         v = v128.load32_splat(x0 + i, 4); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
         if (rows > 1) { v = v128.load32_splat(x1 + i, 4); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
-        if (rows > 2) { v = v128.load32_splat(x2 + i, 4); a20 = dot_i16(v, l0, a20); a21 = dot_i16(v, l1, a21); }
-        if (rows > 3) { v = v128.load32_splat(x3 + i, 4); a30 = dot_i16(v, l0, a30); a31 = dot_i16(v, l1, a31); }
-        l0 = v128.and(i16x8.shr_u(w0, 4), m15); l1 = v128.and(i16x8.shr_u(w1, 4), m15);
-        v = v128.load32_splat(x0 + i, 32); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
-        if (rows > 1) { v = v128.load32_splat(x1 + i, 32); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
-        if (rows > 2) { v = v128.load32_splat(x2 + i, 32); a20 = dot_i16(v, l0, a20); a21 = dot_i16(v, l1, a21); }
-        if (rows > 3) { v = v128.load32_splat(x3 + i, 32); a30 = dot_i16(v, l0, a30); a31 = dot_i16(v, l1, a31); }
-        l0 = i16x8.shr_u(w0, 12); l1 = i16x8.shr_u(w1, 12);
-        v = v128.load32_splat(x0 + i, 36); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
-        if (rows > 1) { v = v128.load32_splat(x1 + i, 36); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
-        if (rows > 2) { v = v128.load32_splat(x2 + i, 36); a20 = dot_i16(v, l0, a20); a21 = dot_i16(v, l1, a21); }
-        if (rows > 3) { v = v128.load32_splat(x3 + i, 36); a30 = dot_i16(v, l0, a30); a31 = dot_i16(v, l1, a31); }
+        if (rows == 1) {
+          l0 = v128.and(w0, m240); l1 = v128.and(w1, m240);
+          v = v128.load32_splat(x0 + i, 32); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
+          l0 = i16x8.shr_u(w0, 12); l1 = i16x8.shr_u(w1, 12);
+          v = v128.load32_splat(x0 + i, 36); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
+        }
+      }
+      if (rows > 1) {
+        wi = w + 16;
+        for (let i: usize = 32; i < 64; i += 8, wi += 16) {
+          const w0 = v128.load(wi), w1 = v128.load(wi, 64);
+          l0 = v128.and(w0, m240); l1 = v128.and(w1, m240);
+          v = v128.load32_splat(x0 + i); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
+          if (rows > 1) { v = v128.load32_splat(x1 + i); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
+          l0 = i16x8.shr_u(w0, 12); l1 = i16x8.shr_u(w1, 12);
+          v = v128.load32_splat(x0 + i, 4); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
+          if (rows > 1) { v = v128.load32_splat(x1 + i, 4); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
+        }
       }
       const s0 = load_f16x4(w, mask, up), s1 = load_f16x4(w + 8, mask, up);
-      v = v128.load32_splat(x0, QD8_SCALE); f00 = scaled(a00, f00, s0, v); f01 = scaled(a01, f01, s1, v);
-      if (rows > 1) { v = v128.load32_splat(x1, QD8_SCALE); f10 = scaled(a10, f10, s0, v); f11 = scaled(a11, f11, s1, v); }
-      if (rows > 2) { v = v128.load32_splat(x2, QD8_SCALE); f20 = scaled(a20, f20, s0, v); f21 = scaled(a21, f21, s1, v); }
-      if (rows > 3) { v = v128.load32_splat(x3, QD8_SCALE); f30 = scaled(a30, f30, s0, v); f31 = scaled(a31, f31, s1, v); }
-      w += QB4W_BYTES; x0 += QD8_BYTES_WHOLE;
-      if (rows > 1) x1 += QD8_BYTES_WHOLE;
-      if (rows > 2) x2 += QD8_BYTES_WHOLE;
-      if (rows > 3) x3 += QD8_BYTES_WHOLE;
+      v = v128.load32_splat(x0, QD8_SCALE);
+      f00 = scaled(i32x4.shr_s(a00, 8), f00, s0, v); f01 = scaled(i32x4.shr_s(a01, 8), f01, s1, v);
+      if (rows > 1) {
+        v = v128.load32_splat(x1, QD8_SCALE);
+        f10 = scaled(i32x4.shr_s(a10, 8), f10, s0, v); f11 = scaled(i32x4.shr_s(a11, 8), f11, s1, v);
+      }
+      w += QB4W_BYTES; x0 += QD8_BYTES_TWICE;
+      if (rows > 1) x1 += QD8_BYTES_TWICE;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
-    if (rows > 2) { v128.store(y + 2 * yRow, f20); v128.store(y + 2 * yRow, f21, 16); }
-    if (rows > 3) { v128.store(y + 3 * yRow, f30); v128.store(y + 3 * yRow, f31, 16); }
   }
 }
 
@@ -214,22 +218,14 @@ function plain__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 function plain__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   plain(2, y, yRow, x, w, blocks, groups);
 }
-function plain__3x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  plain(3, y, yRow, x, w, blocks, groups);
-}
-function plain__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  plain(4, y, yRow, x, w, blocks, groups);
-}
 
-/** `rows` (1 to 4) rows of x against consecutive groups of w: a row gets the same bits from every tile. */
+/** The largest tile's rows. */
+const MOST: usize = ASC_FEATURE_RELAXED_SIMD ? 4 : 2;
+
+/** `rows` (1 to MOST) rows of x against consecutive groups of w: a row gets the same bits from every tile. */
 function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   if (!ASC_FEATURE_RELAXED_SIMD) {
-    switch (<i32>rows) {
-      case 1: return plain__1x8(y, yRow, x, w, blocks, groups);
-      case 2: return plain__2x8(y, yRow, x, w, blocks, groups);
-      case 3: return plain__3x8(y, yRow, x, w, blocks, groups);
-      default: return plain__4x8(y, yRow, x, w, blocks, groups);
-    }
+    if (rows == 1) plain__1x8(y, yRow, x, w, blocks, groups); else plain__2x8(y, yRow, x, w, blocks, groups);
   } else if (PAIRS) {
     switch (<i32>rows) {
       case 1: return pairs__1x8(y, yRow, x, w, blocks, groups);
@@ -251,14 +247,14 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * y = x · Wᵀ
  * y (M, 8·groups) f32, rows yRow bytes apart · x (M, 32·blocks) qd8 · w (8·groups, 32·blocks) qb4w
  * needs: 16-byte alignment; reads nothing past the end
- * cost:  streams N·K·4.5/8 bytes of w once a call from memory, once per 4 rows of x from L1
+ * cost:  streams N·K·4.5/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_qb4w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  if (M <= 4) return tile(M, y, yRow, x, w, blocks, groups);
+  if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   const xRow = blocks * QD8_BYTES, group = blocks * QB4W_BYTES;
   for (; groups > 0; groups--, w += group, y += 32) { // the group stays in L1 while x passes
     let m = M, xp = x, yp = y;
-    for (; m >= 4; m -= 4, xp += 4 * xRow, yp += 4 * yRow) tile(4, yp, yRow, xp, w, blocks, 1);
+    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, 1);
     if (m) tile(m, yp, yRow, xp, w, blocks, 1);
   }
 }

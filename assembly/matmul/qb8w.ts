@@ -6,7 +6,7 @@
 // dot that sums pairs only reads unsigned bytes right; it is exact for activations in two halves.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  PAIRS, QB8W_BYTES, QD8_BYTES, QD8_BYTES_PAIRS, QD8_BYTES_WHOLE, QD8_HIGH, QD8_LOW, QD8_SCALE, QD8_SUM_BIAS,
+  PAIRS, QB8W_BYTES, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_HIGH, QD8_LOW, QD8_SCALE, QD8_SUM_BIAS, QD8_WIDE,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_ONE16, CONST_SIXTEEN16, dot_i16, dot_i8, load_f16x4, pair_i8, scaled,
@@ -16,7 +16,7 @@ import {
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_WHOLE, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_ONCE, xe = x + xRow;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
     let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
@@ -71,10 +71,10 @@ import {
       if (rows > 1) { v = v128.load32_splat(x1, QD8_SCALE); f10 = scaled(a10, f10, s0, v); f11 = scaled(a11, f11, s1, v); }
       if (rows > 2) { v = v128.load32_splat(x2, QD8_SCALE); f20 = scaled(a20, f20, s0, v); f21 = scaled(a21, f21, s1, v); }
       if (rows > 3) { v = v128.load32_splat(x3, QD8_SCALE); f30 = scaled(a30, f30, s0, v); f31 = scaled(a31, f31, s1, v); }
-      w += QB8W_BYTES; x0 += QD8_BYTES_WHOLE;
-      if (rows > 1) x1 += QD8_BYTES_WHOLE;
-      if (rows > 2) x2 += QD8_BYTES_WHOLE;
-      if (rows > 3) x3 += QD8_BYTES_WHOLE;
+      w += QB8W_BYTES; x0 += QD8_BYTES_ONCE;
+      if (rows > 1) x1 += QD8_BYTES_ONCE;
+      if (rows > 2) x2 += QD8_BYTES_ONCE;
+      if (rows > 3) x3 += QD8_BYTES_ONCE;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
@@ -107,7 +107,7 @@ function dots__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gro
 @inline function pairs(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const one = v128.load(CONST + CONST_ONE16), sixteen = v128.load(CONST + CONST_SIXTEEN16);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_PAIRS, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_TWICE, xe = x + xRow;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
     for (; x0 < xe; ) {
@@ -177,8 +177,8 @@ function dots__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gro
         v = v128.load32_splat(x1, QD8_SCALE);
         f10 = scaled(dot_i16(l10, one, dot_i16(h10, sixteen, b)), f10, s0, v); f11 = scaled(dot_i16(l11, one, dot_i16(h11, sixteen, b)), f11, s1, v);
       }
-      w += QB8W_BYTES; x0 += QD8_BYTES_PAIRS;
-      if (rows > 1) x1 += QD8_BYTES_PAIRS;
+      w += QB8W_BYTES; x0 += QD8_BYTES_TWICE;
+      if (rows > 1) x1 += QD8_BYTES_TWICE;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
@@ -192,44 +192,40 @@ function pairs__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
   pairs(2, y, yRow, x, w, blocks, groups);
 }
 
-/** The plain build's tiles: the same integers, hence the same bits. Even and odd bytes of a pair are widened to 16 bits apart. */
+/**
+ * The plain tiles: the same integers, hence the same bits. Even and odd bytes of a pair are widened to 16 bits apart, by one instruction each:
+ * the even ones become 256 times themselves, and for the odd ones x is, so that every product is 256 times the true one.
+ * Two rows at a time: V8 before version 12 loads all operands of a loop body first, and these fit its 15 registers.
+ */
 // @ts-ignore: decorator
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_WHOLE, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_TWICE, xe = x + xRow;
   for (; groups > 0; groups--, y += 32) {
-    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
-    let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
+    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
     for (; x0 < xe; ) {
-      let a00 = i32x4.splat(0), a01 = a00, a10 = a00, a11 = a00, a20 = a00, a21 = a00, a30 = a00, a31 = a00;
-      let v: v128, l0: v128, l1: v128, wi = w + 16;
-      for (let i: usize = 0; i < 64; i += 8, wi += 16) {
+      let a00 = i32x4.splat(0), a01 = a00, a10 = a00, a11 = a00, v: v128, l0: v128, l1: v128, wi = w + 16;
+      for (let i: usize = QD8_WIDE; i < QD8_WIDE + 64; i += 8, wi += 16) {
         const w0 = v128.load(wi), w1 = v128.load(wi, 128);
-        l0 = i16x8.shr_s(i16x8.shl(w0, 8), 8); l1 = i16x8.shr_s(i16x8.shl(w1, 8), 8);
+        l0 = i16x8.shl(w0, 8); l1 = i16x8.shl(w1, 8);
         v = v128.load32_splat(x0 + i); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
         if (rows > 1) { v = v128.load32_splat(x1 + i); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
-        if (rows > 2) { v = v128.load32_splat(x2 + i); a20 = dot_i16(v, l0, a20); a21 = dot_i16(v, l1, a21); }
-        if (rows > 3) { v = v128.load32_splat(x3 + i); a30 = dot_i16(v, l0, a30); a31 = dot_i16(v, l1, a31); }
         l0 = i16x8.shr_s(w0, 8); l1 = i16x8.shr_s(w1, 8);
         v = v128.load32_splat(x0 + i, 4); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
         if (rows > 1) { v = v128.load32_splat(x1 + i, 4); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
-        if (rows > 2) { v = v128.load32_splat(x2 + i, 4); a20 = dot_i16(v, l0, a20); a21 = dot_i16(v, l1, a21); }
-        if (rows > 3) { v = v128.load32_splat(x3 + i, 4); a30 = dot_i16(v, l0, a30); a31 = dot_i16(v, l1, a31); }
       }
       const s0 = load_f16x4(w, mask, up), s1 = load_f16x4(w + 8, mask, up);
-      v = v128.load32_splat(x0, QD8_SCALE); f00 = scaled(a00, f00, s0, v); f01 = scaled(a01, f01, s1, v);
-      if (rows > 1) { v = v128.load32_splat(x1, QD8_SCALE); f10 = scaled(a10, f10, s0, v); f11 = scaled(a11, f11, s1, v); }
-      if (rows > 2) { v = v128.load32_splat(x2, QD8_SCALE); f20 = scaled(a20, f20, s0, v); f21 = scaled(a21, f21, s1, v); }
-      if (rows > 3) { v = v128.load32_splat(x3, QD8_SCALE); f30 = scaled(a30, f30, s0, v); f31 = scaled(a31, f31, s1, v); }
-      w += QB8W_BYTES; x0 += QD8_BYTES_WHOLE;
-      if (rows > 1) x1 += QD8_BYTES_WHOLE;
-      if (rows > 2) x2 += QD8_BYTES_WHOLE;
-      if (rows > 3) x3 += QD8_BYTES_WHOLE;
+      v = v128.load32_splat(x0, QD8_SCALE);
+      f00 = scaled(i32x4.shr_s(a00, 8), f00, s0, v); f01 = scaled(i32x4.shr_s(a01, 8), f01, s1, v);
+      if (rows > 1) {
+        v = v128.load32_splat(x1, QD8_SCALE);
+        f10 = scaled(i32x4.shr_s(a10, 8), f10, s0, v); f11 = scaled(i32x4.shr_s(a11, 8), f11, s1, v);
+      }
+      w += QB8W_BYTES; x0 += QD8_BYTES_TWICE;
+      if (rows > 1) x1 += QD8_BYTES_TWICE;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
-    if (rows > 2) { v128.store(y + 2 * yRow, f20); v128.store(y + 2 * yRow, f21, 16); }
-    if (rows > 3) { v128.store(y + 3 * yRow, f30); v128.store(y + 3 * yRow, f31, 16); }
   }
 }
 
@@ -239,30 +235,16 @@ function plain__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 function plain__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   plain(2, y, yRow, x, w, blocks, groups);
 }
-function plain__3x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  plain(3, y, yRow, x, w, blocks, groups);
-}
-function plain__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  plain(4, y, yRow, x, w, blocks, groups);
-}
 
-/** `rows` (1 to 4) rows of x against consecutive groups of w: a row gets the same bits from every tile. */
+/** The largest tile's rows. */
+const MOST: usize = ASC_FEATURE_RELAXED_SIMD && !PAIRS ? 4 : 2;
+
+/** `rows` (1 to MOST) rows of x against consecutive groups of w: a row gets the same bits from every tile. */
 function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   if (!ASC_FEATURE_RELAXED_SIMD) {
-    switch (<i32>rows) {
-      case 1: return plain__1x8(y, yRow, x, w, blocks, groups);
-      case 2: return plain__2x8(y, yRow, x, w, blocks, groups);
-      case 3: return plain__3x8(y, yRow, x, w, blocks, groups);
-      default: return plain__4x8(y, yRow, x, w, blocks, groups);
-    }
+    if (rows == 1) plain__1x8(y, yRow, x, w, blocks, groups); else plain__2x8(y, yRow, x, w, blocks, groups);
   } else if (PAIRS) {
-    if (rows == 1) return pairs__1x8(y, yRow, x, w, blocks, groups);
-    const xRow: usize = 2 * blocks * QD8_BYTES_PAIRS, group: usize = blocks * QB8W_BYTES;
-    for (; groups > 0; groups--, w += group, y += 32) {
-      pairs__2x8(y, yRow, x, w, blocks, 1);
-      if (rows == 3) pairs__1x8(y + 2 * yRow, yRow, x + xRow, w, blocks, 1);
-      if (rows == 4) pairs__2x8(y + 2 * yRow, yRow, x + xRow, w, blocks, 1);
-    }
+    if (rows == 1) pairs__1x8(y, yRow, x, w, blocks, groups); else pairs__2x8(y, yRow, x, w, blocks, groups);
   } else {
     switch (<i32>rows) {
       case 1: return dots__1x8(y, yRow, x, w, blocks, groups);
@@ -277,14 +259,14 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * y = x · Wᵀ
  * y (M, 8·groups) f32, rows yRow bytes apart · x (M, 32·blocks) qd8 · w (8·groups, 32·blocks) qb8w
  * needs: 16-byte alignment; reads nothing past the end
- * cost:  streams N·K·8.5/8 bytes of w once a call from memory, once per 4 rows of x from L1
+ * cost:  streams N·K·8.5/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_qb8w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  if (M <= 4) return tile(M, y, yRow, x, w, blocks, groups);
+  if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   const xRow = blocks * QD8_BYTES, group = blocks * QB8W_BYTES;
   for (; groups > 0; groups--, w += group, y += 32) { // the group stays in L1 while x passes
     let m = M, xp = x, yp = y;
-    for (; m >= 4; m -= 4, xp += 4 * xRow, yp += 4 * yRow) tile(4, yp, yRow, xp, w, blocks, 1);
+    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, 1);
     if (m) tile(m, yp, yRow, xp, w, blocks, 1);
   }
 }

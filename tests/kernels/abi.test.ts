@@ -77,7 +77,7 @@ describe("kernel ABI", () => {
         assert.equal(kernels.packed_block_bytes(code), packedBytes(dtype, GROUP_ROWS, BLOCK));
         assert.equal(kernels.stored_row_bytes(code, 64), storedBytes(dtype, 64));
       }
-      const qd8Bytes = name !== "relaxed" ? 80 : kernels.dot_operand_kind() === 0 ? 112 : 48;
+      const qd8Bytes = name !== "relaxed" ? 144 : kernels.dot_operand_kind() === 0 ? 112 : 48;
       assert.equal(kernels.qd8_block_bytes(), qd8Bytes);
       assert.equal(number(kernels, "SEGMENT"), SEGMENT_POSITIONS);
       assert.equal(kernels.attention_slot_bytes(64), 16 + 64 * 4);
