@@ -11,7 +11,12 @@ function row_f32w(out: usize, w: usize, lane: usize, K: usize): void {
 }
 
 function row_f16w(out: usize, w: usize, lane: usize, K: usize): void {
-  for (let p = w + (lane << 1); K > 0; K--, out += 4, p += 16) store<f32>(out, load_f16(p));
+  let p = w + (lane << 2);
+  for (; K >= 2; K -= 2, out += 8, p += 32) {
+    store<f32>(out, load_f16(p));
+    store<f32>(out + 4, load_f16(p + 2));
+  }
+  if (K) store<f32>(out, load_f16(p));
 }
 
 function row_bf16w(out: usize, w: usize, lane: usize, K: usize): void {

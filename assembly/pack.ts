@@ -83,7 +83,7 @@ function limit_of(dtype: i32): f32 {
 @inline function high64(a: v128, b: v128): v128 { return i8x16.shuffle(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31); }
 
 // @ts-ignore: decorator
-@inline function put_f16(p: usize, v: v128): void { const h = f16_bits(v); v128.store64_lane(p, i16x8.narrow_i32x4_u(h, h), 0); }
+@inline function put_f16_pair(p: usize, even: v128, odd: v128): void { v128.store(p, v128.or(f16_bits(even), i32x4.shl(f16_bits(odd), 16))); }
 // @ts-ignore: decorator
 @inline function put_bf16_pair(p: usize, even: v128, odd: v128): void { v128.store(p, v128.or(bf16_bits(even), i32x4.shl(bf16_bits(odd), 16))); }
 
@@ -91,7 +91,7 @@ function limit_of(dtype: i32): f32 {
 function encode_floats(dst: usize, dtype: i32, x: usize, Kp: usize): void {
   const row = Kp << 2;
   for (let half: usize = 0; half < 2; half++) {
-    let p = x + 4 * half * row, o = dst + (dtype == F16 ? half << 3 : half << 4);
+    let p = x + 4 * half * row, o = dst + (half << 4);
     for (let k: usize = 0; k < Kp; k += 4, p += 16) {
       const a = v128.load(p), b = v128.load(p + row), c = v128.load(p + 2 * row), d = v128.load(p + 3 * row);
       const ab = low32(a, b), cd = low32(c, d), ef = high32(a, b), gh = high32(c, d);
@@ -100,7 +100,7 @@ function encode_floats(dst: usize, dtype: i32, x: usize, Kp: usize): void {
         v128.store(o, k0); v128.store(o, k1, 32); v128.store(o, k2, 64); v128.store(o, k3, 96);
         o += 128;
       } else if (dtype == F16) {
-        put_f16(o, k0); put_f16(o + 16, k1); put_f16(o + 32, k2); put_f16(o + 48, k3);
+        put_f16_pair(o, k0, k1); put_f16_pair(o + 32, k2, k3);
         o += 64;
       } else {
         put_bf16_pair(o, k0, k1); put_bf16_pair(o + 32, k2, k3);

@@ -31,7 +31,7 @@ function packedValue(
   const [lane, b, i] = [n % 8, k >> 5, k & 31];
   const block = at + (Math.floor(n / 8) * (Kp / 32) + b) * lab.kernels.packed_block_bytes(codeOf(dtype));
   if (dtype === "f32") return { value: view.getFloat32(block + 32 * i + 4 * lane, true) };
-  if (dtype === "f16") return { value: f16FromBits(view.getUint16(block + 16 * i + 2 * lane, true)) };
+  if (dtype === "f16") return { value: f16FromBits(view.getUint16(block + 32 * (i >> 1) + 4 * lane + 2 * (i & 1), true)) };
   if (dtype === "bf16") return { value: bf16FromBits(view.getUint16(block + 32 * (i >> 1) + 4 * lane + 2 * (i & 1), true)) };
   const scale = view.getUint16(block + 2 * lane, true);
   const half = lane >> 2;
