@@ -140,7 +140,9 @@ export function findBrowser() {
 /** Whether this process runs at a real-time priority (Linux: policy FIFO or round robin). */
 function isRealTime() {
   try {
-    const fields = readFileSync("/proc/self/stat", "utf8").replace(/^.*\) /, "").split(" ");
+    const fields = readFileSync("/proc/self/stat", "utf8")
+      .replace(/^.*\) /, "")
+      .split(" ");
     return ["1", "2"].includes(fields[38]);
   } catch {
     return false;
@@ -192,7 +194,15 @@ export async function startPage(page, { files, model, browser = findBrowser(), s
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const profile = mkdtempSync(join(tmpdir(), "lfm2-bench-browser-"));
-  const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage", `--user-data-dir=${profile}`, "--remote-debugging-pipe"];
+  const flags = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    `--user-data-dir=${profile}`,
+    "--remote-debugging-pipe",
+  ];
   // its many processes wait for each other by spinning: with the real-time priority that a benchmark may run at, they would stand still
   const [command, ...before] = [...(isRealTime() ? ["chrt", "-o", "0"] : []), browser];
   // the browser ends when the pipes at 3 and 4 close, however this process ends

@@ -17,7 +17,10 @@ async function* generator(ids) {
 const calls = callsOf({
   generator,
   async load({ threads, contextTokens }) {
-    const builds = { "single-thread/wllama.wasm": "/wllama/single-thread/wllama.wasm", "multi-thread/wllama.wasm": "/wllama/multi-thread/wllama.wasm" };
+    const builds = {
+      "single-thread/wllama.wasm": "/wllama/single-thread/wllama.wasm",
+      "multi-thread/wllama.wasm": "/wllama/multi-thread/wllama.wasm",
+    };
     w = new Wllama(builds, { suppressNativeLog: true });
     const model = await (await fetch("/model")).blob();
     await w.loadModel([model], { n_ctx: contextTokens, n_threads: threads, n_batch: 512 });

@@ -40,9 +40,19 @@ export function callsOf(engine) {
   };
 }
 
+/** Peak of this process's resident memory. `maxRSS` would begin with what the parent had. */
+async function peakBytes() {
+  try {
+    const { readFileSync } = await import("node:fs");
+    return 1024 * Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "utf8"))[1]);
+  } catch {
+    return 1024 * process.resourceUsage().maxRSS; // no Linux
+  }
+}
+
 /** Answers the parent process until it goes. */
 export function serve(engine) {
-  const calls = callsOf(engine);
+  const calls = { ...callsOf(engine), peakBytes };
   process.on("message", async ({ call, id, args }) => {
     try {
       process.send({ id, result: (await calls[call](args)) ?? null });

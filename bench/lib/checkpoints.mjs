@@ -1,0 +1,33 @@
+// Random checkpoints in build/, made once: the shapes of the published models, with a tokenizer that every engine accepts.
+import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { presetOf, writeCheckpoint } from "../../scripts/checkpoints/make-checkpoint.mjs";
+import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
+
+/** Byte-level BPE of 515 tokens; the vocabulary's others are unused ones. */
+const TOKENIZER = "tests/golden/data/text/tokenizer.json";
+
+async function made(path, make) {
+  if (existsSync(path)) return path;
+  mkdirSync(dirname(path), { recursive: true });
+  console.error(`making ${path}`);
+  await make(`${path}.part`);
+  renameSync(`${path}.part`, path);
+  return path;
+}
+
+/** @returns the path of a GGUF whose matrices all have that type, Q4_0 or Q8_0 */
+export const gguf = (shape, type) =>
+  made(`build/bench/${shape}-${type}.gguf`, (out) => writeGguf(fromPreset(shape, 1), { type, head: type, out, tokenizer: TOKENIZER }));
+
+/** @returns the path of a folder with bf16 weights, the same as in the GGUF before its rounding */
+export const folder = (shape) =>
+  made(`build/bench/${shape}-bf16`, (dir) => writeCheckpoint(presetOf(shape), { seed: 1, dtype: "bf16", dir }));
+
+/** The checkpoint for a dtype: as a file has it, so that a load moves bytes and does not quantize. */
+export function checkpointOf(shape, dtype) {
+  if (shape === "mini") return dtype === "q4" ? "dist/mini.gguf" : "models/lfm2-mini";
+  return dtype === "q4" ? gguf(shape, "Q4_0") : dtype === "q8" ? gguf(shape, "Q8_0") : folder(shape);
+}
+
+export const fileBytes = (path) => statSync(statSync(path).isDirectory() ? `${path}/model.safetensors` : path).size;

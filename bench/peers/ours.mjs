@@ -1,0 +1,15 @@
+// lfm2-wasm, as a worker of the benchmarks.
+import { load } from "lfm2-wasm";
+import { greedy } from "../lib/stepper.mjs";
+import { serve } from "./worker.mjs";
+
+let model;
+
+serve({
+  async load({ path, threads, contextTokens, ...options }) {
+    model = await load(path, { threads, maxContextTokens: contextTokens, ...options });
+    const { variant, threads: count, weightBytes, kvBytesPerToken, dtypes } = model.info;
+    return { variant, threads: count, weightBytes, kvBytesPerToken, dtypes };
+  },
+  generator: (ids) => greedy(model, ids),
+});

@@ -1,0 +1,78 @@
+// Loading, each time in a process of its own: ms, MB/s, memory at its peak, and the time from the start of the process to the first token.
+import { load as loadHere } from "lfm2-wasm";
+import { checkpointOf, fileBytes } from "../lib/checkpoints.mjs";
+import { check, median } from "../lib/measure.mjs";
+import { greedy, prompt, take } from "../lib/stepper.mjs";
+import { startNode } from "../peers/remote.mjs";
+
+const PROMPT_TOKENS = 128;
+const CHECKED_TOKENS = 4;
+
+const worker = (name) => new URL(`../peers/${name}.mjs`, import.meta.url).pathname;
+
+/** Start, load, one prompt of 128 tokens, in a new process. */
+async function once(path, dtype, threads, vocabulary) {
+  const start = performance.now();
+  const remote = await startNode(worker("ours"));
+  try {
+    const loaded = await remote.call("load", { path, dtype, threads });
+    const first = await remote.call("start", { ids: prompt(PROMPT_TOKENS, 5, vocabulary), count: 1 });
+    const ttftMs = performance.now() - start;
+    const more = await remote.call("more", { count: CHECKED_TOKENS - 1 });
+    return {
+      ms: loaded.ms,
+      ttftMs,
+      weightBytes: loaded.weightBytes,
+      kvBytes: PROMPT_TOKENS * loaded.kvBytesPerToken,
+      ids: [...first.ids, ...more.ids],
+      peak: await remote.call("peakBytes"),
+    };
+  } finally {
+    await remote.stop();
+  }
+}
+
+async function baseline() {
+  const remote = await startNode(worker("nothing"));
+  const bytes = await remote.call("peakBytes");
+  await remote.stop();
+  return bytes;
+}
+
+export async function load({ options, note }) {
+  const rows = [];
+  const empty = median([await baseline(), await baseline(), await baseline()]);
+  for (const shape of options.shapes)
+    for (const dtype of options.dtypes)
+      for (const threads of options.threads) {
+        const title = `load ${shape} ${dtype}, ${threads} thread${threads > 1 ? "s" : ""}`;
+        if (!options.wants(title)) continue;
+        const path = await checkpointOf(shape, dtype);
+        const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
+        const model = await loadHere(path, { dtype: asked, threads: 1 });
+        const { vocabSize } = model.config;
+        const expected = (await take(greedy(model, prompt(PROMPT_TOKENS, 5, vocabSize)), CHECKED_TOKENS)).ids;
+        model.dispose();
+        const runs = [];
+        try {
+          for (let i = 0; i < options.rounds; i++) runs.push(await once(path, asked, threads, vocabSize));
+        } catch (error) {
+          note(`left out: ${title}: ${error.message.split("\n")[0]}`);
+          continue;
+        }
+        for (const { ids } of runs) check(String(ids) === String(expected), `${title}: ids ${ids}, expected ${expected}`);
+        const of = (name) => median(runs.map((run) => run[name]));
+        const file = fileBytes(path);
+        const above = of("peak") - empty;
+        const row = {
+          ...{ key: title, shape, dtype, threads, ms: of("ms"), mbps: file / of("ms") / 1e3, ttftMs: of("ttftMs"), fileBytes: file },
+          ...{ peakBytes: of("peak"), aboveRuntime: above, ofFile: above / (file + of("kvBytes")), value: 1 / of("ttftMs") },
+        };
+        rows.push(row);
+        note(
+          `${title}: ${Math.round(row.ms)} ms, ${Math.round(row.mbps)} MB/s; ${Math.round(row.ttftMs)} ms from start to first token; ` +
+            `${(above / 1e6).toFixed(1)} MB above the runtime's ${(empty / 1e6).toFixed(1)}, ${row.ofFile.toFixed(2)} × file + cache`,
+        );
+      }
+  return { rows, baselineBytes: empty };
+}
