@@ -10,8 +10,8 @@ ${COLOURS.map((c, i) => `.c${i}{fill:${c};stroke:${c}}`).join("")}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.s{fill:#8d96a0}.bg{fill:#0d1117}.g{stroke:#21262d}.a{stroke:#6e7681}.r{stroke:#b1bac4}
 ${DARK.map((c, i) => `.c${i}{fill:${c};stroke:${c}}`).join("")}}`;
 
-const page = (width, height, body) =>
-  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">\n<style>${style}</style>\n<rect class="bg" width="${width}" height="${height}"/>\n${body.join("\n")}\n</svg>\n`;
+const page = (title, width, height, body) =>
+  `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}">\n<title>${escaped(title)}</title>\n<style>${style}</style>\n<rect class="bg" width="${width}" height="${height}"/>\n${body.join("\n")}\n</svg>\n`;
 
 const heading = (title, about) => [
   `<text class="h" x="24" y="30">${escaped(title)}</text>`,
@@ -74,7 +74,7 @@ export function roofline({ title, about, points, slopes, flats }) {
       `<circle class="c${series.indexOf(p.series) % COLOURS.length}" fill-opacity=".75" cx="${X(p.x).toFixed(1)}" cy="${Y(p.y).toFixed(1)}" r="4.5"><title>${escaped(p.title)}</title></circle>`,
     );
   body.push(...legend(series, width - right + 16, height - bottom - 20 * series.length));
-  return page(width, height, body);
+  return page(title, width, height, body);
 }
 
 /**
@@ -110,5 +110,5 @@ export function bars({ title, about, unit, series, groups }) {
     body.push(text((from + x) / 2, height - bottom + 18, g.name, "m"));
     x += gap;
   });
-  return page(width, height, body);
+  return page(title, width, height, body);
 }

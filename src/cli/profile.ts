@@ -149,6 +149,7 @@ export function drawProfile({ prefill, decode }: Profiles, about: About): string
   const height = second + 32 + prefill.kernels.length * ROW + 20;
   const what = `${about.model}, ${about.dtypes.join("+")}, ${about.variant} kernels, ${about.threads} ${about.threads === 1 ? "thread" : "threads"}; ${about.cpu}, ${about.runtime}`;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}">
+<title>Time by kernel</title>
 <style>${STYLE}</style>
 <rect class="bg" width="${WIDTH}" height="${height}"/>
 <text class="s" x="20" y="26">${escaped(what)}</text>
