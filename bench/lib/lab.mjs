@@ -8,13 +8,17 @@ const COMMAND_BYTES = 64;
 
 export const up = (n, to) => Math.ceil(n / to) * to;
 
+/** "attention_f32, _f16" are two names. */
+const expand = (names) =>
+  names.split(",").map((name, _, all) => (name.trim().startsWith("_") ? all[0].replace(/_[a-z0-9]+$/, name.trim()) : name.trim()));
+
 /** Ops by name: number, and names of the arguments. */
 const abi = new Map();
 for (const [, numbers, names, args] of readFileSync("assembly/README.md", "utf8").matchAll(
   /^\| ([\d, ]+) \| ([a-z0-9_, ]+) \| ([^|]*) \|/gm,
 ))
-  names.split(",").forEach((name, i) => {
-    abi.set(name.trim(), { op: Number(numbers.split(",")[i]), args: args.trim() ? args.trim().split(/, */) : [] });
+  expand(names).forEach((name, i) => {
+    abi.set(name, { op: Number(numbers.split(",")[i]), args: args.trim() ? args.trim().split(/, */) : [] });
   });
 
 /** Random bits: xorshift, the same for a seed. */

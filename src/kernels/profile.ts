@@ -1,5 +1,5 @@
 // Where a step's time goes: its commands run one at a time with a clock around each, and what they touch follows from their arguments. Knows no layer.
-import { DTYPE_CODE, type DType, packedBytes } from "../memory/dtype.ts";
+import { DTYPE_CODE, type DType, KV_DTYPES, packedBytes } from "../memory/dtype.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import { COMMAND_BYTES, OP, ROW_TABLE_ENTRY_BYTES } from "./commands.ts";
 
@@ -17,19 +17,18 @@ export interface KernelTime {
   readonly macs: number;
 }
 
+const eachCache = (op: string, args: string): Record<string, string> => Object.fromEntries(KV_DTYPES.map((kv) => [`${op}_${kv}`, args]));
+
 /** The arguments of each op from its first word on, in the order of assembly/README.md, which a test compares. What is missing here costs nothing but time. */
 export const ARGUMENTS: Readonly<Record<string, string>> = {
   gather: "out, ids, matrix, T, outStride",
-  rmsnorm: "y, x, g, rows, M, D, stride, eps",
+  rmsnorm: "y, yq, x, r, g, rows, M, D, stride, eps",
   quantize: "out, x, M, Kp, xStride",
   matmul: "y, x, xq, matrix, M, yStride, xStride, bias",
-  norm_rope: "x, xStride, g, table, T, heads, hd, eps",
-  append_f32: "rowTable, nseq, k, v, stride, G, hd, layerOffset",
-  append_f16: "rowTable, nseq, k, v, stride, G, hd, layerOffset",
-  attention_f32: "out, outStride, q, qStride, rowTable, nseq, layerOffset, ml, scratch, H, G, hd, scale",
-  attention_f16: "out, outStride, q, qStride, rowTable, nseq, layerOffset, ml, scratch, H, G, hd, scale",
-  shortconv: "y, yStride, bcu, bcuStride, rowTable, nseq, layerOffset, taps, bias, D, Kc",
-  silu_mul: "y, yStride, ab, abStride, T, F8",
+  ...eachCache("norm_rope_append", "qkv, stride, gq, gk, table, rowTable, nseq, layerOffset, H, G, hd, eps"),
+  ...eachCache("attention", "out, outStride, q, qStride, rowTable, nseq, layerOffset, slots, slotCount, scratch, H, G, hd, scale"),
+  shortconv: "y, yStride, yq, bcu, bcuStride, rowTable, nseq, layerOffset, taps, bias, D, Kc",
+  silu_mul: "y, yStride, yq, ab, abStride, T, F8",
   add: "y, x, n",
   copy: "dst, src, bytes",
   argmax: "out, x, stride, M, N",
@@ -54,10 +53,6 @@ class Arguments {
   /** @returns 0 for an argument that the op has not */
   of(name: string): number {
     return this.#words[this.#names.indexOf(name) + 1] ?? 0;
-  }
-
-  has(name: string): boolean {
-    return this.#names.includes(name);
   }
 
   /** The matrix's true size, its bytes and the dtype of most of its rows. */
@@ -92,9 +87,9 @@ interface Cost {
   readonly macs: number;
 }
 
-/** Bytes of a value in the cache, by the end of the op's name. */
-function cacheBytes(kernel: string): number {
-  return kernel.endsWith("_f32") ? 4 : kernel.endsWith("_f16") ? 2 : 1;
+/** Bytes that a head's key or value takes in the cache, by the end of the op's name; int8 ones have a scale. */
+function headBytes(kernel: string, hd: number): number {
+  return kernel.endsWith("_f32") ? 4 * hd : kernel.endsWith("_f16") ? 2 * hd : hd + 4;
 }
 
 function costOf(kernel: string, a: Arguments): Cost {
@@ -106,22 +101,22 @@ function costOf(kernel: string, a: Arguments): Cost {
     const input = dtype === "q8" || dtype === "q4" ? 1.5 : 4;
     return { kernel: `${kernel} ${dtype}`, bytes: bytes + n("M") * (K * input + 4 * N), macs: n("M") * N * K };
   }
-  if (kernel.startsWith("attention_")) {
-    const [H, G, hd] = [n("H"), n("G"), n("hd")];
+  const [H, G, hd] = [n("H"), n("G"), n("hd")];
+  const yq = n("yq") ? 1.5 : 0; // what is also written quantized
+  if (kernel in ARGUMENTS && kernel.startsWith("attention_")) {
     const keys = a.sequences().reduce((sum, s) => sum + s.position + s.rows, 0);
     const pairs = a.sequences().reduce((sum, s) => sum + s.rows * s.position + (s.rows * (s.rows + 1)) / 2, 0);
-    return { kernel, bytes: 2 * keys * G * hd * cacheBytes(kernel) + 8 * rows() * H * hd, macs: 2 * pairs * H * hd };
+    return { kernel, bytes: 2 * keys * G * headBytes(kernel, hd) + 8 * rows() * H * hd, macs: 2 * pairs * H * hd };
   }
-  if (kernel.startsWith("append_")) return moves(2 * rows() * n("G") * n("hd") * (4 + cacheBytes(kernel)));
+  if (kernel.startsWith("norm_rope_append_")) return moves(rows() * (8 * (H + G) * hd + 4 * G * hd + 2 * G * headBytes(kernel, hd)));
   if (kernel === "gather") {
     const { bytes, rows: V, columns } = a.matrix();
     return moves(n("T") * (bytes / V + 4 * columns));
   }
-  if (kernel === "rmsnorm") return moves((a.has("addend") && n("addend") ? 16 : 8) * n("M") * n("D"));
+  if (kernel === "rmsnorm") return moves(((n("r") ? 16 : 8) + yq) * n("M") * n("D"));
   if (kernel === "quantize") return moves(5.5 * n("M") * n("Kp"));
-  if (kernel === "norm_rope") return moves(8 * n("T") * n("heads") * n("hd"));
-  if (kernel === "shortconv") return moves(16 * rows() * n("D"));
-  if (kernel === "silu_mul") return moves(12 * n("T") * n("F8"));
+  if (kernel === "shortconv") return moves((16 + yq) * rows() * n("D"));
+  if (kernel === "silu_mul") return moves((12 + yq) * n("T") * n("F8"));
   if (kernel === "add") return moves(12 * n("n"));
   if (kernel === "copy") return moves(2 * n("bytes"));
   if (kernel === "argmax" || kernel === "topk") return moves(4 * n("M") * n("N"));
