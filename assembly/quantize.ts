@@ -15,7 +15,7 @@ const TINY: f32 = 7.888609052210118e-31;
 
 /** Eight values to integers: adding 1.5·2^23 rounds them (half to even) and leaves them in the low bits. */
 // @ts-ignore: decorator
-@inline function rounded(a: v128, b: v128, r: v128, magic: v128): v128 {
+@inline export function rounded(a: v128, b: v128, r: v128, magic: v128): v128 {
   return i16x8.narrow_i32x4_s(i32x4.sub(f32x4.add(f32x4.mul(a, r), magic), magic), i32x4.sub(f32x4.add(f32x4.mul(b, r), magic), magic));
 }
 

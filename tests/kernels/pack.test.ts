@@ -118,6 +118,42 @@ suite("pack_rows", (lab) => {
       }
   });
 
+  lab.it("f32 to q8 and q4: values at and next to ties round as the division does", () => {
+    const [N, K] = [16, 96];
+    for (const dtype of ["q8", "q4"] as const)
+      for (const scale of [1, 1 / 3, 0.0123, 1e-33, 3e35]) {
+        const most = dtype === "q8" ? 127 : -8;
+        const w = Float32Array.from({ length: N * K }, (_, i) => {
+          const tie = (i % 16) - 8 + 0.5; // both dtypes have these between their integers
+          return i % 32 ? scale * tie * (1 + (((i * 7) % 9) - 4) * 2 ** -24) : scale * most;
+        });
+        const direct = pack(lab, dtype, "f32", stored(w, "f32"), N, K);
+        const moved = pack(lab, dtype, dtype, stored(w, dtype), N, K);
+        assert.deepEqual(lab.bytes(direct.at, direct.bytes), lab.bytes(moved.at, moved.bytes), `${dtype} at ${scale}`);
+        lab.check();
+        lab.reset();
+      }
+  });
+
+  lab.it("floats that are not finite are reported, where bits are moved and where they are not", () => {
+    for (const dtype of ["f32", "f16", "bf16"] as const)
+      for (const [N, K] of [
+        [8, 64],
+        [16, 64],
+        [8, 33],
+        [3, 64],
+      ] as const)
+        for (const at of [0, N * K - 1, K >> 1]) {
+          const w = normal(N * K, 5);
+          assert.equal(pack(lab, dtype, dtype, stored(w, dtype), N, K).fine, 1);
+          for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+            w[at] = value;
+            assert.equal(pack(lab, dtype, dtype, stored(w, dtype), N, K).fine, 0, `${dtype} ${N}×${K} [${at}] ${value}`);
+          }
+          lab.reset();
+        }
+  });
+
   lab.it("f32 to q8 and q4 gives the blocks that Q8_0 and Q4_0 files of the same weights give", () => {
     const [N, K] = [9, 96];
     for (const dtype of ["q8", "q4"] as const)
