@@ -47,11 +47,14 @@ await ensureBuilt();
 const note = (line) => console.error(line);
 const about = machine();
 const ceilings = measureCeilings();
-const { L2, L3, DRAM } = ceilings.bandwidth;
 const rate = (x) => (x === undefined ? "–" : x.toFixed(1));
 console.log(`${about.cpu}, ${about.cores} cores, ${about.runtime}, ${about.date}`);
 console.log(
-  `one thread reads 256 KiB at ${rate(L2)}, 8 MiB at ${rate(L3)}, 256 MiB at ${rate(DRAM)} GB/s; integer dot ${rate(ceilings.dot.plain)} plain, ${rate(ceilings.dot.relaxed)} relaxed, f32 ${rate(ceilings.muladd)} GMAC/s\n`,
+  `one thread reads ${Object.entries(ceilings.bandwidth)
+    .map(([bytes, gbps]) => `${bytes / 1024} KiB at ${rate(gbps)}`)
+    .join(
+      ", ",
+    )} GB/s; integer dot ${rate(ceilings.dot.plain)} plain, ${rate(ceilings.dot.relaxed)} relaxed, f32 ${rate(ceilings.muladd)} GMAC/s\n`,
 );
 
 const results = {};
@@ -149,8 +152,8 @@ if (products.length) {
         title: `${r.key}: ${rate(r.gbps)} GB/s, ${rate(r.gmacs)} GMAC/s`,
       })),
       slopes: [
-        ["L2", L2],
-        ["memory", DRAM],
+        ["L2", ceilings.near],
+        ["memory", ceilings.far],
       ],
       flats: [
         ["integer dot", Math.max(plain, relaxed ?? 0)],

@@ -4,7 +4,8 @@ import { ensureProbes } from "../../scripts/build.mjs";
 
 const OPERANDS = 1024;
 const REGION = 65536;
-const SIZES = { L2: 1 << 18, L3: 1 << 23, DRAM: 1 << 28 };
+const SIZES = [18, 20, 22, 24, 26, 28].map((n) => 2 ** n);
+const [NEAR, FAR] = [SIZES[0], SIZES.at(-1)];
 
 /** The machine is shared: the best of so many rounds, some 10 ms each, is the ceiling. */
 const ROUNDS = 20;
@@ -31,36 +32,37 @@ function probe(path) {
 }
 
 /**
- * @returns `read(bytes)` GB/s for that working set, by its class (`L2`, `L3`, `DRAM` name them); `dot.plain`, `dot.relaxed` (undefined where the engine lacks it)
- * and `muladd` in GMAC/s
+ * @returns `read(bytes)`: GB/s of reading a working set of so many bytes again and again; `near` and `far`, the least and the most that was measured; `dot.plain`
+ * and `dot.relaxed` (undefined where the engine lacks it), the best integer product, and `muladd`, f32, in GMAC/s
  */
 export function measureCeilings() {
   const [plainPath, relaxedPath] = ensureProbes();
   const { memory, exports: plain } = probe(plainPath);
-  const most = Math.max(...Object.values(SIZES));
-  memory.grow(Math.ceil((REGION + most) / 65536));
-  new Uint8Array(memory.buffer, REGION, most).fill(1); // pages that nobody wrote are all the same page of zeros
+  memory.grow(Math.ceil((REGION + FAR) / 65536));
+  new Uint8Array(memory.buffer, REGION, FAR).fill(1); // pages that nobody wrote are all the same page of zeros
   const bandwidth = {};
-  for (const [name, size] of Object.entries(SIZES)) {
-    const repeats = Math.max(1, (1 << 28) / size);
-    bandwidth[name] = rate(repeats * size, () => {
+  for (const size of SIZES) {
+    const repeats = Math.max(1, (1 << 27) / size);
+    bandwidth[size] = rate(repeats * size, () => {
       for (let i = 0; i < repeats; i++) plain.read(REGION, size);
     });
   }
-  const steps = 1_000_000;
-  const dots = (exports) => rate(steps * exports.dot_macs(), () => exports.dot(OPERANDS, steps));
-  const relaxed = WebAssembly.validate(readFileSync(relaxedPath)) ? dots(probe(relaxedPath).exports) : undefined;
+  const steps = 300_000;
+  const dots = (exports, dot) => rate(steps * exports.dot_macs(), () => dot(OPERANDS, steps));
+  const best = (exports) => Math.max(dots(exports, exports.dot), dots(exports, exports.dot_pairs));
+  const relaxed = WebAssembly.validate(readFileSync(relaxedPath)) ? best(probe(relaxedPath).exports) : undefined;
+  const nearest = (bytes) => SIZES.reduce((a, b) => (Math.abs(Math.log(bytes / b)) < Math.abs(Math.log(bytes / a)) ? b : a));
   return {
     bandwidth,
-    dot: { plain: dots(plain), relaxed },
+    near: bandwidth[NEAR],
+    far: bandwidth[FAR],
+    read: (bytes) => bandwidth[nearest(bytes)],
+    dot: { plain: dots(plain, plain.dot), relaxed },
     muladd: rate(steps * plain.muladd_macs(), () => plain.muladd(OPERANDS, steps)),
   };
 }
 
-/** The class of cache that holds so many bytes. */
-export const classOf = (bytes) => (bytes <= 2 * SIZES.L2 ? "L2" : bytes <= 2 * SIZES.L3 ? "L3" : "DRAM");
-
 /** ms that the machine needs at the least to read `bytes` of a working set of `from` bytes and to make `macs` products. */
 export function leastMs(ceilings, { bytes, from = bytes, macs = 0, rate: macRate = ceilings.muladd }) {
-  return Math.max(bytes / ceilings.bandwidth[classOf(from)], macs / macRate) / 1e6;
+  return Math.max(bytes / ceilings.read(from), macs / macRate) / 1e6;
 }

@@ -1,6 +1,5 @@
 // Whole steps: prefill and decode of a model by dtype, threads and build of the kernels, all in turns in one process. First their greedy ids are compared.
 import { load } from "lfm2-wasm";
-import { classOf } from "../lib/ceilings.mjs";
 import { checkpointOf } from "../lib/checkpoints.mjs";
 import { check, median } from "../lib/measure.mjs";
 import { greedy, prompt, take } from "../lib/stepper.mjs";
@@ -93,7 +92,7 @@ async function* decodes(models, vocabulary, options, limit, ceilings) {
       const bytes = weightBytes + context * kvBytesPerToken;
       const gbps = bytes / ms / 1e6;
       const row = { ...m, what: `decode at ${context}`, tps: 1000 / ms, gbps };
-      if (m.threads === 1) row.ofRead = gbps / ceilings.bandwidth[classOf(bytes)];
+      if (m.threads === 1) row.ofRead = gbps / ceilings.read(bytes);
       if (context === 0) atZero.set(m.name, ms);
       else if (atZero.has(m.name)) row.againstZero = ms / atZero.get(m.name);
       yield row;

@@ -123,15 +123,7 @@ function fillPages(lab, { G, hd, H }, S, kvDtype) {
     const values = lab.random(n * stride, 1000 + at);
     lab.floats(qkv, n * stride).set(values);
     new Uint32Array(lab.memory.buffer, rowTable, 8).set([0, n, at, table, 0, 0, 0, 0]);
-    const k = qkv + 4 * H * hd;
-    const common = { rowTable, nseq: 1, stride, G, hd, layerOffset: 0 };
-    if (lab.has(`norm_rope_append_${kvDtype}`))
-      lab.record([`norm_rope_append_${kvDtype}`, { ...common, qkv, gq: gain, gk: gain, table: rope, H, eps: EPS }])();
-    else
-      lab.record(
-        ["norm_rope", { x: k, xStride: stride, g: gain, table: rope, T: n, heads: G, hd, eps: EPS }],
-        [`append_${kvDtype}`, { ...common, k, v: k + 4 * G * hd }],
-      )();
+    lab.record([`norm_rope_append_${kvDtype}`, { qkv, stride, gq: gain, gk: gain, table: rope, rowTable, nseq: 1, H, G, hd, eps: EPS }])();
     for (let t = 0; t < n; t++)
       for (const g of [0, G - 1]) {
         const from = t * stride + (H + g) * hd;
@@ -167,8 +159,7 @@ function* attentions({ labs, ceilings, options }) {
         const { table, bytes: kvBytes, kept } = fillPages(lab, shapes.heads[model], S, kvDtype);
         const q = lab.random(T * H * hd, 5).map((v) => v / Math.sqrt(hd));
         const out = lab.room(4 * T * H * hd);
-        const { attention_scratch_bytes: scratchBytes } = lab.kernels;
-        const scratch = lab.room(scratchBytes.length > 1 ? scratchBytes(H, G, hd) : scratchBytes(hd));
+        const scratch = lab.room(lab.kernels.attention_scratch_bytes(H, G, hd));
         const rowTable = lab.put(Uint32Array.of(0, T, S - T, table, 0, 0, 0, 0));
         const args = {
           out,
@@ -178,7 +169,6 @@ function* attentions({ labs, ceilings, options }) {
           rowTable,
           nseq: 1,
           layerOffset: 0,
-          ml: lab.room(8 * T * H),
           scratch,
         };
         const run = lab.record([`attention_${kvDtype}`, { ...args, H, G, hd, scale: 1 }]);

@@ -6,6 +6,7 @@ declare const LFM2_PROBES: { readonly plain: string; readonly relaxed: string };
 interface Probe {
   read(address: number, bytes: number): number;
   dot(address: number, n: number): number;
+  dot_pairs(address: number, n: number): number;
   dot_macs(): number;
   muladd(address: number, n: number): number;
   muladd_macs(): number;
@@ -36,13 +37,15 @@ function rate(units: number, work: () => void): number {
 export class Ceilings {
   readonly #probe: Probe;
   readonly #memory: WebAssembly.Memory;
+  readonly #isRelaxed: boolean;
   readonly #reads = new Map<number, number>();
   #dot = 0;
   #muladd = 0;
 
-  constructor(probe: Probe, memory: WebAssembly.Memory) {
+  constructor(probe: Probe, memory: WebAssembly.Memory, isRelaxed: boolean) {
     this.#probe = probe;
     this.#memory = memory;
+    this.#isRelaxed = isRelaxed;
     new Uint8Array(memory.buffer, OPERANDS, 32).fill(0x3e); // small numbers, as bytes, i16 and f32
   }
 
@@ -61,7 +64,11 @@ export class Ceilings {
 
   /** GMAC/s of the best integer product of the build, in registers. */
   get dot(): number {
-    this.#dot ||= rate(10_000 * this.#probe.dot_macs(), () => this.#probe.dot(OPERANDS, 10_000));
+    const of = (work: () => void): number => rate(10_000 * this.#probe.dot_macs(), work);
+    this.#dot ||= Math.max(
+      of(() => this.#probe.dot(OPERANDS, 10_000)),
+      this.#isRelaxed ? of(() => this.#probe.dot_pairs(OPERANDS, 10_000)) : 0,
+    );
     return this.#dot;
   }
 
@@ -76,5 +83,5 @@ export class Ceilings {
 export function openCeilings(variant: "plain" | "relaxed"): Ceilings {
   const memory = new WebAssembly.Memory({ initial: 2 });
   const module = new WebAssembly.Module(Buffer.from(LFM2_PROBES[variant], "base64"));
-  return new Ceilings(new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Probe, memory);
+  return new Ceilings(new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Probe, memory, variant === "relaxed");
 }
