@@ -58,7 +58,7 @@ function product(lab, dtype, N, K, M, copies) {
 }
 
 /** The rate of a dtype's product tile: 128 rows against a matrix that stays in the second cache. */
-function tileRate(lab, dtype) {
+export function tileRate(lab, dtype) {
   const [N, K, M] = [isQuantized(dtype) ? 256 : 64, 1024, 128];
   return (M * N * K) / time(product(lab, dtype, N, K, M, 1).run, { ms: 40 }) / 1e6;
 }
