@@ -82,7 +82,7 @@ const TABLES = {
       ),
     );
     const each = Object.entries(tiles).map(([name, gmacs]) => `${name} ${rate(gmacs)}`);
-    console.log(`\nThe tiles by themselves, 128 rows and a matrix in the second cache, GMAC/s: ${each.join(", ")}`);
+    if (each.length) console.log(`\nThe tiles by themselves, 128 rows and a matrix in the second cache, GMAC/s: ${each.join(", ")}`);
   },
   generate: ({ rows }) =>
     console.log(

@@ -69,25 +69,25 @@ function install() {
   mkdirSync(scratch, { recursive: true });
   if (!existsSync(join(scratch, "package.json"))) writeFileSync(join(scratch, "package.json"), '{ "type": "module", "private": true }\n');
   const native = `@node-llama-cpp/${{ win32: "win", darwin: "mac" }[process.platform] ?? "linux"}-${process.arch}`;
+  const packages = {
+    native: { "node-llama-cpp": VERSIONS["node-llama-cpp"], [native]: VERSIONS["node-llama-cpp"] }, // without its script, which would fetch a GPU build
+    wllama: { "@wllama/wllama": VERSIONS["@wllama/wllama"] },
+  };
   const found = [];
   for (const peer of options.peers) {
     try {
-      if (peer === "native") {
-        const version = VERSIONS["node-llama-cpp"];
-        if (!has("node-llama-cpp")) npm("install", "--ignore-scripts", "--omit=optional", `node-llama-cpp@${version}`);
-        if (!has(native)) npm("install", "--ignore-scripts", "--omit=optional", "--no-save", `${native}@${version}`);
-      } else if (peer === "wllama") {
-        if (!findBrowser()) throw new Error("no Chromium on PATH; install one, or name it with CHROME_PATH");
-        if (!has("@wllama/wllama"))
-          npm("install", "--ignore-scripts", "--omit=optional", "--no-save", `@wllama/wllama@${VERSIONS["@wllama/wllama"]}`);
-        const link = join(scratch, "wllama");
-        if (!existsSync(link)) symlinkSync(join(scratch, "node_modules/@wllama/wllama/esm"), link, "junction");
-      } else throw new Error("expected native or wllama");
+      if (!packages[peer]) throw new Error("expected native or wllama");
+      if (peer === "wllama" && !findBrowser()) throw new Error("no Chromium on PATH; install one, or name it with CHROME_PATH");
+      const missing = Object.entries(packages[peer]).filter(([name]) => !has(name));
+      if (missing.length)
+        npm("install", "--ignore-scripts", "--omit=optional", "--save-exact", ...missing.map(([name, version]) => `${name}@${version}`));
       found.push(peer);
     } catch (error) {
       note(`left out: ${peer}: ${error.message.split("\n")[0]}`);
     }
   }
+  const link = join(scratch, "wllama");
+  if (found.includes("wllama") && !existsSync(link)) symlinkSync(join(scratch, "node_modules/@wllama/wllama/esm"), link, "junction");
   for (const name of ["worker.mjs", "native.mjs", "wllama-page.mjs"]) copyFileSync(join("bench/peers", name), join(scratch, name));
   return found;
 }

@@ -72,6 +72,7 @@ function* products({ labs, ceilings, options, tiles }) {
           if (!options.wants(title)) continue;
           const copies = M <= FEW_ROWS ? Math.max(1, Math.ceil(STREAM_BYTES / labs[0].packedBytes(dtype, N, K))) : 1;
           const variants = isQuantized(dtype) ? labs : labs.slice(0, 1); // float products are the same code in both builds
+          if (M > FEW_ROWS) for (const lab of variants) tiles[`${dtype} ${lab.variant}`] ??= tileRate(lab, dtype); // uses the lab's memory: before the product
           const ready = variants.map((lab) => product(lab, dtype, N, K, M, copies));
           ready.forEach((p, i) => {
             p.check(`${title}, ${variants[i].variant}`);
@@ -372,7 +373,6 @@ export async function kernels({ ceilings, options, note }) {
   const labs = (options.variant ? builds.filter((b) => b === options.variant) : builds).map((variant) => new Lab(variant));
   if (!labs.length) throw new Error(`bench: this engine has no ${options.variant} kernels`);
   const tiles = {};
-  for (const lab of labs) for (const dtype of shapes.dtypes) tiles[`${dtype} ${lab.variant}`] = tileRate(lab, dtype);
   const rows = [];
   for (const row of (function* () {
     const context = { labs, ceilings, options, tiles };
