@@ -1,4 +1,5 @@
 // From rows as a file stores them to f32 (decode_rows) and to the packed layouts that matmul reads (pack_rows). README.md draws both sides.
+import { decode_blocks, fits_q8, widen_to_q8 } from "./dequantize";
 import { BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q8, QB4W_BYTES, QB8W_BYTES, stored_row_bytes } from "./lib/blocks";
 import { put_q4, put_q8, store_nibbles, store_scaled } from "./lib/layout";
 import { bf16_bits, f16_bits, f32_of_f16, load_f16 } from "./lib/math";
@@ -36,14 +37,14 @@ function decode_row(out: usize, src: usize, srcType: i32, K: usize): void {
     case BF16: return decode_bf16(out, src, K);
     case Q8: return decode_q8(out, src, K);
     case Q4: return decode_q4(out, src, K);
-    default: unreachable();
+    default: return decode_blocks(out, src, srcType, K);
   }
 }
 
 /**
  * Stored rows to f32, exactly (infinities and NaN included)
  * out (rows,K) f32, rows outStride floats apart, columns K..outStride become 0 · src: rows of K values of srcType one behind the other, at any byte
- * needs: K % 32 == 0 for q8 and q4; reads nothing past the end
+ * needs: K a multiple of the type's block; reads nothing past the end
  * cost:  about 1 ns a value
  */
 export function decode_rows(out: usize, outStride: usize, src: usize, srcType: i32, rows: usize, K: usize): void {
@@ -240,9 +241,9 @@ function move_floats(dst: usize, dtype: i32, src: usize, K: usize): i32 {
  * dst: the segment, packed in dstType · row0: index in the segment of the first row
  * src: rows of K values of srcType one behind the other, at any byte
  * scratch: 8 × Kp f32 · returns 1 when every packed value is finite, 0 otherwise (the values are packed all the same)
- * needs: row0 % 8 == 0; a call that does not end on a multiple of 8 rows ends the segment; K % 32 == 0 when srcType is q8 or q4
- * From a dtype to the same the bits are moved (floats: whole groups whose K needs no padding); everything else goes through f32 and is rounded once,
- * q8 and q4 as Q8_0 and Q4_0 are made.
+ * needs: row0 % 8 == 0; a call that does not end on a multiple of 8 rows ends the segment; K a multiple of srcType's block
+ * From a dtype to the same, Q5_0 → q8 and IQ4_NL → q8 the bits are moved (floats: whole groups whose K needs no padding); everything else goes through f32
+ * and is rounded once, q8 and q4 as Q8_0 and Q4_0 are made.
  * cost:  0.5 to 1.5 ns a value, moves 0.1 to 0.4 ns
  */
 export function pack_rows(
@@ -256,6 +257,10 @@ export function pack_rows(
     const n = min<usize>(rows, GROUP);
     if (srcType == dstType && dstType >= Q8) fine &= move_group(dst, dstType, src, n, blocks);
     else if (srcType == dstType && n == GROUP && K == Kp) fine &= move_floats(dst, dstType, src, K);
+    else if (dstType == Q8 && fits_q8(srcType)) {
+      widen_to_q8(scratch, src, srcType, n * blocks);
+      fine &= move_group(dst, dstType, scratch, n, blocks);
+    }
     else {
       decode_rows(scratch, Kp, src, srcType, n, K);
       memory.fill(scratch + (n * Kp << 2), 0, ((GROUP - n) * Kp) << 2);

@@ -1,12 +1,13 @@
 // What a checkpoint is, from its headers alone: config, tensors, and the memory that each dtype and context would take.
+import { UnsupportedError } from "./errors.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
 import { checkLoadOptions, type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
 import type { DType } from "./memory/dtype.ts";
 import { DTYPES } from "./memory/dtype.ts";
 import { cacheSize } from "./models/cache.ts";
-import { openCheckpoint } from "./models/checkpoint.ts";
+import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { Lfm2Config } from "./models/config.ts";
-import { planModel } from "./models/load-model.ts";
+import { type LoadModelOptions, type Plan, planModel } from "./models/load-model.ts";
 import type { StoredType } from "./weights/tensor.ts";
 
 /** A tensor as its file stores it. */
@@ -14,6 +15,8 @@ export interface TensorInfo {
   /** Hugging Face's name. */
   readonly name: string;
   readonly dtype: StoredType;
+  /** What it becomes in memory when no dtype is asked for: the nearest that a kernel multiplies by. Undefined for a tensor that the model does not use. */
+  readonly memoryDtype: DType | undefined;
   readonly shape: readonly number[];
   readonly bytes: number;
 }
@@ -47,6 +50,16 @@ export interface Inspection {
 /** Contexts of the table, as far as the model goes. */
 const CONTEXTS = [512, 2048, 8192, 32_768];
 
+/** The plan, or undefined where a tensor that the model needs has a type that cannot be loaded. */
+async function planIfLoadable(checkpoint: Checkpoint, platform: Platform, options: LoadModelOptions): Promise<Plan | undefined> {
+  try {
+    return await planModel(checkpoint, platform.kernels, options);
+  } catch (error) {
+    if (error instanceof UnsupportedError && checkpoint.unsupported.size > 0) return undefined;
+    throw error;
+  }
+}
+
 /** Reads a checkpoint's headers with what `platform` provides. */
 export async function inspectWith(
   platform: Platform,
@@ -57,17 +70,26 @@ export async function inspectWith(
   const checkpoint = await openCheckpoint(await openSource(platform, source), signal);
   try {
     const { config, format, names, unsupported } = checkpoint;
-    const tensors = [...checkpoint.tensors].map(([as, t]) => ({ name: as, dtype: t.type, shape: t.shape, bytes: t.bytes }));
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
     const memory: MemoryEstimate[] = [];
-    const isLoadable = unsupported.size === 0;
-    for (const dtype of isLoadable ? [undefined, ...DTYPES] : []) {
-      const { items, totalBytes } = await planModel(checkpoint, platform.kernels, { dtype, kvDtype });
+    let dtypes: ReadonlyMap<string, DType> = new Map();
+    for (const dtype of [undefined, ...DTYPES]) {
+      const plan = await planIfLoadable(checkpoint, platform, { dtype, kvDtype });
+      if (!plan) break;
+      const { items, totalBytes } = plan;
+      if (dtype === undefined) dtypes = plan.dtypes;
       const { pageBytes } = cacheSize(config, config.layerTypes, kvDtype, 0);
       // the plan holds one page already
       const byContext = contexts.map((tokens) => ({ tokens, bytes: totalBytes + (Math.ceil(tokens / PAGE_POSITIONS) - 1) * pageBytes }));
       memory.push({ dtype: dtype ?? "as stored", weightBytes: items.find((i) => i.what === "weights")?.bytes ?? 0, byContext });
     }
+    const tensors = [...checkpoint.tensors].map(([as, t]) => ({
+      name: as,
+      dtype: t.type,
+      memoryDtype: dtypes.get(as),
+      shape: t.shape,
+      bytes: t.bytes,
+    }));
     return {
       format,
       name: names[0] ?? "",

@@ -8,6 +8,17 @@ export const BF16: i32 = 2;
 export const Q8: i32 = 3;
 export const Q4: i32 = 4;
 
+/** Codes of types that exist in files only: pack_rows makes another dtype of them. Apart from the dtypes above, which have numbers of both sides. */
+export const Q4_1: i32 = 16;
+export const Q5_0: i32 = 17;
+export const Q5_1: i32 = 18;
+export const Q2_K: i32 = 19;
+export const Q3_K: i32 = 20;
+export const Q4_K: i32 = 21;
+export const Q5_K: i32 = 22;
+export const Q6_K: i32 = 23;
+export const IQ4_NL: i32 = 24;
+
 /** Values in a block along K, rows in a group. */
 export const BLOCK: usize = 32;
 export const GROUP: usize = 8;
@@ -64,7 +75,7 @@ export function packed_block_bytes(dtype: i32): usize {
   }
 }
 
-/** @returns bytes that K values of the dtype take in a file (K % 32 == 0 for q8 and q4) */
+/** @returns bytes that K values of the type take in a file (K a multiple of the block) */
 export function stored_row_bytes(dtype: i32, K: usize): usize {
   switch (dtype) {
     case F32: return K << 2;
@@ -72,6 +83,15 @@ export function stored_row_bytes(dtype: i32, K: usize): usize {
     case BF16: return K << 1;
     case Q8: return K / BLOCK * 34;
     case Q4: return K / BLOCK * 18;
+    case Q4_1: return K / BLOCK * 20;
+    case Q5_0: return K / BLOCK * 22;
+    case Q5_1: return K / BLOCK * 24;
+    case IQ4_NL: return K / BLOCK * 18;
+    case Q2_K: return (K >> 8) * 84;
+    case Q3_K: return (K >> 8) * 110;
+    case Q4_K: return (K >> 8) * 144;
+    case Q5_K: return (K >> 8) * 176;
+    case Q6_K: return (K >> 8) * 210;
     default: return unreachable();
   }
 }

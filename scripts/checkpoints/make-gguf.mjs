@@ -4,7 +4,8 @@
 //   node make-gguf.mjs --preset tiny-quant --seed 1 --type Q4_K_M --out x.gguf [--tokenizer tokenizer.json] [--template t.jinja]
 //   node make-gguf.mjs --from DIR --type Q8_0 --out x.gguf [--final-norm output_norm]
 //
-// --type F32 F16 BF16 Q8_0 Q4_0 Q4_K_M Q5_K_M Q6_K, or MIXED (every block format in one file, for tests).
+// --type F32 F16 BF16 Q8_0 Q4_0 Q4_K_M Q5_K_M Q6_K, MIXED (every block format of these in one file, for tests), or
+// Q4_1 Q5_0 Q5_1 IQ4_NL Q2_K Q3_K, then for every matrix but the embedding.
 // Made from a preset, the weights are rounded to bf16 first, so that they are the weights of the bf16 checkpoint of the same seed.
 // What is kept in which format follows the files that Liquid ships: norms and convolution taps F32; token_embd Q6_K in the Q4 and
 // Q5 files; ffn_down and attn_v partly Q6_K in the _M files. A row that a format does not divide is stored as Q8_0 or F16 instead.
@@ -18,6 +19,8 @@ import { quantize, types } from "./quants.mjs";
 
 const ALIGNMENT = 32;
 const fileTypes = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, Q4_K_M: 15, Q5_K_M: 17, Q6_K: 18, BF16: 32, MIXED: 15 };
+/** Types of the whole file but the embedding, which is Q6_K, with the file type of the mixture whose name is nearest. */
+const plainTypes = { Q4_1: 3, Q5_0: 8, Q5_1: 9, IQ4_NL: 25, Q2_K: 10, Q3_K: 12 };
 
 // ---- where weights come from ----
 
@@ -120,7 +123,7 @@ function wanted(name, scheme, shape, order) {
     return ["Q4_K", "Q5_K", "Q8_0", "Q6_K", "Q4_0"][order % 5];
   }
   if (isHead) return "Q6_K";
-  if (scheme === "Q4_0") return "Q4_0";
+  if (scheme === "Q4_0" || scheme in plainTypes) return scheme;
   const base = scheme === "Q4_K_M" ? "Q4_K" : "Q5_K";
   const [, layer, part] = name.match(/^blk\.(\d+)\.(.+)\.weight$/) ?? [];
   const attention = [...shape.layers].flatMap((k, i) => (k === "A" ? [i] : []));
@@ -236,7 +239,7 @@ function metadata(shape, scheme, name, tokenizer, template) {
     ["lfm2.attention.head_count_kv", "i32", [...shape.layers].map((k) => (k === "A" ? shape.G : 0))],
     ["lfm2.rope.freq_base", "f32", shape.theta],
     ["lfm2.attention.layer_norm_rms_epsilon", "f32", shape.eps],
-    ["general.file_type", "u32", fileTypes[scheme]],
+    ["general.file_type", "u32", fileTypes[scheme] ?? plainTypes[scheme]],
     ["lfm2.vocab_size", "u32", shape.V],
     ["lfm2.shortconv.l_cache", "u32", shape.Kc],
     ["general.quantization_version", "u32", 2],
@@ -290,11 +293,11 @@ export function writeGguf(source, { type, head, out, name = "lfm2-random", token
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   const a = parseArgs(process.argv.slice(2));
-  if (!a.out || !(a.preset || a.from) || !(a.type in fileTypes)) {
+  if (!a.out || !(a.preset || a.from) || !(a.type in fileTypes || a.type in plainTypes)) {
     console.error(
       "usage: make-gguf.mjs (--preset NAME [--seed 1] | --from DIR) --type TYPE --out FILE [--tokenizer FILE] [--template FILE] [--head TYPE] [--final-norm NAME] [--name TEXT]",
     );
-    console.error(`types: ${Object.keys(fileTypes).join(" ")}`);
+    console.error(`types: ${[...Object.keys(fileTypes), ...Object.keys(plainTypes)].join(" ")}`);
     process.exit(2);
   }
   const source = a.from ? fromFolder(a.from) : fromPreset(a.preset, Number(a.seed ?? 1));

@@ -45,11 +45,19 @@ function memoryRows(memory: Inspection["memory"]): Row[] {
   ];
 }
 
+/** Types that memory holds under another name for the same thing. */
+const SAME: Readonly<Record<string, string>> = { F32: "f32", F16: "f16", BF16: "bf16", Q8_0: "q8", Q4_0: "q4" };
+
+/** A tensor's type, and what it becomes in memory where that is another. */
+function typeText({ dtype, memoryDtype }: Inspection["tensors"][number]): string {
+  return memoryDtype === undefined || SAME[dtype] === memoryDtype ? dtype : `${dtype} → ${memoryDtype}`;
+}
+
 const given = (has: boolean): string => (has ? "there" : "missing");
 
 function describe(inspection: Inspection): string {
   const { format, name, config, tensors, unsupported, tensorBytes, parameterCount, memory, hasTokenizer, hasChatTemplate } = inspection;
-  const rows = tensors.map((tensor) => [tensor.name, tensor.dtype, tensor.shape.join(" × "), formatBytes(tensor.bytes)]);
+  const rows = tensors.map((tensor) => [tensor.name, typeText(tensor), tensor.shape.join(" × "), formatBytes(tensor.bytes)]);
   return [
     `${name}: ${format}, ${formatCount(parameterCount)} parameters, ${formatBytes(tensorBytes)}, tokenizer ${given(hasTokenizer)}, chat template ${given(hasChatTemplate)}\n`,
     `config\n${table(fields(config))}`,

@@ -6,7 +6,7 @@ export type DType = "f32" | "f16" | "bf16" | "q8" | "q4";
 /** Element types of keys and values in the cache. `q8` is int8 with an f32 scale for each position and head. */
 export type KvDType = "f32" | "f16" | "q8";
 
-/** The codes by which kernels know a dtype; the same in a file's block and in the packed layout. Compared with `assembly/lib/blocks.ts` by a test. */
+/** The codes by which kernels know a dtype. Compared with `assembly/lib/blocks.ts` by a test. */
 export const DTYPE_CODE: Readonly<Record<DType, number>> = { f32: 0, f16: 1, bf16: 2, q8: 3, q4: 4 };
 
 /** Every element type of the cache, from the most to the fewest bits. */
@@ -19,14 +19,8 @@ export const DTYPES: readonly DType[] = ["f32", "bf16", "f16", "q8", "q4"];
 export const GROUP_ROWS = 8;
 export const BLOCK = 32;
 
-const storedBits: Readonly<Record<DType, number>> = { f32: 32, f16: 16, bf16: 16, q8: 8.5, q4: 4.5 };
 /** Bytes of one block of 32 along K of a group of 8 rows. */
 const packedBlockBytes: Readonly<Record<DType, number>> = { f32: 1024, f16: 512, bf16: 512, q8: 272, q4: 144 };
-
-/** @returns bytes that `count` values take in a file (GGUF's Q8_0 and Q4_0 for q8 and q4); quantized counts are multiples of 32. */
-export function storedBytes(dtype: DType, count: number): number {
-  return (count * storedBits[dtype]) / 8;
-}
 
 /** @returns bytes of a matrix of (rows, columns) packed for the kernels: rows padded to 8, columns to 32. */
 export function packedBytes(dtype: DType, rows: number, columns: number): number {

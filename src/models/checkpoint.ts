@@ -1,18 +1,18 @@
 // Opens a checkpoint: what it is, its config, tensors, tokenizer and template, from a folder in Hugging Face's form or from one GGUF. Reads headers only, no weights.
-import { FormatError, UnsupportedError } from "../errors.ts";
+import { FormatError, InputError } from "../errors.ts";
 import { ChatTemplate } from "../text/chat-template.ts";
 import { tokenizerFromGguf } from "../text/gguf-tokenizer.ts";
 import { MAX_TEMPLATE_BYTES } from "../text/limits.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { isRecord } from "../values.ts";
-import { readGguf } from "../weights/gguf.ts";
 import { decodeUtf8, parseJsonBytes } from "../weights/json-scan.ts";
 import { MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
 import { readSafetensors } from "../weights/safetensors.ts";
-import { type ByteSource, type Folder, readExactly } from "../weights/source.ts";
+import { closeAll, type GgufParts, ggufPart, readGgufParts, readShards, type ShardedWeights } from "../weights/shards.ts";
+import { type ByteSource, commonMistake, type Folder, readExactly } from "../weights/source.ts";
 import type { StoredTensor, WeightFile } from "../weights/tensor.ts";
-import { type Lfm2Config, parseConfig } from "./config.ts";
-import { configFromGguf, hfNames } from "./names.ts";
+import { checkModelType, type Lfm2Config, parseConfig } from "./config.ts";
+import { checkArchitecture, configFromGguf, hfNames } from "./names.ts";
 
 /** A checkpoint whose headers have been read. */
 export interface Checkpoint extends WeightFile {
@@ -45,7 +45,7 @@ function ffnRows(tensors: ReadonlyMap<string, StoredTensor>): number | undefined
 }
 
 /**
- * @param source a GGUF file, or a folder with config.json, model.safetensors and tokenizer.json
+ * @param source a GGUF file (any part of a split one), a folder that holds one, or a folder with config.json, model.safetensors (or shards and their index) and tokenizer.json
  * @throws FormatError, UnsupportedError; AbortError when the signal fires
  */
 export async function openCheckpoint(source: ByteSource | Folder, signal?: AbortSignal): Promise<Checkpoint> {
@@ -63,16 +63,28 @@ async function closedOnError<T>(source: ByteSource, use: () => Promise<T>): Prom
   }
 }
 
-async function openFile(source: ByteSource, signal?: AbortSignal): Promise<Checkpoint> {
-  const magic = source.size >= 4 ? new TextDecoder().decode(await readExactly(source, 0, 4, signal)) : "";
+async function openFile(source: ByteSource, signal?: AbortSignal, sibling?: ByteSource["sibling"]): Promise<Checkpoint> {
+  const head = await readExactly(source, 0, Math.min(64, source.size), signal);
+  const magic = new TextDecoder().decode(head.subarray(0, 4));
   if (magic !== "GGUF") {
+    const got = commonMistake(head) ?? `one that begins with ${JSON.stringify(magic)}`;
     throw new FormatError(
-      `${source.name}: expected a GGUF file, got one that begins with ${JSON.stringify(magic)}. Pass a .gguf file, or the folder that holds config.json and model.safetensors.`,
+      `${source.name}: expected a GGUF file, got ${got}. Pass a .gguf file, or the folder that holds config.json and model.safetensors.`,
     );
   }
-  const file = await readGguf(source, signal);
+  const file = await readGgufParts(source, signal, sibling);
+  try {
+    return gguf(source, file);
+  } catch (error) {
+    await closeAll(file.sources.filter((part) => part !== source)).catch(() => {}); // `source` is closed by whoever gave it
+    throw error;
+  }
+}
+
+function gguf(source: ByteSource, file: GgufParts): Checkpoint {
   const { metadata } = file;
-  const { tensors, unsupported } = hfNames(file);
+  checkArchitecture(metadata);
+  const { tensors, unsupported, nameInFile } = hfNames(file);
   const kind = metadata.get("tokenizer.ggml.model");
   const text = kind === undefined || kind === "none" ? undefined : tokenizerFromGguf(metadata);
   const config = configFromGguf(metadata, text ?? {}, {
@@ -87,10 +99,11 @@ async function openFile(source: ByteSource, signal?: AbortSignal): Promise<Check
     config,
     tensors,
     unsupported,
+    nameInFile,
     tokenizer,
     template: tokenizer && text?.chatTemplate !== undefined ? templateOf(text.chatTemplate, tokenizer, config) : undefined,
     generationConfig: undefined,
-    close: async () => source.close?.(),
+    close: () => closeAll(file.sources),
   };
 }
 
@@ -128,42 +141,67 @@ function field(json: unknown, key: string): unknown {
 
 async function openFolder(folder: Folder, signal?: AbortSignal): Promise<Checkpoint> {
   const json = await jsonOf(folder, "config.json", signal);
-  if (json === undefined)
-    throw new FormatError(`${folder.name}: expected a config.json, got none. Pass a folder in Hugging Face's form, or a .gguf file.`, {
-      code: "missing-file",
-    });
-  const weights = await folder.open("model.safetensors");
-  if (!weights) throw await noWeights(folder);
-  return closedOnError(weights, async () => {
-    const { tensors, unsupported } = await readSafetensors(weights, signal);
-    const config = parseConfig(json, { intermediateSize: ffnRows(tensors) });
-    const tokenizerJson = await jsonOf(folder, "tokenizer.json", signal, MAX_TOKENIZER_BYTES);
-    const tokenizer = tokenizerJson === undefined ? undefined : Tokenizer.fromJson(tokenizerJson, { vocabularySize: config.vocabSize });
-    const source = tokenizer && (await chatTemplate(folder, signal));
-    return {
-      format: "safetensors",
-      names: [...textOf(field(json, "_name_or_path")), folder.name],
-      config,
-      tensors,
-      unsupported,
-      tokenizer,
-      template: tokenizer && source !== undefined ? templateOf(source, tokenizer, config) : undefined,
-      generationConfig: await jsonOf(folder, "generation_config.json", signal),
-      close: async () => weights.close?.(),
-    };
-  });
+  if (json !== undefined) checkModelType(json);
+  const weights = json === undefined ? undefined : await openWeights(folder, signal);
+  if (!weights) {
+    const source = await onlyGguf(folder);
+    if (source) return closedOnError(source, () => openFile(source, signal, (name) => folder.open(name)));
+    throw noWeights(folder, json !== undefined);
+  }
+  try {
+    return await hfCheckpoint(folder, json, weights, signal);
+  } catch (error) {
+    await closeAll(weights.sources).catch(() => {}); // the first error is the one that helps
+    throw error;
+  }
 }
 
-async function noWeights(folder: Folder): Promise<Error> {
-  const index = await folder.open("model.safetensors.index.json");
-  await index?.close?.();
-  if (index)
-    return new UnsupportedError(
-      `${folder.name}: expected one model.safetensors, got a checkpoint in shards. Use the GGUF file of the model, or one that is not sharded.`,
+/** model.safetensors, or the shards that an index lists. */
+async function openWeights(folder: Folder, signal?: AbortSignal): Promise<ShardedWeights | undefined> {
+  const one = await folder.open("model.safetensors");
+  if (!one) return readShards(folder, signal);
+  return closedOnError(one, async () => ({ ...(await readSafetensors(one, signal)), sources: [one] }));
+}
+
+async function hfCheckpoint(folder: Folder, json: unknown, weights: ShardedWeights, signal?: AbortSignal): Promise<Checkpoint> {
+  const { tensors, unsupported, sources } = weights;
+  const config = parseConfig(json, { intermediateSize: ffnRows(tensors) });
+  const tokenizerJson = await jsonOf(folder, "tokenizer.json", signal, MAX_TOKENIZER_BYTES);
+  const tokenizer = tokenizerJson === undefined ? undefined : Tokenizer.fromJson(tokenizerJson, { vocabularySize: config.vocabSize });
+  const source = tokenizer && (await chatTemplate(folder, signal));
+  return {
+    format: "safetensors",
+    names: [...textOf(field(json, "_name_or_path")), folder.name],
+    config,
+    tensors,
+    unsupported,
+    tokenizer,
+    template: tokenizer && source !== undefined ? templateOf(source, tokenizer, config) : undefined,
+    generationConfig: await jsonOf(folder, "generation_config.json", signal),
+    close: () => closeAll(sources),
+  };
+}
+
+/** The folder's only GGUF; of a split one the first part. A picture encoder beside the model (mmproj) does not count. */
+async function onlyGguf(folder: Folder): Promise<ByteSource | undefined> {
+  const names = ((await folder.list?.()) ?? []).filter((name) => /\.gguf$/i.test(name) && !/^mmproj/i.test(name));
+  const models = names.filter((name) => (ggufPart(name)?.part ?? 1) === 1).sort();
+  const [name, ...others] = models;
+  if (name === undefined) return undefined;
+  if (others.length)
+    throw new InputError(
+      `${folder.name}: expected one .gguf file, got ${models.length}: ${models.slice(0, 6).join(", ")}. Pass the path of the one to load.`,
+      { code: "several-models" },
     );
-  return new FormatError(`${folder.name}: expected a model.safetensors, got none. Download the checkpoint again, or pass a .gguf file.`, {
-    code: "missing-file",
-  });
+  return folder.open(name);
+}
+
+function noWeights(folder: Folder, hasConfig: boolean): Error {
+  const got = hasConfig ? "a config.json alone" : "none";
+  return new FormatError(
+    `${folder.name}: expected a config.json with a model.safetensors or its shards, or one .gguf file, got ${got}. Download the checkpoint again.`,
+    { code: "missing-file" },
+  );
 }
 
 /** chat_template.jinja, or the template inside tokenizer_config.json (a text, or a list in which "default" counts). */

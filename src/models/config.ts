@@ -1,5 +1,6 @@
 // The configuration of an LFM2 model, from a config.json in either dialect. Trusts nothing: two spellings of one key that disagree are an error, never a guess.
 import { FormatError, UnsupportedError } from "../errors.ts";
+import { isRecord, kindOf, quoted } from "../values.ts";
 
 /** Kind of a layer's operator, in config.json's words. */
 export type LayerType = "conv" | "full_attention";
@@ -66,15 +67,15 @@ function fail(key: string, expected: string, got: unknown): never {
 
 /** Most layers: the largest LFM2 has 30. */
 export const MAX_LAYERS = 512;
-/** Most tokens of a vocabulary: eight times the largest. */
-const MAX_VOCABULARY = 1 << 20;
+/** Most tokens of a vocabulary: ids are signed 32-bit numbers. What fits memory, the plan says. */
+const MAX_VOCABULARY = 0x7fffffff;
 
 /** Limit of a count: no LFM2 comes near, and products of two stay exact. */
 const MAX_COUNT = 1 << 24;
 
-function count(j: Json, keys: readonly string[], fallback?: number): number {
+function count(j: Json, keys: readonly string[], fallback?: number, most = MAX_COUNT): number {
   const value = pick(j, ...keys) ?? fallback;
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1 || value > MAX_COUNT)
+  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 1 || value > most)
     fail(keys[0] ?? "", "a positive whole number", value);
   return value;
 }
@@ -91,10 +92,12 @@ function flag(j: Json, keys: readonly string[], fallback: boolean): boolean {
   return value;
 }
 
-function ids(j: Json, key: string): number[] {
+function ids(j: Json, key: string, vocabSize: number): number[] {
   const value = has(j, key) ? j[key] : [];
   const list = Array.isArray(value) ? value : [value];
-  if (!list.every((id) => Number.isSafeInteger(id) && id >= 0)) fail(key, "a token id or a list of them", value);
+  if (!list.every((id) => Number.isSafeInteger(id) && id >= 0 && id < vocabSize)) {
+    fail(key, `a token id below vocab_size ${vocabSize}, or a list of them`, value);
+  }
   return list;
 }
 
@@ -108,9 +111,14 @@ function layerTypes(j: Json, layers: number): LayerType[] {
     ? Array.from({ length: layers }, (_, i): LayerType => (at.includes(i) ? "full_attention" : "conv"))
     : undefined;
   if (types === undefined) return fromIndexes ?? Array.from({ length: layers }, () => "full_attention");
-  if (!Array.isArray(types) || types.length !== layers || !types.every((t) => t === "conv" || t === "full_attention")) {
+  if (!Array.isArray(types) || types.length !== layers || !types.every((t) => typeof t === "string")) {
     fail("layer_types", `${layers} times "conv" or "full_attention"`, types);
   }
+  const strange = (types as string[]).find((t) => t !== "conv" && t !== "full_attention");
+  if (strange !== undefined)
+    throw new UnsupportedError(
+      `${where}: "layer_types": expected "conv" or "full_attention", got ${quoted(strange)}. LFM2 has no such layers.`,
+    );
   if (fromIndexes?.some((t, i) => t !== types[i])) {
     throw new FormatError(
       `${where}: expected "layer_types" and "full_attn_idxs" to agree, got different layers. Keep the one that is right.`,
@@ -119,31 +127,80 @@ function layerTypes(j: Json, layers: number): LayerType[] {
   return types as LayerType[];
 }
 
-/** The ffn size that the reference derives: two thirds, times the multiplier, up to a multiple. */
-function intermediateSize(j: Json): number {
-  const size = count(j, ["block_ff_dim", "intermediate_size"]);
+/** The ffn size that the reference derives: two thirds, times the multiplier, up to a multiple. `size` is `block_ff_dim`. */
+function adjusted(j: Json, size: number): number {
   if (!flag(j, ["block_auto_adjust_ff_dim"], true)) return size;
-  const adjusted = Math.trunc((2 * size) / 3);
-  if (j.block_ffn_dim_multiplier === null) return adjusted;
+  const two = Math.trunc((2 * size) / 3);
+  if (j.block_ffn_dim_multiplier === null) return two;
   const multiple = count(j, ["block_multiple_of"], 256);
-  return multiple * Math.ceil(Math.trunc(positive(j, ["block_ffn_dim_multiplier"], 1) * adjusted) / multiple);
+  return multiple * Math.ceil(Math.trunc(positive(j, ["block_ffn_dim_multiplier"], 1) * two) / multiple);
+}
+
+/** Rows of w1. Where `intermediate_size` stands beside `block_ff_dim`, it is that size before or after the adjustment. */
+function intermediateSize(j: Json): number {
+  if (!has(j, "block_ff_dim")) return adjusted(j, count(j, ["intermediate_size"]));
+  const size = count(j, ["block_ff_dim"]);
+  const after = adjusted(j, size);
+  if (has(j, "intermediate_size")) {
+    const other = count(j, ["intermediate_size"]);
+    if (other !== size && other !== after) {
+      throw new FormatError(
+        `${where}: expected "intermediate_size" to be "block_ff_dim" ${size} or what it is adjusted to, ${after}, got ${other}. Keep the one that is right.`,
+      );
+    }
+  }
+  return after;
 }
 
 function ropeTheta(j: Json): number {
-  const rope = has(j, "rope_parameters") ? j.rope_parameters : has(j, "rope_scaling") ? j.rope_scaling : {};
-  if (typeof rope !== "object" || Array.isArray(rope)) fail("rope_parameters", "an object", rope);
-  const parameters = rope as Json;
-  const type = pick(parameters, "rope_type", "type") ?? "default";
-  if (type !== "default") {
+  const thetas: Record<string, unknown> = { theta: j.theta, rope_theta: j.rope_theta };
+  for (const key of ["rope_parameters", "rope_scaling"]) {
+    if (!has(j, key)) continue;
+    const rope = j[key];
+    if (!isRecord(rope)) fail(key, "an object", rope);
+    const type = pick(rope, "rope_type", "type") ?? "default";
+    if (type !== "default") {
+      throw new UnsupportedError(
+        `${where}: ${key}: "rope_type": expected "default", got ${quoted(String(type))}. Scaled rotary embeddings are not supported.`,
+      );
+    }
+    thetas[`${key}.rope_theta`] = has(rope, "rope_theta") ? rope.rope_theta : undefined;
+  }
+  return positive(thetas, ["rope_theta", "theta", "rope_parameters.rope_theta", "rope_scaling.rope_theta"], 1e6);
+}
+
+const hasFfnSize = (j: Json): boolean => has(j, "block_ff_dim") || has(j, "intermediate_size");
+
+/** What a config may ask for that would change the result, and is not there. */
+function checkVariety(j: Json, hiddenSize: number): void {
+  if (has(j, "quantization_config")) {
+    const method = isRecord(j.quantization_config) ? j.quantization_config.quant_method : undefined;
     throw new UnsupportedError(
-      `${where}: "rope_type": expected "default", got ${JSON.stringify(type)}. Scaled rotary embeddings are not supported.`,
+      `${where}: "quantization_config": expected none, got ${typeof method === "string" ? quoted(method) : "one"}. Use the bf16 checkpoint or a GGUF.`,
     );
   }
-  return positive(
-    { theta: j.theta, rope_theta: j.rope_theta, "rope_parameters.rope_theta": parameters.rope_theta },
-    ["theta", "rope_theta", "rope_parameters.rope_theta"],
-    1e6,
-  );
+  for (const key of ["block_use_swiglu", "use_pos_enc"]) {
+    if (!flag(j, [key], true)) throw new UnsupportedError(`${where}: "${key}": expected true, got false. This package runs no such model.`);
+  }
+  for (const key of ["conv_dim", "conv_dim_out"]) {
+    const size = count(j, [key], hiddenSize);
+    if (size !== hiddenSize)
+      throw new UnsupportedError(`${where}: "${key}": expected hidden_size ${hiddenSize}, got ${size}. Such a shape is not supported.`);
+  }
+}
+
+/**
+ * @param json the parsed config.json
+ * @throws UnsupportedError for a model that is no LFM2, FormatError when nothing says what it is
+ */
+export function checkModelType(json: unknown): void {
+  if (!isRecord(json))
+    throw new FormatError(`${where}: expected an object, got ${kindOf(json)}. Use the config.json that came with the weights.`);
+  const type = Object.hasOwn(json, "model_type") ? json.model_type : undefined;
+  if (type === "lfm2") return;
+  const got = type === undefined ? "nothing" : typeof type === "string" ? quoted(type) : kindOf(type);
+  const message = `${where}: "model_type": expected "lfm2", got ${got}. This package runs Liquid AI's LFM2 text models.`;
+  throw typeof type === "string" ? new UnsupportedError(message, { code: "model-type" }) : new FormatError(message);
 }
 
 /**
@@ -152,26 +209,27 @@ function ropeTheta(j: Json): number {
  * @throws UnsupportedError for another model_type; FormatError for a key that is missing, wrong or contradicts another
  */
 export function parseConfig(json: unknown, hints: TensorHints = {}): Lfm2Config {
-  if (typeof json !== "object" || json === null || Array.isArray(json))
-    throw new FormatError(`${where}: expected an object, got ${JSON.stringify(json)}. Use the config.json that came with the weights.`);
+  checkModelType(json);
   const j = json as Json;
-  if (j.model_type !== "lfm2") {
-    throw new UnsupportedError(
-      `${where}: "model_type": expected "lfm2", got ${JSON.stringify(j.model_type) ?? "nothing"}. This package runs Liquid AI's LFM2 text models.`,
-    );
-  }
   const numHiddenLayers = count(j, ["num_hidden_layers"]);
   if (numHiddenLayers > MAX_LAYERS) fail("num_hidden_layers", `at most ${MAX_LAYERS}`, numHiddenLayers);
-  const hiddenSize = count(j, ["hidden_size"]);
+  const hiddenSize = count(j, ["hidden_size", "block_dim"]);
   const numAttentionHeads = count(j, ["num_attention_heads", "num_heads"]);
+  const numKeyValueHeads = count(j, ["num_key_value_heads"]);
+  const vocabSize = count(j, ["vocab_size"], undefined, MAX_VOCABULARY);
+  if (numAttentionHeads % numKeyValueHeads) fail("num_key_value_heads", `a divisor of ${numAttentionHeads} heads`, numKeyValueHeads);
+  if (!has(j, "head_dim") && hiddenSize % numAttentionHeads)
+    fail("num_attention_heads", `a divisor of hidden_size ${hiddenSize}`, numAttentionHeads);
+  checkVariety(j, hiddenSize);
+  const ffnSize = hints.intermediateSize === undefined || hasFfnSize(j) ? intermediateSize(j) : hints.intermediateSize;
   const config: Lfm2Config = {
     modelType: "lfm2",
-    vocabSize: count(j, ["vocab_size"]),
+    vocabSize,
     hiddenSize,
-    intermediateSize: hints.intermediateSize ?? intermediateSize(j),
+    intermediateSize: hints.intermediateSize ?? ffnSize,
     numHiddenLayers,
     numAttentionHeads,
-    numKeyValueHeads: count(j, ["num_key_value_heads"]),
+    numKeyValueHeads,
     headDim: has(j, "head_dim") ? count(j, ["head_dim"]) : hiddenSize / numAttentionHeads,
     layerTypes: layerTypes(j, numHiddenLayers),
     convLCache: count(j, ["conv_L_cache"], 3),
@@ -179,10 +237,10 @@ export function parseConfig(json: unknown, hints: TensorHints = {}): Lfm2Config 
     normEps: positive(j, ["norm_eps", "block_norm_eps"], 1e-5),
     ropeTheta: ropeTheta(j),
     tieWordEmbeddings: flag(j, ["tie_embedding", "tie_word_embeddings"], true),
-    maxPositionEmbeddings: count(j, ["max_position_embeddings"], 128_000),
-    bosTokenId: ids(j, "bos_token_id")[0],
-    eosTokenIds: ids(j, "eos_token_id"),
-    padTokenId: ids(j, "pad_token_id")[0],
+    maxPositionEmbeddings: count(j, ["max_position_embeddings"], 128_000, Number.MAX_SAFE_INTEGER),
+    bosTokenId: ids(j, "bos_token_id", vocabSize)[0],
+    eosTokenIds: ids(j, "eos_token_id", vocabSize),
+    padTokenId: ids(j, "pad_token_id", vocabSize)[0],
   };
   checkConfig(config);
   return config;

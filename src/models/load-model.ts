@@ -56,6 +56,8 @@ export interface Plan {
   readonly totalBytes: number;
   /** The window of the load, which scratch and pages use later. */
   readonly windowBytes: number;
+  /** What each tensor becomes in memory, by its name. */
+  readonly dtypes: ReadonlyMap<string, DType>;
 }
 
 interface Draft {
@@ -94,7 +96,9 @@ function draft(checkpoint: Checkpoint, instance: KernelInstance, dtype: DType | 
     ...after,
     ...(spare > 0 ? [{ what: "the load's window", bytes: spare }] : []),
   ];
-  return { list, weights, window, plan: { items, totalBytes: items.reduce((sum, item) => sum + item.bytes, 0), windowBytes } };
+  const segments = list.matrices.flatMap((m) => m.segments.map((s) => [s.name, s.dtype] as const));
+  const dtypes = new Map<string, DType>([...segments, ...list.vectors.map((v) => [v.name, "f32"] as const)]);
+  return { list, weights, window, plan: { items, totalBytes: items.reduce((sum, item) => sum + item.bytes, 0), windowBytes, dtypes } };
 }
 
 interface SetUp {

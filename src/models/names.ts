@@ -1,5 +1,6 @@
 // How a GGUF spells LFM2: its tensor names in Hugging Face's, and its metadata as a config. Other formats use Hugging Face's names as they are.
 import { FormatError, UnsupportedError } from "../errors.ts";
+import { quoted } from "../values.ts";
 import type { GgufValue } from "../weights/gguf.ts";
 import type { WeightFile } from "../weights/tensor.ts";
 import { checkConfig, type Lfm2Config, MAX_LAYERS, type TensorHints } from "./config.ts";
@@ -33,16 +34,28 @@ function hfName(name: string): string {
   return layer !== undefined && known !== undefined ? `model.layers.${layer}.${known}.weight` : name;
 }
 
+const partNames: ReadonlyMap<string, string> = new Map([...parts].map(([gguf, hf]) => [hf, gguf]));
+
+/** What a GGUF calls the tensor of a Hugging Face name. */
+function ggufName(name: string): string {
+  if (name === "model.embed_tokens.weight") return "token_embd.weight";
+  if (name === "model.embedding_norm.weight") return "token_embd_norm.weight";
+  if (name === "lm_head.weight") return "output.weight";
+  const [, layer, part = ""] = /^model\.layers\.(\d+)\.(.+)\.weight$/.exec(name) ?? [];
+  const known = partNames.get(part);
+  return layer !== undefined && known !== undefined ? `blk.${layer}.${known}.weight` : name;
+}
+
 /**
  * @returns the tensors under Hugging Face's names; unknown ones keep theirs
  * @throws FormatError when both spellings of the final norm are there
  */
 export function hfNames({ tensors, unsupported }: WeightFile): WeightFile {
-  if (FINAL_NORMS.every((name) => tensors.has(name))) {
+  if (FINAL_NORMS.every((name) => tensors.has(name) || unsupported.has(name))) {
     throw new FormatError(`gguf: expected one final norm, got both "${FINAL_NORMS.join('" and "')}". Convert the model again.`);
   }
   const renamed = <T>(map: ReadonlyMap<string, T>): Map<string, T> => new Map([...map].map(([name, value]) => [hfName(name), value]));
-  return { tensors: renamed(tensors), unsupported: renamed(unsupported) };
+  return { tensors: renamed(tensors), unsupported: renamed(unsupported), nameInFile: ggufName };
 }
 
 type Metadata = ReadonlyMap<string, GgufValue>;
@@ -98,14 +111,18 @@ export interface GgufHints extends TensorHints {
   readonly tied: boolean;
 }
 
+/** @throws UnsupportedError for a model that is no LFM2, FormatError when nothing says what it is */
+export function checkArchitecture(metadata: Metadata): void {
+  const architecture = metadata.get("general.architecture");
+  if (architecture === "lfm2") return;
+  const got = architecture === undefined ? "none" : typeof architecture === "string" ? quoted(architecture) : typeof architecture;
+  const message = `gguf: key "general.architecture": expected "lfm2", got ${got}. This package runs Liquid AI's LFM2 text models.`;
+  throw typeof architecture === "string" ? new UnsupportedError(message, { code: "model-type" }) : new FormatError(message);
+}
+
 /** @returns the config in a GGUF's metadata */
 export function configFromGguf(metadata: Metadata, ids: TokenIds, hints: GgufHints): Lfm2Config {
-  const architecture = metadata.get("general.architecture");
-  if (architecture !== "lfm2") {
-    throw new UnsupportedError(
-      `gguf: key "general.architecture": expected "lfm2", got ${JSON.stringify(architecture) ?? "none"}. This package runs Liquid AI's LFM2 text models.`,
-    );
-  }
+  checkArchitecture(metadata);
   const numHiddenLayers = whole(metadata, "lfm2.block_count");
   if (numHiddenLayers > MAX_LAYERS)
     throw new FormatError(`gguf: key "lfm2.block_count": expected at most ${MAX_LAYERS}, got ${numHiddenLayers}.`);

@@ -34,12 +34,13 @@ export function checkTokenizer(json: unknown, rows: number | undefined): Checked
   if (!isRecord(json)) throw new FormatError(`${FILE}: expected an object, got ${kindOf(json)}. The file is damaged.`);
   const model = checkModel(json.model);
   checkPipeline(json);
-  const ids = new IdCheck(rows);
+  const limit = rows === undefined ? undefined : Math.min(rows, MAX_TOKEN_IDS); // tables are made by it, and a file may claim any number of rows
+  const ids = new IdCheck(limit);
   const vocabulary = readVocabulary(model.vocab, ids);
   const addedTokens = readAddedTokens(json.added_tokens ?? [], vocabulary, ids);
   const merges = readMerges(model.merges ?? [], vocabulary);
   const around = readPostProcessor(json.post_processor ?? null, ids);
-  return { vocabulary, merges, ignoreMerges: model.ignore_merges === true, addedTokens, ...around, vocabularySize: rows ?? ids.next };
+  return { vocabulary, merges, ignoreMerges: model.ignore_merges === true, addedTokens, ...around, vocabularySize: limit ?? ids.next };
 }
 
 /** Every id once, in range. */

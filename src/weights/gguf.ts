@@ -16,7 +16,7 @@ import {
   MIN_GGUF_ALIGNMENT,
 } from "./limits.ts";
 import { type ByteSource, commonMistake } from "./source.ts";
-import { elementCount, type StoredTensor, type StoredType, type WeightFile } from "./tensor.ts";
+import { elementCount, isStoredType, STORED_TYPES, type StoredTensor, type WeightFile } from "./tensor.ts";
 
 /** A value of the metadata. 64-bit integers are numbers when a number holds them exactly. */
 export type GgufValue = string | boolean | number | bigint | readonly string[] | readonly boolean[] | readonly (number | bigint)[];
@@ -51,14 +51,13 @@ const exact = (n: bigint): number | bigint => (Number.isSafeInteger(Number(n)) ?
  * Reads and checks the header of a GGUF file (version 2 or 3, little-endian). The tensors must tile the data: no overlap, no hole, nothing left over.
  * @param source - the file; only its header is read, by ranges that grow from 64 KiB
  * @returns metadata and tensors by name. Tensors of a type that cannot be packed are listed apart, with a sentence.
- * @throws FormatError naming the place; UnsupportedError for another version, a split file, or a tensor type that ggml does not have.
+ * @throws FormatError naming the place; UnsupportedError for another version or a tensor type that ggml does not have.
  */
 export async function readGguf(source: ByteSource, signal?: AbortSignal): Promise<GgufFile> {
   const reader = new HeaderReader(source, signal);
   const { version, tensorCount, keyCount } = await readPreamble(reader, source);
   const metadata = await readMetadata(reader, keyCount, source.name);
   const alignment = readAlignment(metadata, source.name);
-  checkSplit(metadata, source.name);
   const infos = await readInfos(reader, tensorCount, alignment, source.name);
   const dataStart = Math.ceil(reader.position / alignment) * alignment;
   checkTiling(infos, source.size - dataStart, alignment, source.name);
@@ -168,14 +167,6 @@ function readAlignment(metadata: ReadonlyMap<string, GgufValue>, file: string): 
   );
 }
 
-function checkSplit(metadata: ReadonlyMap<string, GgufValue>, file: string): void {
-  const parts = metadata.get("split.count") ?? 1;
-  if (parts === 0 || parts === 1) return;
-  throw new UnsupportedError(
-    `${file}: expected a whole GGUF, got one of a split of ${quoted(String(parts))} files. Merge them with gguf-split.`,
-  );
-}
-
 /** One tensor info, checked on its own; the offset counts from the start of the data. */
 interface Info {
   readonly name: string;
@@ -227,11 +218,11 @@ function sizeOf(type: number, dims: readonly number[], at: string): { typeName: 
   const known = GGML_TYPES.get(type);
   if (!known) {
     const removed = REMOVED_GGML_TYPES.has(type) ? ", which was removed from the format" : "";
-    throw new UnsupportedError(`${at}: has type ${type}${removed}; expected one of ${readable.join(", ")}. Convert the model again.`);
+    throw new UnsupportedError(`${at}: has type ${type}${removed}; expected one of ${readable}. Convert the model again.`);
   }
   const [typeName, blockValues, blockBytes] = known;
   if (dims[0]! % blockValues !== 0) {
-    if (!isReadable(typeName)) throw new UnsupportedError(unsupportedSentence(at, typeName));
+    if (!isStoredType(typeName)) throw new UnsupportedError(unsupportedSentence(at, typeName));
     throw new FormatError(
       `${at}: expected rows of whole blocks of ${blockValues} values for ${typeName}, got ${dims[0]}. The file is damaged.`,
     );
@@ -267,16 +258,15 @@ function checkTiling(infos: readonly Info[], dataBytes: number, alignment: numbe
     throw new FormatError(`${file}: expected ${next} bytes of tensor data, got ${dataBytes - next} trailing bytes more.`);
 }
 
-const readable: readonly StoredType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0"];
-const isReadable = (typeName: string): typeName is StoredType => (readable as readonly string[]).includes(typeName);
+const readable = Object.keys(STORED_TYPES).join(", ");
 const unsupportedSentence = (at: string, typeName: string): string =>
-  `${at} has type ${typeName}; expected one of ${readable.join(", ")}. Use the Q8_0, F16 or BF16 file; a Q4_0 file often keeps its embedding in Q6_K.`;
+  `${at} has type ${typeName}; expected one of ${readable}. Use the Q4_K_M, Q8_0 or BF16 file.`;
 
 function sortByUse(infos: readonly Info[], source: ByteSource, dataStart: number): WeightFile {
   const tensors = new Map<string, StoredTensor>();
   const unsupported = new Map<string, string>();
   for (const { name, typeName, shape, offset, bytes } of infos) {
-    if (isReadable(typeName)) tensors.set(name, { name, type: typeName, shape, source, offsetBytes: dataStart + offset, bytes });
+    if (isStoredType(typeName)) tensors.set(name, { name, type: typeName, shape, source, offsetBytes: dataStart + offset, bytes });
     else unsupported.set(name, unsupportedSentence(`${source.name}: tensor ${quoted(name)}`, typeName));
   }
   return { tensors, unsupported };

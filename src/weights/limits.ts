@@ -44,6 +44,12 @@ export const MAX_HEADER_WINDOW_BYTES: number = 1024 * 1024;
 /** Longest config.json and its like: real ones have 2 KB. */
 export const MAX_CONFIG_BYTES: number = 1024 * 1024;
 
+/** Longest index of shards: real ones have 100 KB. */
+export const MAX_INDEX_BYTES: number = 4 * 1024 * 1024;
+
+/** Most files that one checkpoint is cut into: LFM2 needs three at most. */
+export const MAX_SHARDS = 1024;
+
 /** Longest tokenizer.json: real ones have 5–17 MB. */
 export const MAX_TOKENIZER_BYTES: number = 32 * 1024 * 1024;
 

@@ -3,12 +3,12 @@ import { FormatError, throwIfAborted } from "../errors.ts";
 import { writeDescriptor } from "../kernels/commands.ts";
 import type { Kernels } from "../kernels/variants.ts";
 import { nextMacrotask } from "../macrotask.ts";
-import { BLOCK, DTYPE_CODE, type DType, GROUP_ROWS, roundUp, storedBytes } from "../memory/dtype.ts";
+import { BLOCK, DTYPE_CODE, type DType, GROUP_ROWS, roundUp } from "../memory/dtype.ts";
 import type { Segment, Vector } from "../memory/tensor.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import type { WeightList } from "./plan.ts";
-import { readExactly } from "./source.ts";
-import { STORED_DTYPE, type StoredTensor } from "./tensor.ts";
+import { type ByteSource, readExactly } from "./source.ts";
+import { STORED_TYPES, type StoredTensor, storedBytes } from "./tensor.ts";
 
 /** Bytes of a file in memory at a time, or 8 rows of the widest matrix where that is more: large enough that a read's own cost does not show. */
 const WINDOW_BYTES = 1 << 20;
@@ -42,7 +42,7 @@ export function windowFor(list: WeightList, tensors: ReadonlyMap<string, StoredT
 }
 
 function rowBytes(tensor: StoredTensor | undefined, columns: number): number {
-  return tensor ? storedBytes(STORED_DTYPE[tensor.type], columns) : 0;
+  return tensor ? storedBytes(tensor.type, columns) : 0;
 }
 
 /** One tensor's way into memory. */
@@ -99,7 +99,7 @@ class Loader {
 
 async function packSegment(tensor: StoredTensor, segment: Segment, columns: number, loader: Loader): Promise<void> {
   const { kernels, windowAddress, window } = loader.target;
-  const type = DTYPE_CODE[STORED_DTYPE[tensor.type]];
+  const type = STORED_TYPES[tensor.type].code;
   const perRow = rowBytes(tensor, columns);
   const step = Math.max(GROUP_ROWS, Math.floor(window.bytes / perRow / GROUP_ROWS) * GROUP_ROWS);
   for (let row = 0; row < segment.rows; row += step) {
@@ -121,7 +121,7 @@ async function packSegment(tensor: StoredTensor, segment: Segment, columns: numb
 
 /** A value that is finite in its file may still be too large for f16, or for an f16 scale. */
 function notFinite({ name, source, type }: StoredTensor, dtype: DType): FormatError {
-  if (STORED_DTYPE[type] !== dtype && dtype !== "f32" && dtype !== "bf16") {
+  if (STORED_TYPES[type].dtype !== dtype && dtype !== "f32" && dtype !== "bf16") {
     return new FormatError(
       `${source.name}: tensor "${name}": expected values that ${dtype} can hold, got larger ones, or NaN. Load it as bf16 or f32.`,
       {
@@ -141,7 +141,7 @@ async function widenVector(tensor: StoredTensor, vector: Vector, loader: Loader)
   const stride = roundUp(length, BLOCK);
   await loader.fill(tensor, 0, tensor.bytes);
   const wide = windowAddress + window.bytes;
-  kernels.decode_rows(wide, length * taps, windowAddress, DTYPE_CODE[STORED_DTYPE[tensor.type]], 1, length * taps);
+  kernels.decode_rows(wide, length * taps, windowAddress, STORED_TYPES[tensor.type].code, 1, length * taps);
   const from = new Float32Array(memory.buffer, wide, length * taps);
   if (!from.every(Number.isFinite)) throw notFinite(tensor, "f32");
   const to = new Float32Array(memory.buffer, address, taps * stride).fill(0);
@@ -157,8 +157,11 @@ function jobs(list: WeightList, tensors: ReadonlyMap<string, StoredTensor>): Job
   };
   for (const m of list.matrices) for (const s of m.segments) add(s.name, (job, loader) => packSegment(job.tensor, s, m.columns, loader));
   for (const v of list.vectors) add(v.name, (job, loader) => widenVector(job.tensor, v, loader));
-  // in the order in which they lie in their file: one pass from front to back
-  return out.sort((a, b) => a.tensor.offsetBytes - b.tensor.offsetBytes);
+  // file after file, and in the order in which they lie in it: one pass from front to back
+  const order = new Map<ByteSource, number>();
+  for (const { source } of tensors.values()) if (!order.has(source)) order.set(source, order.size);
+  const file = ({ tensor }: Job): number => order.get(tensor.source) ?? 0;
+  return out.sort((a, b) => file(a) - file(b) || a.tensor.offsetBytes - b.tensor.offsetBytes);
 }
 
 /**

@@ -4,7 +4,7 @@ import { descriptorBytes } from "../kernels/commands.ts";
 import { type Arena, formatBytes } from "../memory/arena.ts";
 import { BLOCK, DTYPES, type DType, packedBytes, roundUp } from "../memory/dtype.ts";
 import type { Matrix, Vector } from "../memory/tensor.ts";
-import { requireTensor, STORED_DTYPE, type StoredTensor, type WeightFile } from "./tensor.ts";
+import { requireTensor, STORED_TYPES, type StoredTensor, tensorText, type WeightFile } from "./tensor.ts";
 
 /** The weights that a model names, collected while it names them. Their addresses are 0 until `placeWeights`. */
 export class WeightList {
@@ -62,7 +62,7 @@ function find(file: WeightFile, name: string, shape: readonly number[]): StoredT
   const got = tensor.shape.filter((n, i) => !(n === 1 && i === 1 && tensor.shape.length === 3));
   if (got.length !== shape.length || got.some((n, i) => n !== shape[i])) {
     throw new FormatError(
-      `checkpoint: tensor "${name}": expected shape ${shapeText(shape)}, got ${shapeText(tensor.shape)}. The config and the weights belong to different models.`,
+      `${tensor.source.name}: tensor ${tensorText(file, name)}: expected shape ${shapeText(shape)}, got ${shapeText(tensor.shape)}. The config and the weights belong to different models.`,
       { code: "wrong-shape" },
     );
   }
@@ -74,14 +74,14 @@ export function resolveWeights(list: WeightList, file: WeightFile, dtype: DType 
   for (const m of list.matrices) {
     for (const s of m.segments) {
       const stored = find(file, s.name, [s.rows, m.columns]);
-      s.dtype = dtype ?? STORED_DTYPE[stored.type];
+      s.dtype = dtype ?? STORED_TYPES[stored.type].dtype;
     }
   }
   for (const v of list.vectors) {
     const stored = find(file, v.name, v.taps > 1 ? [v.length, v.taps] : [v.length]);
-    if (stored.type === "Q8_0" || stored.type === "Q4_0") {
+    if (STORED_TYPES[stored.type].values > 1) {
       throw new UnsupportedError(
-        `checkpoint: tensor "${v.name}" is stored as ${stored.type}; expected F32, F16 or BF16 for a vector. Convert the file again without quantizing it.`,
+        `${stored.source.name}: tensor ${tensorText(file, v.name)} is stored as ${stored.type}; expected F32, F16 or BF16 for a vector. Convert the file again without quantizing it.`,
       );
     }
   }

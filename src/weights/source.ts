@@ -11,6 +11,8 @@ export interface ByteSource {
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
   /** Fills `target` from `offset`: spares a copy where the runtime can. It may lie in memory that threads share: its buffer cannot be transferred. */
   readInto?(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
+  /** Opens the file of this name beside it, where there is such a thing: a split file needs its other parts. */
+  sibling?(name: string): Promise<ByteSource | undefined>;
   /** Gives back what the source holds open. */
   close?(): Promise<void>;
 }
@@ -20,6 +22,8 @@ export interface Folder {
   readonly name: string;
   /** @returns the file at `path`, or undefined when there is none. */
   open(path: string): Promise<ByteSource | undefined>;
+  /** Names of the files right in it, where they can be listed: finds a GGUF whose name nobody gave. */
+  list?(): Promise<readonly string[]>;
 }
 
 /** @returns a source over bytes that are already in memory; nothing is copied. */
@@ -53,6 +57,11 @@ export async function readExactly(source: ByteSource, offset: number, length: nu
   throw new FormatError(
     `${source.name}: truncated: expected ${length} bytes at ${offset}, got ${bytes.length}. The file changed or is damaged: fetch it again.`,
   );
+}
+
+/** @returns whether `path` names something inside its folder: plain characters, no empty, `.` or `..` segment, no address. */
+export function isPlainPath(path: string): boolean {
+  return path.length <= 1024 && path.split("/").every((part) => /^[A-Za-z0-9._-]+$/.test(part) && !/^\.{1,2}$/.test(part));
 }
 
 const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes);

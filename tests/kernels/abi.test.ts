@@ -3,7 +3,9 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { COMMAND_BYTES, OP, ROW_TABLE_ENTRY_BYTES, SEGMENT_POSITIONS } from "../../src/kernels/commands.ts";
 import { instantiateKernels } from "../../src/kernels/variants.ts";
-import { BLOCK, DTYPE_CODE, DTYPES, GROUP_ROWS, packedBytes, storedBytes } from "../../src/memory/dtype.ts";
+import { BLOCK, DTYPE_CODE, DTYPES, GROUP_ROWS, packedBytes } from "../../src/memory/dtype.ts";
+import { STORED_TYPES, type StoredType, storedBytes } from "../../src/weights/tensor.ts";
+import { BLOCK_TYPES } from "../reference/blocks.ts";
 import { instantiate, type Kernels, threaded, variants } from "./harness.ts";
 
 /** What the host calls. */
@@ -75,7 +77,12 @@ describe("kernel ABI", () => {
         const code = DTYPE_CODE[dtype];
         assert.equal(number(kernels, dtype.toUpperCase()), code);
         assert.equal(kernels.packed_block_bytes(code), packedBytes(dtype, GROUP_ROWS, BLOCK));
-        assert.equal(kernels.stored_row_bytes(code, 64), storedBytes(dtype, 64));
+      }
+      for (const [type, { code, values, bytes, dtype }] of Object.entries(STORED_TYPES)) {
+        const isDtype = type in BLOCK_TYPES === false; // the others exist in files only
+        assert.equal(code, isDtype ? DTYPE_CODE[dtype] : number(kernels, type), type);
+        assert.equal(kernels.stored_row_bytes(code, 4 * values), 4 * bytes, type);
+        assert.equal(storedBytes(type as StoredType, 4 * values), 4 * bytes, type);
       }
       const qd8Bytes = name !== "relaxed" ? 144 : kernels.dot_operand_kind() === 0 ? 112 : 48;
       assert.equal(kernels.qd8_block_bytes(), qd8Bytes);

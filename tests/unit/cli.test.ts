@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { ggufFile } from "../golden/support.ts";
 import { needPython } from "./python.ts";
 
 const FOLDER = "models/lfm2-mini";
@@ -261,6 +262,17 @@ describe("lfm2 inspect", () => {
       assert.match(stdout, new RegExp(`model\\.embed_tokens\\.weight +${dtype} +2048 × 256 +[\\d.]+ (K|M)iB\\n`));
       for (const row of ["f32", "bf16", "q8", "q4"]) assert.match(stdout, new RegExp(`\\n  ${row} +[\\d.]+ MiB`));
     }
+  });
+
+  it("says what blocks that no kernel multiplies by become", async () => {
+    const path = ggufFile("tiny-quant", "Q4_K_M");
+    const { stdout } = await lfm2(["inspect", path]);
+    assert.match(stdout, /model\.embed_tokens\.weight +Q6_K → q8 +515 × 256 /);
+    assert.match(stdout, /feed_forward\.w1\.weight +Q4_K → q8 /);
+    assert.match(stdout, /model\.embedding_norm\.weight +F32 +256 /);
+    const { tensors } = JSON.parse((await lfm2(["inspect", path, "--json"])).stdout);
+    const embedding = tensors.find(({ name }: { name: string }) => name === "model.embed_tokens.weight");
+    assert.deepEqual([embedding.dtype, embedding.memoryDtype], ["Q6_K", "q8"]);
   });
 
   it("prints one object with --json", async () => {

@@ -36,10 +36,35 @@ describe("config.json", () => {
   const bad: readonly (readonly [string, object, string, RegExp])[] = [
     ["another model", { model_type: "llama" }, "UnsupportedError", /"model_type": expected "lfm2", got "llama"/],
     ["scaled rotary embeddings", { rope_parameters: { rope_type: "yarn", factor: 4 } }, "UnsupportedError", /"rope_type".*"yarn"/],
-    ["heads that do not divide", { num_key_value_heads: 3, num_attention_heads: 4 }, "UnsupportedError", /4 \/ 3/],
+    ["heads that do not divide", { num_key_value_heads: 3, num_attention_heads: 4 }, "FormatError", /"num_key_value_heads".* 4 heads.*3/],
+    ["heads that do not divide the width", { num_attention_heads: 3, num_key_value_heads: 3 }, "FormatError", /"num_attention_heads".*64/],
+    ["a layer of another kind", { layer_types: ["conv", "mamba", "conv"] }, "UnsupportedError", /"mamba"/],
+    ["an id beyond the vocabulary", { eos_token_id: [7, 100] }, "FormatError", /"eos_token_id".*below vocab_size 100/],
+    ["weights of another library", { quantization_config: { quant_method: "awq" } }, "UnsupportedError", /"awq"/],
+    ["another width inside", { conv_dim: 32 }, "UnsupportedError", /"conv_dim": expected hidden_size 64, got 32/],
+    ["no rotary embedding", { use_pos_enc: false }, "UnsupportedError", /"use_pos_enc"/],
+    ["another activation", { block_use_swiglu: false }, "UnsupportedError", /"block_use_swiglu"/],
+    ["two widths", { block_dim: 128 }, "FormatError", /"hidden_size" and "block_dim"/],
+    ["two epsilons", { norm_eps: 1e-5, block_norm_eps: 1e-6 }, "FormatError", /"norm_eps" and "block_norm_eps"/],
+    ["two ties", { tie_embedding: true, tie_word_embeddings: false }, "FormatError", /"tie_embedding" and "tie_word_embeddings"/],
+    ["two ffn sizes", { block_ff_dim: 192, intermediate_size: 96 }, "FormatError", /"intermediate_size".*"block_ff_dim" 192/],
+    [
+      "three thetas",
+      { theta: 1e6, rope_theta: 1e6, rope_parameters: { rope_theta: 1e4 } },
+      "FormatError",
+      /"rope_theta".*"rope_parameters.rope_theta"/,
+    ],
+    [
+      "a scaling beside default parameters",
+      { rope_parameters: { rope_type: "default" }, rope_scaling: { type: "yarn" } },
+      "UnsupportedError",
+      /yarn/,
+    ],
+    ["parameters that are a list", { rope_parameters: [] }, "FormatError", /"rope_parameters"/],
+    ["no model type", { model_type: undefined }, "FormatError", /"model_type".*got nothing/],
     ["seven taps", { conv_L_cache: 7 }, "UnsupportedError", /taps.*7/],
     ["an odd width", { hidden_size: 66 }, "UnsupportedError", /66/],
-    ["two thetas", { theta: 1e4, rope_theta: 1e6 }, "FormatError", /"theta" and "rope_theta" to agree/],
+    ["two thetas", { theta: 1e4, rope_theta: 1e6 }, "FormatError", /"rope_theta" and "theta" to agree/],
     ["two head counts", { num_heads: 4 }, "FormatError", /"num_attention_heads" and "num_heads"/],
     ["two layer lists", { full_attn_idxs: [0] }, "FormatError", /"layer_types" and "full_attn_idxs"/],
     ["too few layer types", { layer_types: ["conv"] }, "FormatError", /"layer_types": expected 3 times/],
@@ -54,6 +79,37 @@ describe("config.json", () => {
   for (const [what, extra, name, message] of bad) {
     it(`refuses ${what}`, () => assert.throws(() => parseConfig({ ...hf, ...extra }), { name, message }));
   }
+
+  it("reads every spelling", () => {
+    const plain = parseConfig({ ...hf, norm_eps: 2e-5, rope_theta: 5e5, tie_word_embeddings: false });
+    const { num_attention_heads: num_heads, hidden_size: block_dim, intermediate_size: block_ff_dim, layer_types: _, ...rest } = hf;
+    const other = {
+      ...rest,
+      num_heads,
+      block_dim,
+      block_ff_dim,
+      full_attn_idxs: [1],
+      block_norm_eps: 2e-5,
+      theta: 5e5,
+      tie_embedding: false,
+    };
+    assert.deepEqual(parseConfig(other), plain);
+    const nested = { ...hf, norm_eps: 2e-5, tie_word_embeddings: false, dtype: "bfloat16", rope_scaling: null };
+    for (const rope_parameters of [{ rope_type: "default", rope_theta: 5e5 }, { type: "default", rope_theta: 5e5 }, { rope_theta: 5e5 }])
+      assert.deepEqual(parseConfig({ ...nested, rope_parameters }), plain);
+    assert.deepEqual(parseConfig({ ...nested, rope_theta: 5e5, rope_parameters: { rope_theta: 5e5 } }), plain);
+    assert.equal(parseConfig({ ...hf, max_position_embeddings: 2 ** 40 }).maxPositionEmbeddings, 2 ** 40);
+  });
+
+  it("takes an ffn size before or after the adjustment", () => {
+    const both = { ...hf, block_auto_adjust_ff_dim: true, block_ff_dim: 6656 };
+    for (const intermediate_size of [6656, 4608, undefined])
+      assert.equal(parseConfig({ ...both, intermediate_size }).intermediateSize, 4608, String(intermediate_size));
+    assert.throws(() => parseConfig({ ...both, intermediate_size: 4000 }, { intermediateSize: 4608 }), {
+      name: "FormatError",
+      message: /4608, got 4000/,
+    });
+  });
 
   it("refuses what is no object, and is not led astray by __proto__", () => {
     for (const json of [null, [], 3, "x"]) assert.throws(() => parseConfig(json), { name: "FormatError" });
@@ -90,6 +146,8 @@ describe("a GGUF's metadata", () => {
     ["a list of the wrong length", { "lfm2.attention.head_count_kv": [0, 1] }, "FormatError", /head_count_kv.*expected 3/],
     ["heads that differ by layer", { "lfm2.attention.head_count_kv": [2, 1, 0] }, "FormatError", /head_count_kv/],
     ["no width", { "lfm2.embedding_length": undefined }, "FormatError", /embedding_length.*got none/],
+    ["no architecture", { "general.architecture": undefined }, "FormatError", /general.architecture.*got none/],
+    ["an architecture that is a number", { "general.architecture": 5 }, "FormatError", /general.architecture.*got number/],
     ["half a layer", { "lfm2.block_count": 2.5 }, "FormatError", /block_count/],
     ["scaled rotary embeddings", { "lfm2.rope.scaling.type": "yarn" }, "UnsupportedError", /yarn/],
   ];

@@ -115,11 +115,11 @@ describe("GGUF header", () => {
       [
         [
           "blk.0.x",
-          'm.gguf: tensor "blk.0.x" has type IQ2_XS; expected one of F32, F16, BF16, Q8_0, Q4_0. Use the Q8_0, F16 or BF16 file; a Q4_0 file often keeps its embedding in Q6_K.',
+          'm.gguf: tensor "blk.0.x" has type IQ2_XS; expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL. Use the Q4_K_M, Q8_0 or BF16 file.',
         ],
         [
           "ids",
-          'm.gguf: tensor "ids" has type I32; expected one of F32, F16, BF16, Q8_0, Q4_0. Use the Q8_0, F16 or BF16 file; a Q4_0 file often keeps its embedding in Q6_K.',
+          'm.gguf: tensor "ids" has type I32; expected one of F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL. Use the Q4_K_M, Q8_0 or BF16 file.',
         ],
       ],
     );
@@ -228,6 +228,11 @@ describe("a wrong GGUF header", () => {
       /tensor "q4": .*whole blocks of 32 values for Q4_0, got 48/,
     ],
     [
+      "a row of a quarter of a block",
+      () => tensor((t) => Object.assign(t, { type: 12 })),
+      /tensor "q4": .*whole blocks of 256 values for Q4_K, got 64/,
+    ],
+    [
       "an offset off the alignment",
       () => tensor((t) => Object.assign(t, { offset: 65 })),
       /tensor "q4": .*multiple of the alignment 32, got 65/,
@@ -250,14 +255,13 @@ describe("a wrong GGUF header", () => {
     ["version 1", () => change((p) => Object.assign(p, { version: u32(1) })), /version 1/],
     ["version 99", () => change((p) => Object.assign(p, { version: u32(99) })), /version 99/],
     ["big-endian", () => change((p) => Object.assign(p, { version: Uint8Array.of(0, 0, 0, 3) })), /big-endian/],
-    ["a split file", () => change((p) => p.keys.push(["split.count", T.u16, Uint8Array.of(2, 0)])), /split of "2" files/],
     ["type 200", () => tensor((t) => Object.assign(t, { type: 200 })), /tensor "q4": has type 200; expected one of F32/],
     ["type -1", () => tensor((t) => Object.assign(t, { type: 0xffffffff })), /tensor "q4": has type 4294967295/],
     ["a removed type", () => tensor((t) => Object.assign(t, { type: 4 })), /tensor "q4": has type 4, which was removed/],
     [
-      "a K-quant that its rows do not fit",
-      () => tensor((t) => Object.assign(t, { type: 12 })),
-      /tensor "q4" has type Q4_K|tensor "q4".* has type Q4_K/,
+      "another block type that its rows do not fit",
+      () => tensor((t) => Object.assign(t, { type: 23 })),
+      /tensor "q4" has type IQ4_XS; expected one of F32/,
     ],
   ];
   for (const [name, build, message] of unsupported) {

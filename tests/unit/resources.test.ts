@@ -10,6 +10,8 @@ import { openPath } from "../../src/adapters/node/files.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import type { ByteSource, Folder } from "../../src/weights/source.ts";
+import { validSharded, validSplit } from "../bad-files/catalogue.mjs";
+import { PART_NAMES, SHARD_NAMES, writeFiles } from "../bad-files/write.ts";
 import { checkpointFolder, ggufFile, kernels } from "../golden/support.ts";
 import { Watch } from "./watched-source.ts";
 
@@ -28,6 +30,18 @@ describe("files", () => {
     const to = join(dir, name);
     rmSync(to, { recursive: true, force: true });
     cpSync(checkpointFolder("tiny-deep"), to, { recursive: true });
+    change(to);
+    return to;
+  }
+
+  function sharded(name: string, change: (dir: string) => void): string {
+    const to = writeFiles(join(dir, `shards-${name}`), validSharded());
+    change(to);
+    return to;
+  }
+
+  function split(name: string, change: (dir: string) => void): string {
+    const to = writeFiles(join(dir, `split-${name}`), validSplit());
     change(to);
     return to;
   }
@@ -90,7 +104,41 @@ describe("files", () => {
           rmSync(join(d, "model.safetensors"));
           writeFileSync(join(d, "model.safetensors.index.json"), "{}");
         }),
-      error: "UnsupportedError",
+      error: "FormatError",
+    },
+    { what: "shards that load", path: () => sharded("whole", () => {}) },
+    {
+      what: "a shard that is not there",
+      path: () => sharded("missing-shard", (d) => rmSync(join(d, SHARD_NAMES[1]))),
+      error: "FormatError",
+    },
+    { what: "a cut shard", path: () => sharded("cut-shard", (d) => truncateSync(join(d, SHARD_NAMES[1]), 5000)), error: "FormatError" },
+    {
+      what: "a split GGUF, by its second part",
+      path: () =>
+        join(
+          split("parts", () => {}),
+          PART_NAMES[1],
+        ),
+    },
+    { what: "a folder with a split GGUF", path: () => split("parts", () => {}) },
+    {
+      what: "a part that is not there",
+      path: () =>
+        join(
+          split("missing", (d) => rmSync(join(d, PART_NAMES[0]))),
+          PART_NAMES[1],
+        ),
+      error: "FormatError",
+    },
+    {
+      what: "a cut part",
+      path: () =>
+        join(
+          split("cut", (d) => truncateSync(join(d, PART_NAMES[1]), 500)),
+          PART_NAMES[0],
+        ),
+      error: "FormatError",
     },
     { what: "a bad config", path: () => folder("config", (d) => writeFileSync(join(d, "config.json"), "{")), error: "FormatError" },
     {

@@ -37,6 +37,7 @@ export class Watch {
           const source = await folder.open(path);
           return source && this.file(source);
         }),
+      list: () => this.#at(async () => (await folder.list?.()) ?? []),
     };
   }
 
@@ -48,12 +49,19 @@ export class Watch {
       this.reads++;
       return this.#at(run);
     };
-    const { readInto } = source;
+    const { readInto, sibling } = source;
     return {
       name: source.name,
       size: source.size,
       read: (offset, length, signal) => use(() => source.read(offset, length, signal)),
       ...(readInto && { readInto: (offset, target, signal) => use(() => readInto.call(source, offset, target, signal)) }),
+      ...(sibling && {
+        sibling: (name) =>
+          this.#at(async () => {
+            const beside = await sibling.call(source, name);
+            return beside && this.file(beside);
+          }),
+      }),
       close: async () => {
         this.closed.set(id, (this.closed.get(id) ?? 0) + 1);
         await source.close?.();

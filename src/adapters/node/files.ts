@@ -1,5 +1,5 @@
 // Files and folders through node:fs, which Node, Deno and Bun share.
-import { type FileHandle, open, stat } from "node:fs/promises";
+import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FormatError, StorageError, throwIfAborted, UnsupportedError } from "../../errors.ts";
@@ -10,11 +10,17 @@ class FileSource implements ByteSource {
   readonly name: string;
   readonly size: number;
   readonly #handle: FileHandle;
+  readonly #folder: string;
 
-  constructor(name: string, size: number, handle: FileHandle) {
-    this.name = name;
+  constructor(path: string, size: number, handle: FileHandle) {
+    this.name = basename(path);
+    this.#folder = dirname(path);
     this.size = size;
     this.#handle = handle;
+  }
+
+  sibling(name: string): Promise<ByteSource | undefined> {
+    return folder(this.#folder).open(name);
   }
 
   async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
@@ -56,7 +62,7 @@ const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes((e
 async function openFile(path: string): Promise<FileSource> {
   const handle = await open(path, "r");
   const { size } = await handle.stat();
-  return new FileSource(basename(path), size, handle);
+  return new FileSource(path, size, handle);
 }
 
 function folder(path: string): Folder {
@@ -68,6 +74,13 @@ function folder(path: string): Folder {
       } catch (cause) {
         if (isMissing(cause)) return undefined;
         throw cannotOpen(join(path, name), cause);
+      }
+    },
+    list: async () => {
+      try {
+        return await readdir(path);
+      } catch (cause) {
+        throw cannotOpen(path, cause);
       }
     },
   };
@@ -85,9 +98,12 @@ function cannotOpen(path: string, cause: unknown): StorageError {
   });
 }
 
+/** Files that stand for the folder that they lie in. */
+const WEIGHTS = /^model(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?$/;
+
 /**
  * @param source a path, or a file: URL
- * @returns the file; the folder, also for the path of model.safetensors in it
+ * @returns the file; the folder, also for the path of model.safetensors, of a shard or of the shards' index in it
  * @throws StorageError when nothing is there or it cannot be read; UnsupportedError for a URL of another kind
  */
 export async function openPath(source: string | URL): Promise<ByteSource | Folder> {
@@ -101,12 +117,12 @@ export async function openPath(source: string | URL): Promise<ByteSource | Folde
   const path = scheme === "file" ? fileURLToPath(text) : text;
   try {
     if ((await stat(path)).isDirectory()) return folder(path);
+    if (WEIGHTS.test(basename(path))) return folder(dirname(path));
     if (!path.endsWith(".safetensors")) return await openFile(path);
-    if (basename(path) === "model.safetensors") return folder(dirname(path));
   } catch (cause) {
     throw cannotOpen(path, cause);
   }
   throw new UnsupportedError(
-    `load: expected a folder, model.safetensors in it or a GGUF file, got ${JSON.stringify(basename(path))}. One shard or a renamed file cannot be loaded alone: pass the folder.`,
+    `load: expected a folder, model.safetensors in it or a GGUF file, got ${JSON.stringify(basename(path))}. A file of another name cannot be loaded alone: pass the folder.`,
   );
 }

@@ -1,0 +1,198 @@
+// The block formats of GGUF that are repacked on load: to f32 with ggml's bits, and what the packed layout loses.
+import assert from "node:assert/strict";
+import { BLOCK_TYPES, type BlockType, decodeBlocks } from "../reference/blocks.ts";
+import { dequantize, f32Bits, quantizeQ4, quantizeQ8 } from "../reference/convert.ts";
+import { codeOf, describeMatrix, golden } from "./fixtures.ts";
+import { columnsOf, type Sandbox, suite, up } from "./harness.ts";
+
+const TYPES = Object.keys(BLOCK_TYPES) as BlockType[];
+const bits = (values: Float32Array): Buffer => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+
+/** Fails where a bit differs. */
+function equalBits(actual: Float32Array, expected: Float32Array, what: string): void {
+  assert.equal(actual.length, expected.length, what);
+  if (bits(actual).equals(bits(expected))) return;
+  const i = actual.findIndex((v, n) => f32Bits(v) !== f32Bits(expected[n]!));
+  assert.fail(`${what} [${i}]: ${actual[i]}, expected ${expected[i]}`);
+}
+/** From ggml itself: three K formats among the shared goldens, the others made by makers/dequantize_ggml.py. */
+const goldens = [golden<{ type: string }>("dequantize"), golden<{ type: string }>("dequantize_ggml")];
+function goldenOf(type: BlockType): (key: string) => { bytes: Uint8Array; data: Float32Array } {
+  const file = goldens.find(({ cases }) => cases.some((c) => c.type === type)) ?? assert.fail(`no golden for ${type}`);
+  return (key) => file.array(`${type}.${key}`);
+}
+
+/** Rows as decode_rows gives them, from an odd address. */
+function decoded(lab: Sandbox, type: BlockType, raw: Uint8Array, rows: number, K: number, stride = K): Float32Array {
+  const src = lab.room(raw.length + 1) + 1;
+  lab.bytes(src, raw.length).set(raw);
+  const out = lab.floats(rows * stride);
+  lab.kernels.decode_rows(out, stride, src, BLOCK_TYPES[type].code, rows, K);
+  return lab.read(out, rows * stride);
+}
+
+/** Rows packed as q8 or q4 and read back by gather. */
+function repacked(
+  lab: Sandbox,
+  type: BlockType,
+  dtype: "q8" | "q4",
+  raw: Uint8Array,
+  N: number,
+  K: number,
+): { fine: number; values: Float32Array } {
+  const src = lab.room(raw.length + 1) + 1;
+  lab.bytes(src, raw.length).set(raw);
+  const [at, scratch] = [lab.room((up(N, 8) / 8) * (K / 32) * lab.kernels.packed_block_bytes(codeOf(dtype))), lab.room(32 * K)];
+  const fine = lab.kernels.pack_rows(at, codeOf(dtype), 0, src, BLOCK_TYPES[type].code, N, K, scratch);
+  const matrix = describeMatrix(lab, K, [{ dtype, N, address: at }]);
+  const [ids, out] = [lab.put(Int32Array.from({ length: N }, (_, i) => i)), lab.floats(N * K)];
+  lab.run("gather", [out, ids, matrix, N, K]);
+  return { fine, values: lab.read(out, N * K) };
+}
+
+/** Root mean square of the differences over that of the values, and the largest difference over the largest value of its 32. */
+function loss(values: Float32Array, from: Float32Array): { rms: number; max: number } {
+  let [error, size, max] = [0, 0, 0];
+  for (let b = 0; b < from.length; b += 32) {
+    const top = from.subarray(b, b + 32).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+    for (let i = b; i < b + 32; i++) {
+      const e = Math.abs(values[i]! - from[i]!);
+      error += e * e;
+      size += from[i]! * from[i]!;
+      if (top > 0) max = Math.max(max, e / top);
+    }
+  }
+  return { rms: Math.sqrt(error / size), max };
+}
+
+/**
+ * What repacking loses beside the file's own rounding, measured on normal numbers that ggml quantized: rms over the weights' rms, largest difference over the
+ * largest weight of its block of 32. q8 can lose 1/254 of the largest, and half an f16 step of it; q4 half a step of 1/8, or a whole one at the far end.
+ */
+const BOUNDS: Readonly<Record<BlockType, { readonly dtype: "q8" | "q4"; readonly rms: number; readonly max: number }>> = {
+  Q4_1: { dtype: "q8", rms: 0.006, max: 0.0045 },
+  Q5_0: { dtype: "q8", rms: 0, max: 0 },
+  Q5_1: { dtype: "q8", rms: 0.006, max: 0.0045 },
+  Q2_K: { dtype: "q4", rms: 0.09, max: 0.126 },
+  Q3_K: { dtype: "q4", rms: 0.065, max: 0.126 },
+  Q4_K: { dtype: "q8", rms: 0.006, max: 0.0045 },
+  Q5_K: { dtype: "q8", rms: 0.006, max: 0.0045 },
+  Q6_K: { dtype: "q8", rms: 0.006, max: 0.0045 },
+  IQ4_NL: { dtype: "q8", rms: 0, max: 0 },
+};
+
+/** Where the halves of a block lie. */
+const HALVES: Readonly<Record<BlockType, readonly number[]>> = {
+  Q4_1: [0, 2],
+  Q5_0: [0],
+  Q5_1: [0, 2],
+  Q2_K: [80, 82],
+  Q3_K: [108],
+  Q4_K: [0, 2],
+  Q5_K: [0, 2],
+  Q6_K: [208],
+  IQ4_NL: [0],
+};
+
+const flipped = new Map<BlockType, { readonly data: Uint8Array; readonly want: Float32Array }>();
+
+/** One block again and again, each time with another bit flipped, and its values. */
+function flippedBlocks(type: BlockType): { readonly data: Uint8Array; readonly want: Float32Array } {
+  const { bytes } = BLOCK_TYPES[type];
+  let made = flipped.get(type);
+  if (!made) {
+    const block = Uint8Array.from({ length: bytes }, (_, i) => (i * 73 + 29) & 255);
+    for (const [i, at] of HALVES[type].entries()) block.set([0, 0x2c - 4 * i], at); // 2^-4, 2^-5
+    const data = new Uint8Array(8 * bytes * bytes);
+    for (let n = 0; n < 8 * bytes; n++) {
+      data.set(block, n * bytes);
+      data[n * bytes + (n >> 3)]! ^= 1 << (n & 7);
+    }
+    made = { data, want: decodeBlocks(type, data) };
+    flipped.set(type, made);
+  }
+  return made;
+}
+
+suite("dequantize", (lab) => {
+  for (const type of TYPES) {
+    const { values, bytes, code } = BLOCK_TYPES[type];
+
+    lab.it(`${type}: ggml's bits, in the reference and in decode_rows`, () => {
+      const array = goldenOf(type);
+      assert.equal(lab.kernels.stored_row_bytes(code, 4 * values), 4 * bytes);
+      for (const [raw, y] of [
+        ["raw", "y"],
+        ["x_quantized_by_ggml", "x_dequantized"],
+      ] as const) {
+        const data = array(raw).bytes;
+        const want = array(y).data;
+        assert.ok(new Set(want).size > 100, "values of all kinds");
+        equalBits(decodeBlocks(type, data), want, "the reference");
+        equalBits(decoded(lab, type, data, 1, want.length), want, "one row");
+        const K = 2 * values;
+        const rows = decoded(lab, type, data, want.length / K, K, K + 8);
+        equalBits(columnsOf(rows, K + 8, K), want, "rows");
+        assert.ok(rows.filter((_, i) => i % (K + 8) >= K).every((v) => Object.is(v, 0)));
+        lab.check();
+        lab.reset();
+      }
+    });
+
+    lab.it(`${type}: every bit of a block counts as the reference counts it`, () => {
+      const { data, want } = flippedBlocks(type);
+      equalBits(decoded(lab, type, data, 8 * bytes, values), want, "block");
+    });
+
+    lab.it(`${type}: repacked as ${BOUNDS[type].dtype} it loses no more than is stated`, () => {
+      const { dtype, rms, max } = BOUNDS[type];
+      const data = goldenOf(type)("x_quantized_by_ggml").bytes;
+      const want = decodeBlocks(type, data);
+      const K = 2 * values;
+      const { fine, values: got } = repacked(lab, type, dtype, data, want.length / K, K);
+      assert.equal(fine, 1);
+      const lost = loss(got, want);
+      assert.ok(lost.rms <= rms && lost.max <= max, `rms ${lost.rms}, max ${lost.max}`);
+      if (rms > 0) {
+        equalBits(got, dequantize(dtype === "q8" ? quantizeQ8(want) : quantizeQ4(want)), "as Q8_0 and Q4_0 are made");
+        assert.ok(lost.rms > rms / 2 && lost.max > max / 2, `a bound far from what is measured: rms ${lost.rms}, max ${lost.max}`);
+      }
+      lab.check();
+    });
+
+    lab.it(`${type}: packs a part of a group, and says when a scale is not finite`, () => {
+      const [N, K] = [11, values];
+      const data = goldenOf(type)("x_quantized_by_ggml").bytes.slice(0, N * bytes);
+      const want = decodeBlocks(type, data);
+      const { dtype } = BOUNDS[type];
+      for (const to of ["q8", "q4"] as const) {
+        const { fine, values: got } = repacked(lab, type, to, data, N, K);
+        assert.equal(fine, 1);
+        const { rms } = loss(got, want);
+        assert.ok(rms <= (to === "q8" ? 0.006 : 0.13), `${to}: ${rms}`);
+        lab.reset();
+      }
+      const at = HALVES[type][0]!;
+      for (const bad of [0x7c00, 0xfc00, 0x7e00]) {
+        const broken = data.slice();
+        broken.set([bad & 255, bad >> 8], 9 * bytes + at);
+        assert.equal(repacked(lab, type, dtype, broken, N, K).fine, 0, `${bad.toString(16)}`);
+        const row = decoded(lab, type, broken, N, K).subarray(9 * K, 10 * K);
+        const reference = decodeBlocks(type, broken).subarray(9 * K, 10 * K);
+        row.forEach((v, i) => {
+          assert.ok(Object.is(v, reference[i]) || v === reference[i], `${i}: ${v}, expected ${reference[i]}`);
+        });
+        lab.reset();
+      }
+    });
+  }
+
+  lab.it("a type that does not exist stops the kernel", () => {
+    const [out, src] = [lab.floats(256), lab.room(512)];
+    for (const code of [25, 99, -1]) {
+      assert.throws(() => lab.kernels.decode_rows(out, 256, src, code, 1, 256), WebAssembly.RuntimeError);
+      assert.throws(() => lab.kernels.pack_rows(out, codeOf("q8"), 0, src, code, 1, 256, out), WebAssembly.RuntimeError);
+    }
+    lab.check();
+  });
+});
