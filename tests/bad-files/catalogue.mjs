@@ -1,4 +1,4 @@
-// Malformed model files, each with what is wrong and how a careful loader answers, built one at a time. Where the lists came from: RELIABILITY's bad-files.
+// Malformed model files, each with what is wrong and how a careful loader answers, built one at a time.
 import { CONFIG } from "./config.mjs";
 import { GGUF, truncations } from "./gguf.mjs";
 import { INDEX } from "./index.mjs";
