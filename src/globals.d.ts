@@ -16,7 +16,17 @@ interface AbortSignal {
   readonly aborted: boolean;
   readonly reason: unknown;
 }
+declare var AbortController: { prototype: AbortController; new (): AbortController };
+interface AbortController {
+  readonly signal: AbortSignal;
+  abort(reason?: unknown): void;
+}
 // ---- end of abort ----
+
+// ---- network: timers; fetch itself is handed over by the adapter ----
+declare function setTimeout(callback: () => void, ms: number): unknown;
+declare function clearTimeout(timer: unknown): void;
+// ---- end of network ----
 
 // ---- engine and façade: event loop, clock, addresses ----
 declare var MessageChannel: { new (): object };
@@ -30,6 +40,11 @@ interface URL {
   readonly href: string;
   readonly protocol: string;
   readonly pathname: string;
+  readonly origin: string;
+  readonly host: string;
+  readonly search: string;
+  readonly username: string;
+  readonly password: string;
 }
 declare var URL: { prototype: URL; new (url: string, base?: string | URL): URL };
 interface ImportMeta {

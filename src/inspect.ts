@@ -47,6 +47,9 @@ export interface Inspection {
   readonly hasChatTemplate: boolean;
 }
 
+/** Options of `inspect`, each as for `load`; `dtype` chooses among a hub's files. */
+export type InspectOptions = Pick<LoadOptions, "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network">;
+
 /** Contexts of the table, as far as the model goes. */
 const CONTEXTS = [512, 2048, 8192, 32_768];
 
@@ -61,13 +64,11 @@ async function planIfLoadable(checkpoint: Checkpoint, platform: Platform, option
 }
 
 /** Reads a checkpoint's headers with what `platform` provides. */
-export async function inspectWith(
-  platform: Platform,
-  source: ModelSource,
-  { kvDtype = "f16", signal }: Pick<LoadOptions, "kvDtype" | "signal"> = {},
-): Promise<Inspection> {
-  checkLoadOptions({ kvDtype });
-  const checkpoint = await openCheckpoint(await openSource(platform, source), signal);
+export async function inspectWith(platform: Platform, source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
+  checkLoadOptions(options);
+  const { kvDtype = "f16", signal } = options;
+  const opened = await openSource(platform, source, options);
+  const checkpoint = await openCheckpoint(opened.source, signal);
   try {
     const { config, format, names, unsupported } = checkpoint;
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);

@@ -1,5 +1,5 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
-import { InputError, PlatformError, throwIfAborted } from "./errors.ts";
+import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted } from "./errors.ts";
 import { recommendedSampling } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
@@ -11,15 +11,20 @@ import { Model, type ModelInfo } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { checkObject } from "./turn.ts";
+import { type HubId, parseHubId } from "./weights/hub-id.ts";
+import { checkRemoteOptions, type NetworkPlatform, openRemote, type Remote, type RemoteOptions } from "./weights/remote.ts";
 import { type ByteSource, bytesSource, type Folder } from "./weights/source.ts";
 
-/** Where a checkpoint may be: a path or URL that the runtime can open, bytes of a GGUF, anything that reads by ranges, a set of files. */
+/**
+ * Where a checkpoint may be: a path or `file:` URL that the runtime can open, an `https:` address, a hub's id `org/name[@revision][:file or type]`, bytes of a
+ * GGUF, anything that reads by ranges, a set of files. What a path and an id could mean is a path where there is one.
+ */
 export type ModelSource = string | URL | Uint8Array | ArrayBuffer | ByteSource | Folder;
 
 /** How far a load is. */
 export interface LoadProgress {
-  /** `"read"` while weights stream in, `"ready"` once at the end. */
-  readonly phase: "read" | "ready";
+  /** `"open"` once where a hub's file was chosen, with what will be downloaded; `"read"` while weights stream in, `"ready"` once at the end. */
+  readonly phase: "open" | "read" | "ready";
   /** Bytes of weights read so far; never falls, never exceeds the total. */
   readonly loadedBytes: number;
   readonly totalBytes: number;
@@ -27,7 +32,7 @@ export interface LoadProgress {
 }
 
 /** Options of `load`. */
-export interface LoadOptions {
+export interface LoadOptions extends RemoteOptions {
   /** Element type of the matrices: `"f32"`, `"bf16"`, `"f16"`, `"q8"` or `"q4"`; default as the file stores them. */
   readonly dtype?: DType | undefined;
   /** Element type of keys and values in the cache: `"f32"`, `"f16"` or `"q8"`; default `"f16"`. `"q8"` takes half the memory of it and is faster at long contexts. */
@@ -51,6 +56,8 @@ export interface LoadOptions {
 export interface Platform {
   /** Opens what a path or URL names. */
   open(source: string | URL): Promise<ByteSource | Folder>;
+  /** The way to models on the network, where there is one. */
+  readonly network?: NetworkPlatform | undefined;
   /** Hands over a build of the kernels. */
   readonly kernels: KernelSource;
   /** Starts threads; left out where a runtime has none. */
@@ -74,17 +81,46 @@ function isUrl(source: ModelSource): source is URL {
   return typeof source === "object" && "href" in source && "protocol" in source;
 }
 
-/** @returns the file or folder that `source` means */
-export async function openSource(platform: Platform, source: ModelSource): Promise<ByteSource | Folder> {
-  if (typeof source === "string" || isUrl(source)) {
-    if (source === "") throw new InputError("load: expected a path, a URL, bytes or a source, got an empty text.");
-    return platform.open(source);
+const isAddress = (source: string | URL): boolean => /^https?:/i.test(String(source));
+
+/** What `source` means. */
+interface Opened {
+  readonly source: ByteSource | Folder;
+  readonly hub: Remote["hub"];
+  /** What the id asks for. */
+  readonly dtype: DType | undefined;
+}
+
+async function openId(platform: Platform, id: HubId, options: LoadOptions): Promise<Opened> {
+  const { dtype, signal } = options;
+  if (dtype !== undefined && id.dtype !== undefined && dtype !== id.dtype)
+    throw new InputError(`load: dtype: expected ${JSON.stringify(id.dtype)} as in the id, got ${JSON.stringify(dtype)}. Name one of them.`);
+  return { ...(await openRemote(platform.network, id, options, { dtype, signal })), dtype: id.dtype };
+}
+
+async function openNamed(platform: Platform, source: string | URL, options: LoadOptions): Promise<Opened> {
+  if (isAddress(source)) return { ...(await openRemote(platform.network, source, options, options)), dtype: undefined };
+  try {
+    return { source: await platform.open(source), hub: undefined, dtype: undefined };
+  } catch (error) {
+    const id = parseHubId(String(source));
+    if (id && error instanceof Lfm2Error && error.code === "not-found") return openId(platform, id, options);
+    throw error;
   }
-  if (source instanceof Uint8Array) return bytesSource(source, "model.gguf");
-  if (source instanceof ArrayBuffer) return bytesSource(new Uint8Array(source), "model.gguf");
-  if (typeof source === "object" && source !== null && ("read" in source || "open" in source)) return source;
+}
+
+/** @returns the file or folder that `source` means */
+export async function openSource(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Opened> {
+  const local = (opened: ByteSource | Folder): Opened => ({ source: opened, hub: undefined, dtype: undefined });
+  if (typeof source === "string" || isUrl(source)) {
+    if (source === "") throw new InputError("load: expected a path, a URL, a hub's id, bytes or a source, got an empty text.");
+    return openNamed(platform, source, options);
+  }
+  if (source instanceof Uint8Array) return local(bytesSource(source, "model.gguf"));
+  if (source instanceof ArrayBuffer) return local(bytesSource(new Uint8Array(source), "model.gguf"));
+  if (typeof source === "object" && source !== null && ("read" in source || "open" in source)) return local(source);
   throw new InputError(
-    `load: expected a path, a URL, bytes or an object with { name, size, read }, got ${source === null ? "null" : typeof source}.`,
+    `load: expected a path, a URL, a hub's id, bytes or an object with { name, size, read }, got ${source === null ? "null" : typeof source}.`,
   );
 }
 
@@ -103,6 +139,7 @@ export function checkLoadOptions(options: LoadOptions): void {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
       throw new InputError(`load: ${name}: expected a whole number of at least 1, got ${String(value)}.`);
   }
+  checkRemoteOptions(options);
   if (threads !== undefined && threads !== "auto" && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
     throw new InputError(`load: threads: expected "auto" or a whole number from 1 to ${MOST_THREADS}, got ${String(threads)}.`);
 }
@@ -128,19 +165,58 @@ export function threadOptions(
 }
 
 /**
- * Loads a checkpoint with what `platform` provides.
- * @throws InputError, FormatError, UnsupportedError, MemoryError, StorageError, PlatformError, AbortError
+ * Loads a checkpoint with what `platform` provides. What came damaged over the network, or of two versions, is loaded once more from the start.
+ * @throws InputError, FormatError, UnsupportedError, MemoryError, NetworkError, StorageError, PlatformError, AbortError
  */
 export async function loadWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Model> {
   checkLoadOptions(options);
   throwIfAborted(options.signal);
-  const checkpoint = await openCheckpoint(await openSource(platform, source), options.signal);
+  const trial: Trial = { isFromHub: false };
+  const steady = { ...options, onProgress: options.onProgress && rising(options.onProgress) };
+  try {
+    return await loadOnce(platform, source, steady, trial);
+  } catch (error) {
+    if (options.signal?.aborted || !isWorthAnother(error, trial)) throw error;
+    return loadOnce(platform, source, steady, trial);
+  }
+}
+
+/** What is known of a load when it fails. */
+interface Trial {
+  isFromHub: boolean;
+}
+
+const AGAIN: ReadonlySet<string> = new Set(["checksum", "file-changed", "not-resumable"]);
+
+/** A bit that flipped on the way may show as any fault of the format, before the checksum has had its say. */
+function isWorthAnother(error: unknown, { isFromHub }: Trial): boolean {
+  return (
+    error instanceof Lfm2Error && (AGAIN.has(error.code) || (isFromHub && error instanceof FormatError && error.code !== "missing-file"))
+  );
+}
+
+/** Reports only what goes on from what was reported before: a load that starts over is silent until it has caught up. */
+function rising(onProgress: (progress: LoadProgress) => void): (progress: LoadProgress) => void {
+  let most = -1;
+  return (progress) => {
+    if (progress.phase !== "ready" && progress.loadedBytes <= most) return;
+    most = progress.loadedBytes;
+    onProgress(progress);
+  };
+}
+
+async function loadOnce(platform: Platform, source: ModelSource, options: LoadOptions, trial: Trial): Promise<Model> {
+  const opened = await openSource(platform, source, options);
+  trial.isFromHub = opened.hub !== undefined;
+  if (opened.hub) options.onProgress?.({ phase: "open", loadedBytes: 0, totalBytes: opened.hub.downloadBytes, file: opened.hub.file });
+  const checkpoint = await openCheckpoint(opened.source, options.signal);
   try {
     checkContext(checkpoint, options.maxContextTokens);
     const loaded = await loadModel(checkpoint, platform.kernels, {
-      ...loadModelOptions(options),
+      ...loadModelOptions({ ...options, dtype: options.dtype ?? opened.dtype }),
       threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
     });
+    await checkpoint.verify(options.signal);
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable());
     return new Model({
       engine: platform.placeEngine?.(engine) ?? engine,

@@ -8,7 +8,7 @@ import { isRecord } from "../values.ts";
 import { decodeUtf8, parseJsonBytes } from "../weights/json-scan.ts";
 import { MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
 import { readSafetensors } from "../weights/safetensors.ts";
-import { closeAll, type GgufParts, ggufPart, readGgufParts, readShards, type ShardedWeights } from "../weights/shards.ts";
+import { closeAll, type GgufParts, ggufPart, readGgufParts, readShards, type ShardedWeights, verifyAll } from "../weights/shards.ts";
 import { type ByteSource, commonMistake, type Folder, readExactly } from "../weights/source.ts";
 import type { StoredTensor, WeightFile } from "../weights/tensor.ts";
 import { checkModelType, type Lfm2Config, parseConfig } from "./config.ts";
@@ -27,6 +27,8 @@ export interface Checkpoint extends WeightFile {
   readonly template: ChatTemplate | undefined;
   /** generation_config.json, parsed. */
   readonly generationConfig: unknown;
+  /** Proves the file of weights by its checksum, where it has one. @throws FormatError */
+  verify(signal?: AbortSignal): Promise<void>;
   /** Releases the files. */
   close(): Promise<void>;
 }
@@ -103,6 +105,7 @@ function gguf(source: ByteSource, file: GgufParts): Checkpoint {
     tokenizer,
     template: tokenizer && text?.chatTemplate !== undefined ? templateOf(text.chatTemplate, tokenizer, config) : undefined,
     generationConfig: undefined,
+    verify: (signal) => verifyAll(file.sources, signal),
     close: () => closeAll(file.sources),
   };
 }
@@ -124,7 +127,9 @@ async function bytesOf(folder: Folder, path: string, maxBytes: number, signal?: 
         `${path}: expected at most ${maxBytes} bytes, the limit, got ${source.size}. Use the file that came with the weights.`,
       );
     }
-    return await readExactly(source, 0, source.size, signal);
+    const bytes = await readExactly(source, 0, source.size, signal);
+    await source.verify?.(signal);
+    return bytes;
   } finally {
     await source.close?.();
   }
@@ -178,6 +183,7 @@ async function hfCheckpoint(folder: Folder, json: unknown, weights: ShardedWeigh
     tokenizer,
     template: tokenizer && source !== undefined ? templateOf(source, tokenizer, config) : undefined,
     generationConfig: await jsonOf(folder, "generation_config.json", signal),
+    verify: (signal) => verifyAll(sources, signal),
     close: () => closeAll(sources),
   };
 }

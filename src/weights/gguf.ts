@@ -259,6 +259,8 @@ function checkTiling(infos: readonly Info[], dataBytes: number, alignment: numbe
 }
 
 const readable = Object.keys(STORED_TYPES).join(", ");
+/** @returns whether tensors of a type can be loaded */
+export const isReadable = (typeName: string): typeName is keyof typeof STORED_TYPES => Object.hasOwn(STORED_TYPES, typeName);
 const unsupportedSentence = (at: string, typeName: string): string =>
   `${at} has type ${typeName}; expected one of ${readable}. Use the Q4_K_M, Q8_0 or BF16 file.`;
 

@@ -55,3 +55,36 @@ export const MAX_TOKENIZER_BYTES: number = 32 * 1024 * 1024;
 
 /** Deepest nesting of a JSON text; real files have less than ten levels. Checked on the text, before anything walks it by recursion. */
 export const MAX_JSON_DEPTH = 64;
+
+/** Most redirects of one request: a hub needs one or two. */
+export const MAX_REDIRECTS = 5;
+
+/** Silence after which a connection counts as dead. */
+export const STALL_MS = 30_000;
+
+/** Retries in a row that gain nothing before a transfer gives up. */
+export const MAX_RETRIES = 5;
+
+/** First wait before a retry; it doubles, with jitter, up to the longest. */
+export const BACKOFF_MS = 500;
+export const MAX_BACKOFF_MS = 30_000;
+
+/** Longest `Retry-After` that is waited for; a server that asks for more gets an error that says so. */
+export const MAX_RETRY_AFTER_MS = 60_000;
+
+/** Bytes of a remote file in memory at a time, in so many pieces, each a request of its own. */
+export const NETWORK_WINDOW_BYTES: number = 16 * 1024 * 1024;
+export const NETWORK_WINDOW_PIECES = 8;
+
+/** Requests for one file at a time: browsers allow six to a host, Workers six in all. */
+export const MAX_CONNECTIONS = 4;
+
+/** Largest file that a server may send without telling its length: it is kept in memory until its end is known. */
+export const MAX_UNSIZED_BYTES: number = 32 * 1024 * 1024;
+
+/** Longest answer of a hub's API: a listing of a thousand files takes some 300 KB. */
+export const MAX_LISTING_BYTES: number = 4 * 1024 * 1024;
+
+/** Most files of a repository, and most pages of its listing. */
+export const MAX_LISTED_FILES = 10_000;
+export const MAX_LISTING_PAGES = 20;

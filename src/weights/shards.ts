@@ -23,6 +23,11 @@ export async function closeAll(sources: readonly ByteSource[]): Promise<void> {
   if (failed) throw failed.reason;
 }
 
+/** Proves every source by its checksum, where it has one. @throws FormatError */
+export async function verifyAll(sources: readonly ByteSource[], signal?: AbortSignal): Promise<void> {
+  for (const source of sources) await source.verify?.(signal);
+}
+
 /** Runs `use` with a list for what it opens, which is closed when it fails. */
 async function opening<T>(use: (opened: ByteSource[]) => Promise<T>): Promise<T> {
   const opened: ByteSource[] = [];

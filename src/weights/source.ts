@@ -13,6 +13,8 @@ export interface ByteSource {
   readInto?(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Opens the file of this name beside it, where there is such a thing: a split file needs its other parts. */
   sibling?(name: string): Promise<ByteSource | undefined>;
+  /** Proves the whole by a checksum, where there is one. @throws FormatError when the bytes are others than they should be */
+  verify?(signal?: AbortSignal): Promise<void>;
   /** Gives back what the source holds open. */
   close?(): Promise<void>;
 }

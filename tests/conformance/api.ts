@@ -380,7 +380,7 @@ export function apiSuite(name: string, load: Load, mini: ModelSource): void {
         ["some threads", () => load(mini, { threads: "some" as "auto" }), "InputError", /threads.*some/],
         ["a context beyond the model's", () => load(mini, { maxContextTokens: 4096 }), "InputError", /2048.*4096/],
         ["a file that is not there", () => load("no/such/model.gguf"), "StorageError", /no\/such/],
-        ["an address, in this version", () => load("https://example.org/model.gguf"), "UnsupportedError", /Download/],
+        ["an address of another kind", () => load("ftp://example.org/model.gguf"), "UnsupportedError", /Download/],
         ["nothing", () => load(undefined as unknown as string), "InputError", /path/],
         ["not a model", () => load("package.json"), "FormatError", /GGUF/],
         ["a folder without a model", () => load("tests"), "FormatError", /config\.json/],

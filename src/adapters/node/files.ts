@@ -89,7 +89,7 @@ function folder(path: string): Folder {
 function cannotOpen(path: string, cause: unknown): StorageError {
   if (isMissing(cause)) {
     return new StorageError(
-      `load: expected a file or folder at ${JSON.stringify(path)}, got none. Check the path; models on a hub are downloaded first in this version.`,
+      `load: expected a file or folder at ${JSON.stringify(path)}, got none. Check the path; a model on a hub is named org/name.`,
       { code: "not-found", cause },
     );
   }
@@ -110,9 +110,12 @@ export async function openPath(source: string | URL): Promise<ByteSource | Folde
   const text = String(source);
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(text)?.[1]?.toLowerCase();
   if (scheme !== undefined && scheme !== "file") {
-    throw new UnsupportedError(`load: expected a path or a file: URL, got ${JSON.stringify(text)}. Download the file and pass its path.`, {
-      code: "scheme",
-    });
+    throw new UnsupportedError(
+      `load: expected a path, a file: URL or an https: address, got ${JSON.stringify(text)}. Download the file and pass its path.`,
+      {
+        code: "scheme",
+      },
+    );
   }
   const path = scheme === "file" ? fileURLToPath(text) : text;
   try {

@@ -1,6 +1,7 @@
-// The package in Node: files by path or file: URL, kernels beside this module.
+// The package in Node: files by path or file: URL, models on the network through fetch, kernels beside this module.
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { type Inspection, inspectWith } from "../../inspect.ts";
+import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import type { KernelBuild } from "../../kernels/variants.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
@@ -17,16 +18,33 @@ const builds: Readonly<Record<KernelBuild, URL>> = {
   "relaxed-threads": new URL("./kernels.relaxed-threads.wasm", import.meta.url),
 };
 
+/** A variable that says something. */
+const variable = (name: string): string | undefined => process.env[name]?.trim() || undefined;
+
 const platform: Platform = {
   open: openPath,
+  network: {
+    fetch: (url, init) => fetch(url, init),
+    createHash: (algorithm) => {
+      const hash = createHash(algorithm);
+      return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") };
+    },
+    get endpoint() {
+      return variable("HF_ENDPOINT");
+    },
+    get token() {
+      return variable("HF_TOKEN");
+    },
+  },
   kernels: (build) => readFile(builds[build]),
   threads: threadsOf(new URL("./thread.js", import.meta.url)),
 };
 
 /**
  * Loads an LFM2 checkpoint.
- * @param source path or file: URL of a GGUF file or of a folder in Hugging Face's form; bytes of a GGUF; an object that reads by ranges
- * @throws InputError, FormatError, UnsupportedError, MemoryError, StorageError, PlatformError, AbortError
+ * @param source path, file: URL or https: address of a GGUF file or of a folder in Hugging Face's form; a hub's id `org/name[@revision][:file or type]`, for
+ * example `LiquidAI/LFM2-350M` or `LiquidAI/LFM2-350M-GGUF:Q8_0`; bytes of a GGUF; an object that reads by ranges
+ * @throws InputError, FormatError, UnsupportedError, MemoryError, NetworkError, StorageError, PlatformError, AbortError
  * @example
  * import { load } from "lfm2-wasm";
  * import { mini } from "lfm2-wasm/mini";
@@ -40,8 +58,8 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
 /**
  * Reads what a checkpoint is from its headers: config, tensors, and the memory that each dtype and context would take.
  * @param source as for `load`
- * @throws InputError, FormatError, UnsupportedError, StorageError, AbortError
+ * @throws InputError, FormatError, UnsupportedError, NetworkError, StorageError, AbortError
  */
-export function inspect(source: ModelSource, options?: Pick<LoadOptions, "kvDtype" | "signal">): Promise<Inspection> {
+export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
   return inspectWith(platform, source, options);
 }

@@ -1,0 +1,78 @@
+// A piece of a remote file: bytes that fill up from the front while readers wait for as many as they need. Knows no network.
+
+interface Waiter {
+  readonly bytes: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Bytes of a file from `at` on. */
+export class Piece {
+  readonly index: number;
+  readonly at: number;
+  /** How long it is in the end; the last piece turns out shorter where the file's size was not known. */
+  lengthBytes: number;
+  /** Whether something is under way to fill it. */
+  isStarted = false;
+  filledBytes = 0;
+  #bytes: Uint8Array | undefined;
+  #error: { readonly error: unknown } | undefined;
+  #waiting: Waiter[] = [];
+
+  constructor(index: number, at: number, lengthBytes: number) {
+    this.index = index;
+    this.at = at;
+    this.lengthBytes = lengthBytes;
+  }
+
+  get isWhole(): boolean {
+    return this.filledBytes >= this.lengthBytes;
+  }
+
+  /** The bytes so far; nobody changes them any more. */
+  get bytes(): Uint8Array {
+    return (this.#bytes ?? new Uint8Array(0)).subarray(0, this.filledBytes);
+  }
+
+  get isAwaited(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /** Appends a copy of the bytes that lie at `at`: those that follow, or somebody mixes up pieces. */
+  put(bytes: Uint8Array, at: number): void {
+    if (at !== this.at + this.filledBytes)
+      throw new Error(`piece ${this.index}: expected bytes at ${this.at + this.filledBytes}, got ${at}`);
+    this.#bytes ??= new Uint8Array(this.lengthBytes);
+    this.#bytes.set(bytes, this.filledBytes);
+    this.filledBytes += bytes.length;
+    this.wake();
+  }
+
+  /** Lets those go on who have enough. */
+  wake(): void {
+    const enough = (w: Waiter): boolean => this.filledBytes >= Math.min(w.bytes, this.lengthBytes);
+    for (const waiter of this.#waiting.filter(enough)) waiter.resolve();
+    this.#waiting = this.#waiting.filter((w) => !enough(w));
+  }
+
+  /** Begins anew; who waits goes on waiting. */
+  restart(): void {
+    this.filledBytes = 0;
+    this.#bytes = undefined; // a reader may still hold the bytes so far
+    this.isStarted = false;
+  }
+
+  /** Whoever waits, or comes later for bytes that are not there, gets the error. */
+  fail(error: unknown): void {
+    this.#error ??= { error };
+    for (const waiter of this.#waiting) waiter.reject(error);
+    this.#waiting = [];
+  }
+
+  /** Resolves once so many bytes are there, or the piece is whole. */
+  until(bytes: number): Promise<void> {
+    if (this.filledBytes >= Math.min(bytes, this.lengthBytes)) return Promise.resolve();
+    if (this.#error) return Promise.reject(this.#error.error);
+    return new Promise((resolve, reject) => this.#waiting.push({ bytes, resolve, reject }));
+  }
+}
