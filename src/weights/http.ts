@@ -1,11 +1,10 @@
 // Files over HTTP as byte sources: a bounded window of pieces ahead of the reader, each a range request, hashed in order. Knows no hub and not what the bytes mean.
-import { AbortError, FormatError, NetworkError, throwIfAborted, UnsupportedError } from "../errors.ts";
-import { quoted } from "../values.ts";
+import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
 import { MAX_CONNECTIONS, MAX_UNSIZED_BYTES, NETWORK_WINDOW_PIECES } from "./limits.ts";
 import { Piece } from "./piece.ts";
 import { NoLength, NoRanges, RemoteFile, type RemoteFileOptions } from "./remote-file.ts";
-import { checkAddress, type Hash, type Network, windowBytes } from "./request.ts";
-import { type ByteSource, type Folder, isPlainPath } from "./source.ts";
+import { type Hash, type Network, windowBytes } from "./request.ts";
+import type { ByteSource } from "./source.ts";
 
 /** Pieces ahead of the reader at most; with the one or two that are being read they fill the window. */
 const MOST_AHEAD = NETWORK_WINDOW_PIECES - 2;
@@ -337,60 +336,4 @@ export class HttpSource implements ByteSource {
       this.#stop(error as Error);
     }
   }
-}
-
-const isMissing = (error: unknown): boolean => error instanceof NetworkError && (error.status === 404 || error.status === 410);
-
-async function begun(source: HttpSource): Promise<HttpSource> {
-  try {
-    await source.begin();
-    return source;
-  } catch (error) {
-    await source.close();
-    throw error;
-  }
-}
-
-function fileName({ pathname, host }: URL): string {
-  const name = pathname.slice(pathname.lastIndexOf("/") + 1) || host;
-  try {
-    return decodeURIComponent(name);
-  } catch {
-    return name;
-  }
-}
-
-function urlFolder(network: Network, base: URL, signal?: AbortSignal): Folder {
-  return {
-    name: fileName(new URL(base.pathname.replace(/\/$/, ""), base)),
-    open: async (path) => {
-      if (!isPlainPath(path)) throw new FormatError(`load: expected the name of a file in the folder, got ${quoted(path)}.`);
-      const url = new URL(path, base).href + base.search;
-      try {
-        return await begun(new HttpSource(network, { name: path, url }, signal));
-      } catch (error) {
-        if (isMissing(error)) return undefined;
-        throw error;
-      }
-    },
-  };
-}
-
-/**
- * @param address of a GGUF file, of a folder (it ends in a slash), or of model.safetensors in one
- * @param signal ends whatever the source or the folder's files do
- * @returns the file, or the folder
- * @throws InputError, UnsupportedError for an address of another kind; NetworkError when it does not answer; AbortError
- */
-export async function openUrl(network: Network, address: string | URL, signal?: AbortSignal): Promise<ByteSource | Folder> {
-  const url = checkAddress(address, "source");
-  const name = fileName(url);
-  if (url.pathname.endsWith("/")) return urlFolder(network, url, signal);
-  if (name === "model.safetensors") return urlFolder(network, new URL(`./${url.search}`, url), signal);
-  if (name.endsWith(".safetensors")) {
-    throw new UnsupportedError(
-      `load: expected a GGUF file, a folder or model.safetensors in it, got ${quoted(name)}. One shard or a renamed file cannot be loaded alone: pass the folder's address.`,
-    );
-  }
-  return begun(new HttpSource(network, { name, url: url.href }, signal));
 }

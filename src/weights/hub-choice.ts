@@ -79,7 +79,10 @@ function folderChoice(files: readonly HubFile[]): HubChoice | undefined {
   // the index alone: whoever opens the folder says what to do about shards
   const file = has("model.safetensors") ?? has("model.safetensors.index.json");
   if (!file || !has("config.json")) return undefined;
-  const downloadBytes = files.reduce((sum, f) => sum + (FOLDER_FILES.has(f.path) ? f.sizeBytes : 0), 0);
+  // a template of its own makes tokenizer_config.json superfluous
+  const isRead = ({ path }: HubFile): boolean =>
+    FOLDER_FILES.has(path) && !(path === "tokenizer_config.json" && has("chat_template.jinja"));
+  const downloadBytes = files.filter(isRead).reduce((sum, f) => sum + f.sizeBytes, 0);
   return { kind: "folder", file, downloadBytes };
 }
 

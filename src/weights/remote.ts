@@ -1,7 +1,7 @@
 // From a caller's options and what an adapter offers to a source on the network: a hub's id, or an address. The only file that decides where a token goes.
 import { InputError, PlatformError } from "../errors.ts";
 import type { DType } from "../memory/dtype.ts";
-import { openUrl } from "./http.ts";
+import { openUrl } from "./address.ts";
 import { DEFAULT_ENDPOINT, openHub } from "./hub.ts";
 import type { HubId } from "./hub-id.ts";
 import { checkAddress, checkToken, type Fetch, type Network, type NetworkOptions } from "./request.ts";

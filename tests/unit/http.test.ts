@@ -4,14 +4,14 @@ import { getEventListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { load, type Model } from "lfm2-wasm";
 import { FormatError, type Lfm2Error, NetworkError } from "../../src/errors.ts";
-import { openUrl } from "../../src/weights/http.ts";
+import { openUrl } from "../../src/weights/address.ts";
 import { openHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
 import { pick } from "../scale.ts";
 import { type BadServer, SCENARIOS, type Scenario, serve } from "../tools/bad-server.ts";
-import { allOf, networkTo, noise, readToEnd, untilQuiet, WatchedFetch } from "./network.ts";
+import { allOf, IMPATIENT, networkTo, noise, readToEnd, STALL_MS, untilQuiet, WatchedFetch } from "./network.ts";
 
 const SIZE = 700_001;
 const content = noise(SIZE);
@@ -20,6 +20,7 @@ const plain = noise(200_003, 2);
 const PIECE = 65_536;
 const files = { "x.gguf": content, "plain.dat": plain, "empty.dat": "", "short.dat": "12345" };
 
+const isSilent = ({ stall, trickleHeaders }: Scenario): boolean => stall !== undefined || trickleHeaders === true;
 const isFile = (source: ByteSource | Folder): source is ByteSource => "read" in source;
 async function fileOf(source: Promise<ByteSource | Folder>): Promise<ByteSource> {
   const opened = await source;
@@ -55,9 +56,8 @@ describe("files over HTTP", () => {
     describe(`${what}, in every scenario`, () => {
       for (const [name, scenario] of Object.entries<Scenario>(SCENARIOS)) {
         it(`${name}: ${scenario.good}`, async () => {
-          const isSlow = scenario.delay !== undefined;
-          server.set(isSlow ? { delay: 200 } : scenario);
-          const result = await open(isSlow ? { stallMs: 1000 } : {})
+          server.set(scenario.delay === undefined ? scenario : { delay: 50 });
+          const result = await open(isSilent(scenario) ? { stallMs: STALL_MS } : {})
             .then(readToEnd)
             .then(
               (bytes) => bytes,
@@ -84,8 +84,10 @@ describe("files over HTTP", () => {
   }
 
   it("go on at the byte where the connection broke, whichever it is", async () => {
-    const edges = Array.from({ length: 11 }, (_, i) => [-1, 0, 1].map((d) => i * PIECE + d)).flat();
-    const count = pick({ gate: 24, full: 400 });
+    const edges = pick({ gate: [0, 1, 5, 10], full: Array.from({ length: 11 }, (_, i) => i) }).flatMap((i) =>
+      [-1, 0, 1].map((d) => i * PIECE + d),
+    );
+    const count = pick({ gate: 12, full: 400 });
     const spread = Array.from({ length: count }, (_, i) => Math.round((i * SIZE) / count) + (i % 7));
     for (const at of [...edges, ...spread]) {
       if (at < 0 || at >= SIZE) continue;
@@ -93,7 +95,7 @@ describe("files over HTTP", () => {
       const drop = at - hit * PIECE;
       server.set({ drop, after: hit, times: 1 });
       server.log.length = 0;
-      assert.deepEqual(await readToEnd(await byId({ stallMs: 60_000 })), content, `dropped at ${at}`);
+      assert.deepEqual(await readToEnd(await byId()), content, `dropped at ${at}`);
       const starts = server.log.flatMap((r) => (r.range && r.host === "cdn" ? [Number(/=(\d+)/.exec(r.range)?.[1])] : []));
       // eleven pieces and the one that broke; it went on inside the piece unless the break took all of it
       assert.equal(starts.length, 12, `dropped at ${at}`);
@@ -200,7 +202,7 @@ describe("files over HTTP", () => {
     const control = new AbortController();
     for (const fault of [{}, { ignoreRange: true }, { stall: 10_000 }, { drip: [1000, 5] as const }]) {
       server.set(fault);
-      const source = await byId({ stallMs: 60_000 }, control.signal);
+      const source = await byId({}, control.signal);
       const reading = readToEnd(source, 200_000, control.signal).catch((e: unknown) => e);
       await new Promise((resolve) => setTimeout(resolve, 30));
       await source.close?.();
@@ -227,13 +229,14 @@ describe("a load over the network", () => {
     right = await tokensOf(await load(new Uint8Array(mini)));
   });
   after(() => server.close());
-  const network = { stallMs: 200, backoffMs: 2, windowBytes: 2 << 20 };
+  const network = { ...IMPATIENT, windowBytes: 2 << 20 };
 
   for (const name of ["healthy", "drop-five-times", "stall-once", "flip-a-bit-once", "file-changes", "ignore-range", "flip-a-bit-always"]) {
     const scenario: Scenario = SCENARIOS[name] ?? assert.fail(name);
     it(`${name}: ${scenario.good}`, async () => {
       server.set(scenario);
-      const result = await load("org/mini", { endpoint: server.hub, network }).then(tokensOf, (error: unknown) => error);
+      const options = { endpoint: server.hub, network: isSilent(scenario) ? { ...network, stallMs: STALL_MS } : network };
+      const result = await load("org/mini", options).then(tokensOf, (error: unknown) => error);
       if (scenario.good === "yes") assert.deepEqual(result, right);
       else assert.ok(["NetworkError", "FormatError"].includes((result as Error).name), String(result));
       await untilQuiet(server);
@@ -261,7 +264,7 @@ describe("a load over the network", () => {
 
   /** Positions 1 to `count`, or so many of them, evenly spread, both ends among them. */
   const positions = (count: number): readonly number[] => {
-    const most = Math.min(count, pick({ gate: 20, full: 10_000 }));
+    const most = Math.min(count, pick({ gate: 12, full: 10_000 }));
     return Array.from({ length: most }, (_, i) => 1 + Math.round((i * (count - 1)) / Math.max(1, most - 1)));
   };
   const operations = async (): Promise<number> => {

@@ -6,8 +6,10 @@ import type { Fetch, FetchResponse, Network, NetworkOptions } from "../../src/we
 import type { ByteSource } from "../../src/weights/source.ts";
 import type { BadServer } from "../tools/bad-server.ts";
 
-/** Impatient, so that a suite of broken connections ends soon. */
-export const IMPATIENT: NetworkOptions = { stallMs: 150, backoffMs: 2, maxRetries: 3 };
+/** Impatient, so that a suite of broken connections ends soon; silence is a fault only where a test is about it, for the machine may be busy. */
+export const IMPATIENT: NetworkOptions = { stallMs: 20_000, backoffMs: 2, maxRetries: 3 };
+/** Of a connection that is silent on purpose. */
+export const STALL_MS = 150;
 
 /** A network as the Node adapter makes it, with small pieces. */
 export function networkTo(endpoint: string, options: NetworkOptions = {}, more: Partial<Network> = {}): Network {

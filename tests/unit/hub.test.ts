@@ -1,0 +1,297 @@
+// Models by their name on a hub: the name's parts, the file that is taken, one commit for all, and listings that a stranger wrote.
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { inspect, type LoadProgress, load } from "lfm2-wasm";
+import { FormatError, NetworkError } from "../../src/errors.ts";
+import type { DType } from "../../src/memory/dtype.ts";
+import { openHub } from "../../src/weights/hub.ts";
+import { chooseFile, fileType, type HubFile } from "../../src/weights/hub-choice.ts";
+import { type HubId, parseHubId } from "../../src/weights/hub-id.ts";
+import type { FetchResponse } from "../../src/weights/request.ts";
+import { isPlainPath } from "../../src/weights/source.ts";
+import { checkpointFolder } from "../golden/support.ts";
+import { type BadServer, serve } from "../tools/bad-server.ts";
+import { IMPATIENT, networkTo } from "./network.ts";
+
+const filesOf = (dir: string): Record<string, Uint8Array> =>
+  Object.fromEntries(readdirSync(dir).map((name) => [name, readFileSync(join(dir, name))]));
+
+describe("a hub's id", () => {
+  it("is org/name, a revision, and a file or a type", () => {
+    const none = { revision: undefined, file: undefined, dtype: undefined, type: undefined };
+    const cases: readonly (readonly [string, Partial<HubId>])[] = [
+      ["LiquidAI/LFM2-350M", { repo: "LiquidAI/LFM2-350M" }],
+      ["org/name@main", { repo: "org/name", revision: "main" }],
+      ["org/name@refs/pr/1:q8", { repo: "org/name", revision: "refs/pr/1", dtype: "q8" }],
+      ["org/name:Q4_K_M", { repo: "org/name", type: "Q4_K_M" }],
+      ["org/name:sub/x.gguf", { repo: "org/name", file: "sub/x.gguf" }],
+      ["org/name@v1.0:model.safetensors", { repo: "org/name", revision: "v1.0", file: "model.safetensors" }],
+    ];
+    for (const [text, parts] of cases) assert.deepEqual(parseHubId(text), { ...none, ...parts }, text);
+  });
+
+  it("is no path, no file, no address", () => {
+    for (const text of [
+      ..."name a/b/c ./a/b ../a /a/b a/b.gguf a/model.safetensors https://a/b a\\b C:\\a a/.. a/b:../x.gguf a/b:/x.gguf a/b@../c a/b: a/b@ a//b".split(
+        " ",
+      ),
+      "a/b c",
+      "",
+      `a/${"b".repeat(97)}`,
+    ])
+      assert.equal(parseHubId(text), undefined, text);
+  });
+
+  it("and paths in a repository stay inside it", () => {
+    for (const path of ["a", "a.b", "a/b-c_d.gguf", "..a", "a..b"]) assert.ok(isPlainPath(path), path);
+    for (const path of ["", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "a\\b", "a:b", "a?b", "a%2e", "ä", "//host/a", "a".repeat(1025)])
+      assert.ok(!isPlainPath(path), path);
+  });
+});
+
+describe("the file that is taken", () => {
+  const file = (path: string, sizeBytes = 1000): HubFile => ({ path, sizeBytes, oid: undefined, sha256: undefined });
+  const folder = ["config.json", "tokenizer.json", "model.safetensors", "README.md"];
+  const official = ["F16", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"].map((t) => `LFM2-350M-${t}.gguf`);
+  const taken = (paths: readonly string[], wish: { dtype?: DType; type?: string; file?: string } = {}): string | undefined =>
+    chooseFile(
+      paths.map((p) => file(p)),
+      wish,
+    )?.file.path;
+
+  it("suits the element type", () => {
+    assert.equal(taken(official, { dtype: "q8" }), "LFM2-350M-Q8_0.gguf");
+    assert.equal(taken(official, { dtype: "f16" }), "LFM2-350M-F16.gguf");
+    assert.equal(taken(official, { dtype: "bf16" }), "LFM2-350M-F16.gguf");
+    assert.equal(taken([...official, ...folder], { dtype: "bf16" }), "model.safetensors");
+    assert.equal(taken([...folder, "a-Q8_0.gguf"]), "a-Q8_0.gguf", "a small one where nothing is asked for");
+    assert.equal(taken([...folder, "a-Q8_0.gguf"], { dtype: "q4" }), "a-Q8_0.gguf");
+    assert.equal(taken([...folder, "a-Q8_0.gguf"], { dtype: "f32" }), "model.safetensors");
+    assert.equal(taken(["a-Q8_0.gguf"], { dtype: "f32" }), "a-Q8_0.gguf");
+  });
+
+  it("is the named one", () => {
+    assert.equal(taken(official, { type: "q4_k_m" }), "LFM2-350M-Q4_K_M.gguf");
+    assert.equal(taken(official, { type: "Q3_K_S" }), undefined);
+    assert.equal(taken(official, { file: "LFM2-350M-Q6_K.gguf" }), "LFM2-350M-Q6_K.gguf");
+    assert.equal(taken(official, { file: "other.gguf" }), undefined);
+    assert.equal(taken(folder, { file: "model.safetensors" }), "model.safetensors");
+  });
+
+  it("is a whole model", () => {
+    assert.equal(taken(["mmproj-x-F16.gguf", "x-Q8_0-00001-of-00002.gguf", "x-Q8_0-00002-of-00002.gguf"]), undefined);
+    assert.equal(taken(["sub/x-Q8_0.gguf", "y-Q8_0.gguf"]), "y-Q8_0.gguf");
+    assert.equal(taken(["mini.gguf"]), "mini.gguf");
+    assert.equal(taken(["model.safetensors"]), undefined, "no config");
+    assert.equal(taken(["README.md"]), undefined);
+    assert.equal(taken(["x-IQ1_S.gguf", ...folder]), "model.safetensors");
+  });
+
+  it("tells its quantization by its name", () => {
+    for (const [path, type] of [
+      ["LFM2-350M-Q4_K_M.gguf", "Q4_K_M"],
+      ["a.q8_0.gguf", "Q8_0"],
+      ["x/y-BF16.gguf", "BF16"],
+      ["lfm2-iq4_nl.gguf", "IQ4_NL"],
+      ["mini.gguf", undefined],
+      ["q8_0.gguf.txt", undefined],
+    ] as const)
+      assert.equal(fileType(path), type, path);
+  });
+});
+
+describe("a model on a hub", () => {
+  let server: BadServer;
+  const mini = readFileSync("dist/mini.gguf");
+  const tiny = filesOf(checkpointFolder("tiny-gqa3"));
+  before(async () => {
+    const whole = filesOf(join("models", "lfm2-mini"));
+    const repos = {
+      "org/mini": whole,
+      "org/mini-GGUF": { "README.md": "hello", "mini-Q8_0.gguf": mini },
+      "org/tiny": tiny,
+      "org/none": { "README.md": "hello" },
+    };
+    server = await serve(repos);
+  });
+  after(() => server.close());
+  beforeEach(() => {
+    server.set({});
+    server.log.length = 0;
+  });
+  const options = () => ({ endpoint: server.hub, network: { ...IMPATIENT, windowBytes: 4 << 20 } });
+
+  it("loads from a folder, at one commit, every file proved", async () => {
+    const events: LoadProgress[] = [];
+    const model = await load("org/mini", { ...options(), dtype: "bf16", onProgress: (p) => events.push(p) });
+    const local = await load(join("models", "lfm2-mini"), { dtype: "bf16" });
+    const answer = { maxTokens: 6, temperature: 0 };
+    assert.deepEqual((await model.generate("Hello", answer)).tokens, (await local.generate("Hello", answer)).tokens);
+    assert.equal(model.info.name, "mini");
+    for (const m of [model, local]) m.dispose();
+    const commits = new Set(server.log.filter((r) => r.url.includes("/resolve/")).map((r) => r.url.split("/")[4]));
+    assert.deepEqual(
+      [...commits].map((c) => /^[0-9a-f]{40}$/.test(c ?? "")),
+      [true],
+    );
+    const [first] = events;
+    assert.deepEqual([first?.phase, first?.file, first?.loadedBytes], ["open", "model.safetensors", 0]);
+    const sent = server.log.filter((r) => r.url.includes("/repos/") || r.status === 206).reduce((sum, r) => sum + r.sentBytes, 0);
+    assert.equal(sent, first?.totalBytes, "what was foretold is what came");
+    assert.ok(events.every((e, i) => i === 0 || e.loadedBytes >= (events[i - 1]?.loadedBytes ?? 0)));
+    assert.equal(events.at(-1)?.phase, "ready");
+  });
+
+  it("is taken from the repository of quantized files beside it, unless a revision or another type is asked for", async () => {
+    const chosen = async (id: string, dtype?: DType): Promise<string> => {
+      let file = "";
+      const stop = new AbortController();
+      const onProgress = (p: LoadProgress): void => {
+        file = p.file;
+        stop.abort();
+      };
+      await assert.rejects(load(id, { ...options(), dtype, onProgress, signal: stop.signal }), { name: "AbortError" });
+      return file;
+    };
+    assert.equal(await chosen("org/mini"), "mini-Q8_0.gguf");
+    assert.equal(await chosen("org/mini:q4"), "mini-Q8_0.gguf");
+    assert.equal(await chosen("org/mini", "f16"), "model.safetensors");
+    assert.equal(await chosen("org/mini@main"), "model.safetensors");
+    assert.equal(await chosen("org/mini:model.safetensors"), "model.safetensors");
+    assert.equal(await chosen("org/tiny"), "model.safetensors", "nothing is beside it");
+  });
+
+  it("loads with the element type that its id names", async () => {
+    const model = await load("org/mini:q8", options());
+    assert.deepEqual(model.info.dtypes, ["q8"]);
+    model.dispose();
+    await assert.rejects(load("org/mini:q8", { ...options(), dtype: "q4" }), {
+      name: "InputError",
+      message: /"q8" as in the id, got "q4"/,
+    });
+  });
+
+  it("is listed page by page", async () => {
+    server.set({ pageFiles: 2 });
+    const inspection = await inspect("org/mini@main", { ...options(), dtype: "bf16" });
+    assert.equal(inspection.format, "safetensors");
+    assert.equal(server.log.filter((r) => r.url.includes("/tree/")).length, 5);
+  });
+
+  it("is inspected by its header", async () => {
+    const { name } = await inspect("org/mini-GGUF", { ...options(), network: { windowBytes: 1 << 17 } });
+    assert.equal(name, "lfm2-mini");
+    const sent = server.log.filter((r) => r.host === "cdn").reduce((sum, r) => sum + r.sentBytes, 0);
+    assert.ok(sent < mini.length / 3, `${sent} of ${mini.length} bytes`);
+  });
+
+  it("loads by the address of its file or folder, too", async () => {
+    const at = `${server.hub}/org/mini/resolve/main/`;
+    for (const source of [at, new URL(`${at}model.safetensors`), `${server.hub}/org/mini-GGUF/resolve/main/mini-Q8_0.gguf`]) {
+      const model = await load(source, options());
+      assert.equal((await model.generate("What is 3 + 4?", { maxTokens: 8, temperature: 0 })).text.length > 0, true);
+      model.dispose();
+    }
+    await assert.rejects(load(`${at}model-00001-of-00002.safetensors`, options()), { name: "UnsupportedError" });
+    await assert.rejects(load(`${server.hub}/org/none/resolve/main/`, options()), {
+      name: "FormatError",
+      message: /expected a config\.json/,
+    });
+    await assert.rejects(load(`${server.hub}/org/mini/resolve/main/x.gguf`, options()), { name: "NetworkError", message: /404/ });
+  });
+
+  it("is found by what the environment says, and its token goes nowhere else", async () => {
+    const { HF_ENDPOINT, HF_TOKEN } = process.env;
+    try {
+      Object.assign(process.env, { HF_ENDPOINT: `${server.hub}/`, HF_TOKEN: "hf_SECRET" });
+      server.set({ token: "hf_SECRET" });
+      (await load("org/tiny", { network: options().network })).dispose();
+      await assert.rejects(load(`${server.cdn}/x.gguf`, { network: options().network }), { name: "NetworkError" });
+      assert.ok(server.log.every((r) => (r.host === "hub") === (r.authorization === "Bearer hf_SECRET")));
+    } finally {
+      for (const [name, value] of Object.entries({ HF_ENDPOINT, HF_TOKEN })) {
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
+      }
+    }
+  });
+
+  it("that is not there, or has no such file, is a sentence", async () => {
+    for (const [id, name, pattern] of [
+      ["org/nowhere", "NetworkError", /org\/nowhere on the hub.*401.*does not exist, or needs a token/],
+      ["org/mini@v9", "NetworkError", /404.*revision/],
+      ["org/none", "FormatError", /expected a GGUF file or config\.json and model\.safetensors, got none/],
+      ["org/mini-GGUF:Q4_K_M", "FormatError", /expected "Q4_K_M", got "mini-Q8_0\.gguf"/],
+      ["org/mini:other.gguf", "FormatError", /expected "other\.gguf", got "model\.safetensors"/],
+    ] as const)
+      await assert.rejects(load(id, options()), (e: Error) => e.name === name && pattern.test(e.message), id);
+    await assert.rejects(load("no/such/path", options()), { name: "StorageError" });
+  });
+
+  it("is asked for again when its list does not come", async () => {
+    server.set({ match: "api", status: 503, times: 2 });
+    (await load("org/tiny", options())).dispose();
+    server.set({ match: "api", status: 503 });
+    await assert.rejects(load("org/tiny", options()), { name: "NetworkError" });
+  });
+});
+
+describe("a hub's listing that a stranger wrote", () => {
+  const COMMIT = "c".repeat(40);
+  const file = { type: "file", path: "x-Q8_0.gguf", size: 10, oid: "a".repeat(40) };
+
+  /** A hub that answers with these. */
+  async function open(tree: unknown, { link, sha = COMMIT }: { link?: string; sha?: unknown } = {}): Promise<string> {
+    const asked: string[] = [];
+    const answer = (text: string, headers: Record<string, string> = {}): FetchResponse => {
+      const { status, headers: sent, body } = new Response(text, { headers });
+      return { status, url: "", headers: sent, body };
+    };
+    const network = networkTo(
+      "http://hub.test",
+      {},
+      {
+        fetch: async (url) => {
+          asked.push(url);
+          if (asked.length > 50) assert.fail("asks for ever");
+          if (url.includes("/revision/")) return answer(JSON.stringify({ sha }));
+          return answer(typeof tree === "string" ? tree : JSON.stringify(tree), link === undefined ? {} : { link });
+        },
+      },
+    );
+    const { file: chosen } = await openHub(network, parseHubId("org/model")!, "f32");
+    return chosen;
+  }
+
+  it("counts only what is a file with a plain name and a size", async () => {
+    assert.equal(await open([file]), "x-Q8_0.gguf");
+    for (const entry of [
+      { ...file, path: "../x-Q8_0.gguf" },
+      { ...file, path: "//evil.test/x-Q8_0.gguf" },
+      { ...file, path: 5 },
+      { ...file, size: -1 },
+      { ...file, size: 2 ** 60 },
+      { ...file, size: "10" },
+      { ...file, type: "directory" },
+      null,
+      [],
+      "x",
+    ])
+      await assert.rejects(open([entry]), (e) => e instanceof FormatError && e.code === "missing-file", JSON.stringify(entry));
+  });
+
+  it("is refused when it is no list, too long, too deep, or goes on elsewhere", async () => {
+    for (const tree of [{}, "nonsense", "", "<!doctype html>", `${"[".repeat(100)}${"]".repeat(100)}`])
+      await assert.rejects(open(tree), (e) => e instanceof FormatError, JSON.stringify(tree));
+    await assert.rejects(open(" ".repeat(5 << 20)), (e) => e instanceof NetworkError || e instanceof FormatError);
+    for (const link of ['<http://evil.test/x>; rel="next"', '</api/models/org/other/tree/main>; rel="next"'])
+      await assert.rejects(open([file], { link }), (e) => e instanceof FormatError && /another address/.test(e.message));
+    await assert.rejects(
+      open([file], { link: `</api/models/org/model/tree/${COMMIT}?cursor=1>; rel="next"` }),
+      FormatError,
+      "a listing without end",
+    );
+    for (const sha of [null, 5, "main", "../x", "C".repeat(40)]) await assert.rejects(open([file], { sha }), FormatError, String(sha));
+  });
+});
