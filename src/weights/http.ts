@@ -20,6 +20,8 @@ export class HttpSource implements ByteSource {
   readonly #caller: AbortSignal | undefined;
   readonly #pieceBytes: number;
   readonly #pieces = new Map<number, Piece>();
+  /** Memory of pieces that are gone: new arrays would have to be zeroed, and collected. */
+  readonly #spare: Uint8Array[] = [];
   readonly #tasks = new Set<Promise<void>>();
   /** Ends the requests of the way in which bytes come now: by ranges, or in one stream. */
   #current = new AbortController();
@@ -90,8 +92,13 @@ export class HttpSource implements ByteSource {
       const piece = this.#want(index);
       const from = at - piece.at;
       const count = Math.min(piece.lengthBytes - from, target.length - done);
-      await this.#until(piece, from + count, signal);
-      target.set(piece.bytes.subarray(from, from + count), done);
+      piece.users++;
+      try {
+        await this.#until(piece, from + count, signal);
+        target.set(piece.bytes.subarray(from, from + count), done);
+      } finally {
+        piece.users--;
+      }
       done += count;
     }
   }
@@ -124,6 +131,7 @@ export class HttpSource implements ByteSource {
     this.#caller?.removeEventListener("abort", this.#onAbort);
     this.#stop(new AbortError(`${this.name}: aborted: the source was closed.`));
     this.#pieces.clear();
+    this.#spare.length = 0;
     await Promise.allSettled(this.#tasks);
   }
 
@@ -165,7 +173,10 @@ export class HttpSource implements ByteSource {
   #drop(): void {
     for (const [index, piece] of this.#pieces) {
       const isDone = piece.isWhole ? !this.#isHashing || index < this.#hashed : !piece.isStarted && !this.#isHashing;
-      if (index < this.#low && isDone && !piece.isAwaited) this.#pieces.delete(index);
+      if (index >= this.#low || !isDone || piece.isAwaited || piece.users > 0) continue;
+      this.#pieces.delete(index);
+      const memory = piece.release();
+      if (memory) this.#spare.push(memory);
     }
   }
 
@@ -244,7 +255,7 @@ export class HttpSource implements ByteSource {
   #put(piece: Piece, bytes: Uint8Array, at: number): undefined {
     piece.isStarted = true;
     this.#fit(piece);
-    piece.put(bytes, at);
+    piece.put(bytes, at, () => this.#spare.pop() ?? new Uint8Array(Math.min(this.#pieceBytes, this.size)));
     if (piece.isWhole && this.#isHashing) this.#hashOn();
     if (piece.isWhole) this.#drop();
   }
@@ -330,7 +341,7 @@ export class HttpSource implements ByteSource {
       for (const piece of this.#pieces.values()) {
         piece.restart();
         this.#fit(piece);
-        if (!piece.isWhole) piece.put(this.#whole.subarray(piece.at, piece.at + piece.lengthBytes), piece.at);
+        if (!piece.isWhole) this.#put(piece, this.#whole.subarray(piece.at, piece.at + piece.lengthBytes), piece.at);
       }
     } catch (error) {
       this.#stop(error as Error);

@@ -15,6 +15,8 @@ export class Piece {
   /** Whether something is under way to fill it. */
   isStarted = false;
   filledBytes = 0;
+  /** Reads that are about to copy from it: its memory must not serve another piece yet. */
+  users = 0;
   #bytes: Uint8Array | undefined;
   #error: { readonly error: unknown } | undefined;
   #waiting: Waiter[] = [];
@@ -29,7 +31,7 @@ export class Piece {
     return this.filledBytes >= this.lengthBytes;
   }
 
-  /** The bytes so far; nobody changes them any more. */
+  /** The bytes so far; they hold as long as the piece has a user. */
   get bytes(): Uint8Array {
     return (this.#bytes ?? new Uint8Array(0)).subarray(0, this.filledBytes);
   }
@@ -38,14 +40,24 @@ export class Piece {
     return this.#waiting.length > 0;
   }
 
-  /** Appends a copy of the bytes that lie at `at`: those that follow, or somebody mixes up pieces. */
-  put(bytes: Uint8Array, at: number): void {
+  /**
+   * Appends a copy of the bytes that lie at `at`: those that follow, or somebody mixes up pieces.
+   * @param memory gives what the copy goes into
+   */
+  put(bytes: Uint8Array, at: number, memory: () => Uint8Array): void {
     if (at !== this.at + this.filledBytes)
       throw new Error(`piece ${this.index}: expected bytes at ${this.at + this.filledBytes}, got ${at}`);
-    this.#bytes ??= new Uint8Array(this.lengthBytes);
+    this.#bytes ??= memory();
     this.#bytes.set(bytes, this.filledBytes);
     this.filledBytes += bytes.length;
     this.wake();
+  }
+
+  /** @returns the memory, for another piece; this one is over. */
+  release(): Uint8Array | undefined {
+    const bytes = this.#bytes;
+    this.#bytes = undefined;
+    return bytes;
   }
 
   /** Lets those go on who have enough. */
@@ -58,7 +70,6 @@ export class Piece {
   /** Begins anew; who waits goes on waiting. */
   restart(): void {
     this.filledBytes = 0;
-    this.#bytes = undefined; // a reader may still hold the bytes so far
     this.isStarted = false;
   }
 

@@ -77,7 +77,10 @@ export class RemoteFile {
         return await this.#attempt(attempt, at, to, take, way);
       } catch (error) {
         throwIfAborted(signal);
-        if (way === "rest" && error instanceof NoRanges && refusals++ === 0) continue; // once more, without a range
+        if (way === "rest" && error instanceof NoRanges) {
+          if (refusals++ > 0) throw this.#noSense();
+          continue; // once more, without a range
+        }
         await retries.next(error, at - before, signal);
       } finally {
         attempt.end();
@@ -95,6 +98,12 @@ export class RemoteFile {
     return bytes;
   }
 
+  #noSense(): NetworkError {
+    return new NetworkError(`${this.#where}: expected the whole file, got an answer about ranges. Download the file and pass its path.`, {
+      code: "ranges",
+    });
+  }
+
   #notResumable(): NetworkError {
     return new NetworkError(`${this.#where}: expected an ETag or a date to go on by after a break, got neither. Load it again.`, {
       code: "not-resumable",
@@ -108,13 +117,14 @@ export class RemoteFile {
       headers.range = `bytes=${from}-${way === "range" ? to - 1 : ""}`;
       if (this.#version?.startsWith('"')) headers["if-range"] = this.#version;
     }
-    const answer = await ask(this.#network, attempt, this.#where, this.#location ?? this.#url, headers);
+    const asked = this.#location ?? this.#url;
+    const answer = await ask(this.#network, attempt, this.#where, asked, headers);
     const { status } = answer.response;
-    if (status !== 200 && status !== 206) throw this.#refusal(answer, from);
+    if (status !== 200 && status !== 206) throw this.#refusal(answer, from, asked);
     const body = new Body(answer.response.body);
     try {
       const start = status === 206 ? this.#checkRange(answer, from, to, way) : await this.#checkWhole(answer, attempt, body, way);
-      if (answer.url !== this.#url) this.#location = answer.url;
+      if (answer.url !== asked) this.#location = answer.url;
       await this.#take(attempt, body, start, from, Math.min(to, this.sizeBytes ?? to), take);
       // the end that follows lets the connection serve again
       if (contentLength(answer) !== undefined) await attempt.wait(body.read()).catch(() => {});
@@ -123,7 +133,7 @@ export class RemoteFile {
     }
   }
 
-  #refusal(answer: Answer, from: number): Error {
+  #refusal(answer: Answer, from: number, asked: string): Error {
     const { status, headers } = answer.response;
     if (status === 416) {
       const total = /^bytes \*\/(\d{1,15})$/.exec(headers.get("content-range") ?? "")?.[1];
@@ -133,9 +143,8 @@ export class RemoteFile {
       return new NoRanges();
     }
     const error = refusal(answer, this.#where);
-    const isLinkGone = answer.hops > 0 || this.#location !== undefined;
-    if (isLinkGone && error instanceof NetworkError && status >= 400) {
-      this.#location = undefined; // such links live for an hour; the address gives a new one
+    if (answer.url !== this.#url && error instanceof NetworkError && status >= 400) {
+      if (this.#location === asked) this.#location = undefined; // such links live for an hour; the address gives a new one
       return new Interrupted(error);
     }
     return error;

@@ -25,7 +25,7 @@ export type Fetch = (url: string, init: FetchInit) => Promise<FetchResponse>;
 
 /** A checksum under way. */
 export interface Hash {
-  /** Takes bytes that nobody changes afterwards. */
+  /** Takes bytes that hold only until it returns. */
   update(bytes: Uint8Array): void;
   /** @returns lower-case hexadecimal */
   digest(): string | Promise<string>;
@@ -39,7 +39,7 @@ export interface NetworkOptions {
   readonly maxRetries?: number | undefined;
   /** First wait in ms before a retry, doubled each time; default 500. */
   readonly backoffMs?: number | undefined;
-  /** Bytes of a file in memory at a time; default 16 MiB, 64 KiB at least. */
+  /** Bytes of a file in memory at a time; default 32 MiB, 64 KiB at least. */
   readonly windowBytes?: number | undefined;
 }
 

@@ -190,6 +190,13 @@ describe("files over HTTP", () => {
     assert.equal(server.log.filter((r) => r.host === "hub" && r.url.includes("/resolve/")).length, 2);
   });
 
+  it("give up on a server that answers about ranges when none was asked for", async () => {
+    server.set({ status: 416 });
+    for (const open of [byId, () => byUrl("plain.dat")])
+      await assert.rejects(open().then(readToEnd), (e) => e instanceof NetworkError && e.code === "ranges");
+    await untilQuiet(server);
+  });
+
   it("read Retry-After in seconds and as a date", () => {
     const now = Date.parse("2026-11-24T10:00:00Z");
     assert.equal(retryAfter("7", now), 7000);
