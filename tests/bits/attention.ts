@@ -26,8 +26,8 @@ const LONG: readonly Case[] = [
   { H: 2, G: 1, hd: 64, S: 1100, cuts: [[1100], [128], [1000, ...Array.from({ length: 32 }, () => 1)], [512, 500, 3]] },
 ];
 const LONGER: readonly Case[] = [
-  { H: 16, G: 8, hd: 64, S: 4200, cuts: [[4200], [128], [4150, ...Array.from({ length: 50 }, () => 1)], [512], [1000, 7]] },
-  { H: 2, G: 1, hd: 64, S: 9000, cuts: [[9000], [128], [8900, ...Array.from({ length: 100 }, () => 1)], [2048]] },
+  { H: 4, G: 2, hd: 64, S: 4200, cuts: [[4200], [128], [4150, ...Array.from({ length: 50 }, () => 1)], [512, 7]] },
+  { H: 2, G: 1, hd: 64, S: 9000, cuts: [[9000], [128], [8900, ...Array.from({ length: 100 }, () => 1)]] },
 ];
 
 /** Inputs: name, kind of q, k and v, factor on q. `spiky` puts all weight on few keys; `level` on all alike. */

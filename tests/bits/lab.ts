@@ -82,7 +82,7 @@ export class Lab {
 
   /** Fewer ways are enough: a build with threads is made of the same code as the one without, and here it runs on one. */
   get isLight(): boolean {
-    return this.#isShared && !this.#full;
+    return this.#isShared;
   }
 
   /** Numbers of threads to share work among. In a build with threads a command ends at a barrier, which waits for all of them: there it is one. */

@@ -1,0 +1,69 @@
+// What quantization costs in quality: divergence from f32, agreement and perplexity of the bundled model on held-out text, for each element type of weights and cache.
+//
+//   npm run quality                   Markdown, over all held-out documents
+//   npm run quality -- --json         the same as JSON
+//   npm run quality -- --documents 20 fewer of them
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { ensureBuilt } from "../scripts/build.mjs";
+import { fromFolder, writeGguf } from "../scripts/checkpoints/make-gguf.mjs";
+import { encodeDocuments, measure } from "./quality/measure.mjs";
+
+process.chdir(fileURLToPath(new URL("..", import.meta.url)));
+const args = process.argv.slice(2);
+const at = args.indexOf("--documents");
+const known = (a, i) => a === "--json" || (at >= 0 && (i === at || i === at + 1));
+if (!args.every(known)) throw new Error(`usage: npm run quality -- [--json] [--documents N]; got ${args.join(" ")}`);
+const documents = JSON.parse(readFileSync("bench/quality/heldout.json", "utf8")).slice(0, at >= 0 ? Number(args[at + 1]) : undefined);
+if (documents.length === 0) throw new Error(`--documents: expected a number from 1, got ${args[at + 1]}`);
+
+await ensureBuilt();
+const { load } = await import("lfm2-wasm");
+const folder = join("models", "lfm2-mini");
+const made = new Map();
+const file = (type, head) => {
+  const out = join("build", "quality", `lfm2-mini-${type}-${head}.gguf`);
+  if (!made.has(out)) {
+    mkdirSync(join("build", "quality"), { recursive: true });
+    writeGguf(fromFolder(folder), {
+      type,
+      head,
+      out,
+      name: "lfm2-mini",
+      tokenizer: join(folder, "tokenizer.json"),
+      template: join(folder, "chat_template.jinja"),
+    });
+    made.set(out, true);
+  }
+  return out;
+};
+
+const rows = await measure({ load, file, texts: (model) => encodeDocuments(model.tokenizer, documents) });
+if (args.includes("--json")) console.log(JSON.stringify({ documents: documents.length, rows }, null, 1));
+else {
+  const kl = (v) => (v < 1e-9 ? "0" : v.toPrecision(2));
+  const percent = (v) => `${(100 * v).toFixed(2)} %`;
+  const { replies, all } = rows[0];
+  console.log(
+    `lfm2-mini (4 M weights), ${documents.length} held-out documents: ${replies.tokens} tokens of replies, ${all.tokens} in all.\n`,
+  );
+  console.log(
+    "| weights | keys, values | activations | KL to f32, replies | all | same first choice, replies | all | perplexity, replies | all |",
+  );
+  console.log("|---|---|---|---|---|---|---|---|---|");
+  for (const { name, kv, activations, replies: r, all: a } of rows) {
+    const perplexities = `${r.perplexity.toFixed(4)} | ${a.perplexity.toFixed(3)}`;
+    console.log(
+      `| ${name} | ${kv} | ${activations} | ${kl(r.kl)} | ${kl(a.kl)} | ${percent(r.top1)} | ${percent(a.top1)} | ${perplexities} |`,
+    );
+  }
+  for (const { name, activationsAlone, ...row } of rows.filter((r) => r.activationsAlone)) {
+    const weights = rows.find((r) => r.name === name && r.activations === "f32");
+    const share = (part) => percent(1 - weights[part].kl / row[part].kl);
+    const alone = `${kl(activationsAlone.replies.kl)} and ${kl(activationsAlone.all.kl)}`;
+    console.log(
+      `\n${name}: int8 activations make ${share("replies")} of the KL in replies, ${share("all")} over all; alone, from the same weights, ${alone} nats.`,
+    );
+  }
+}
