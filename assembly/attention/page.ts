@@ -37,9 +37,9 @@ export function largest_of(x: usize, n: usize): f32 {
   return reinterpret<f32>(max<i32>(i32x4.extract_lane(a, 0), i32x4.extract_lane(a, 1)));
 }
 
-/** Scale of integers up to `top` for values up to amax; NaN and infinity reach it, and through it the result. */
+/** Scale of integers up to `top` for values up to amax; NaN for NaN and for infinity, whose integers differ between machines, and through it the result. */
 // @ts-ignore: decorator
-@inline export function scale_for(amax: f32, top: f32): f32 { return amax < TINY ? 0 : amax / top; }
+@inline export function scale_for(amax: f32, top: f32): f32 { return amax < TINY ? 0 : amax / top + (amax - amax); }
 // @ts-ignore: decorator
 @inline export function factor_for(amax: f32, top: f32): f32 { return amax >= TINY ? top / amax : 0; }
 

@@ -1,7 +1,7 @@
 // Attention over a paged cache: a row's result for any cut of its sequence into steps, any company of other sequences, any number of threads, in every build.
 import type { Lab } from "./lab.ts";
 import { type Kind, numbers } from "./random.ts";
-import { rowTable, steps } from "./rows.ts";
+import { rowTable, type Sequence, steps } from "./rows.ts";
 
 interface Case {
   readonly H: number;
@@ -50,43 +50,51 @@ const INPUTS: readonly Inputs[] = [
 
 /** A layer's part of a page begins here: not at its start. */
 const LAYER_OFFSET = 128;
+const MOST_THREADS = 3;
 
 interface Data {
   readonly q: Float32Array;
-  readonly k: Float32Array;
-  readonly v: Float32Array;
+  /** q, k, v side by side, as the cache write takes them; only k and v matter there. */
+  readonly qkv: Float32Array;
 }
 
-const strideOf = (c: Case): number => (c.H + 2 * c.G) * c.hd;
-
-/** Runs a sequence step by step. */
+/** Runs sequences step by step. */
 class Sequences {
   readonly #lab: Lab;
   readonly #kv: string;
   readonly #c: Case;
+  readonly #rows: number;
+  readonly #q: number;
   readonly #qkv: number;
   readonly #out: number;
-  readonly #rows: number;
-  readonly #data: Float32Array;
-  readonly #ml: number;
   readonly #scratch: number;
+  readonly #gain: number;
+  readonly #angles: number;
 
-  /** @param rows of all sequences together */
-  constructor(lab: Lab, kv: string, c: Case, data: Float32Array, rows: number) {
+  /** @param copies of the case's sequence, one below the other */
+  constructor(lab: Lab, kv: string, c: Case, data: Data, copies = 1) {
+    const { H, hd, S } = c;
     this.#lab = lab;
     this.#kv = kv;
     this.#c = c;
-    this.#rows = rows;
-    this.#data = data;
-    this.#qkv = lab.put(data);
-    this.#out = lab.floats(rows * this.#outStride);
-    // generous: what a split over segments of keys needs beside this is the kernel's own affair
-    this.#ml = lab.room(64 * rows * c.H + 65536);
-    this.#scratch = lab.room(8 * lab.kernels.attention_scratch_bytes(c.hd) + (1 << 20));
+    this.#rows = copies * S;
+    this.#q = lab.put(repeated(data.q, copies));
+    this.#qkv = lab.put(repeated(data.qkv, copies));
+    this.#out = lab.floats(this.#rows * this.#outStride);
+    this.#scratch = lab.room(MOST_THREADS * lab.kernels.attention_scratch_bytes(H, c.G, hd));
+    // no norm and no rotation to speak of: an eps that drowns the mean square, a gain that undoes it, angles of 0
+    this.#gain = lab.put(new Float32Array(hd).fill(2 ** 30));
+    const angles = new Float32Array(this.#rows * hd);
+    for (let row = 0; row < this.#rows; row++) angles.fill(1, row * hd, row * hd + hd / 2);
+    this.#angles = lab.put(angles);
   }
 
   get #outStride(): number {
     return this.#c.H * this.#c.hd + 32;
+  }
+
+  get #stride(): number {
+    return (this.#c.H + 2 * this.#c.G) * this.#c.hd;
   }
 
   /** Pages for `positions`, full of NaN. @returns the page table's address */
@@ -96,33 +104,38 @@ class Sequences {
     return this.#lab.put(Uint32Array.from({ length: Math.ceil(positions / 32) }, () => this.#lab.room(bytes)));
   }
 
-  /** Fresh q, k and v: attention scales q in place. */
-  restore(): void {
-    this.#lab.write(this.#qkv, this.#data);
-  }
-
-  step(sequences: Parameters<typeof rowTable>[1], nth: number): void {
+  /** Writes the rows of every sequence to the cache, then attends. @param isSplit whether threads may share segments of a row's keys */
+  step(sequences: readonly Sequence[], nth: number, isSplit: boolean): void {
     const { H, G, hd } = this.#c;
     const lab = this.#lab;
+    const n = sequences.length;
     const table = rowTable(lab, sequences);
-    const stride = strideOf(this.#c);
-    const [k, v] = [this.#qkv + 4 * H * hd, this.#qkv + 4 * (H + G) * hd];
-    lab.run(`append_${this.#kv}`, [table, sequences.length, k, v, stride, G, hd, LAYER_OFFSET], nth);
+    const from = [this.#qkv, this.#stride, this.#gain, this.#gain, this.#angles, table, n, LAYER_OFFSET];
+    lab.run(`norm_rope_append_${this.#kv}`, [...from, H, G, hd, { f: 2 ** 60 }], nth);
+    const segments = Math.max(...sequences.map((s) => Math.ceil((s.position + s.count) / lab.segment)));
+    const slotCount = isSplit && segments > 1 ? sequences.reduce((sum, s) => sum + s.count, 0) * H * segments : 0;
+    const slots = slotCount ? lab.room(slotCount * lab.kernels.attention_slot_bytes(hd)) : 0;
+    const to = [this.#out, this.#outStride];
+    const shared = [slots, slotCount];
     const scale = { f: Math.fround(1 / 8) };
-    const to = [this.#out, this.#outStride, this.#qkv, stride];
-    lab.run(`attention_${this.#kv}`, [...to, table, sequences.length, LAYER_OFFSET, this.#ml, this.#scratch, H, G, hd, scale], nth);
+    const q = [this.#q, H * hd];
+    lab.run(`attention_${this.#kv}`, [...to, ...q, table, n, LAYER_OFFSET, ...shared, this.#scratch, H, G, hd, scale], nth);
+    lab.run("attention_merge", [...to, table, n, ...shared, H, hd], nth);
   }
 
   row(t: number): Float32Array {
     return this.#lab.read(this.#out + 4 * t * this.#outStride, this.#outStride);
   }
-
-  get rows(): number {
-    return this.#rows;
-  }
 }
 
-function interleave(c: Case, { q, k, v }: Data): Float32Array {
+function repeated(data: Float32Array, copies: number): Float32Array {
+  if (copies === 1) return data;
+  const out = new Float32Array(copies * data.length);
+  for (let i = 0; i < copies; i++) out.set(data, i * data.length);
+  return out;
+}
+
+function interleave(c: Case, q: Float32Array, k: Float32Array, v: Float32Array): Float32Array {
   const [nq, nk] = [c.H * c.hd, c.G * c.hd];
   const out = new Float32Array(c.S * (nq + 2 * nk));
   for (let t = 0; t < c.S; t++) {
@@ -137,50 +150,46 @@ function interleave(c: Case, { q, k, v }: Data): Float32Array {
 function compare(lab: Lab, kv: string, c: Case, input: Inputs): void {
   const group = `attention ${kv} ${c.H}/${c.G}x${c.hd} over ${c.S} ${input.name}`;
   const { S, H, G, hd } = c;
-  const data = interleave(c, {
-    q: numbers(input.q, S * H * hd, `${group} q`, input.times),
-    k: numbers(input.k, S * G * hd, `${group} k`),
-    v: numbers(input.v, S * G * hd, `${group} v`),
-  });
+  const q = numbers(input.q, S * H * hd, `${group} q`, input.times);
+  const data = { q, qkv: interleave(c, q, numbers(input.k, S * G * hd, `${group} k`), numbers(input.v, S * G * hd, `${group} v`)) };
   const threads = [1, ...lab.threads([2, 3])];
   for (const [i, cut] of (lab.isLight ? c.cuts.slice(0, 2) : c.cuts).entries()) {
     for (const nth of i < 2 && S < 500 ? threads : [threads[i % threads.length] ?? 1]) {
-      lab.reset();
-      const run = new Sequences(lab, kv, c, data, S);
-      const pages = run.pages(S);
-      for (const { at, count } of steps(S, cut)) run.step([{ first: at, count, position: at, pages }], nth);
-      for (let t = 0; t < S; t++) lab.agree(group, t, `steps of ${cut.slice(0, 3)}, ${nth} threads`, run.row(t));
+      // of the first cut, the rows as they are when no segment is shared
+      for (const isSplit of S > lab.segment ? (i === 0 ? [false, true] : [i % 4 !== 2]) : [false]) {
+        lab.reset();
+        const run = new Sequences(lab, kv, c, data);
+        const pages = run.pages(S);
+        for (const { at, count } of steps(S, cut)) run.step([{ first: at, count, position: at, pages }], nth, isSplit);
+        const how = `steps of ${cut.slice(0, 3)}, ${nth} threads${isSplit ? ", segments shared" : ""}`;
+        for (let t = 0; t < S; t++) lab.agree(group, t, how, run.row(t));
+      }
     }
   }
   if (S <= 101 && !lab.isLight) together(lab, group, kv, c, data);
 }
 
-/** The sequence in company: a copy that is one step behind, and another that stops half-way. Rows lie in reverse order of the sequences. */
-function together(lab: Lab, group: string, kv: string, c: Case, data: Float32Array): void {
+/** The sequence in company: a copy that is one step behind, and another that now and then has no row at all. Rows lie in reverse order of the sequences. */
+function together(lab: Lab, group: string, kv: string, c: Case, data: Data): void {
   const { S } = c;
-  const stride = strideOf(c);
-  const three = new Float32Array(3 * data.length);
-  for (let i = 0; i < 3; i++) three.set(data, i * data.length);
   lab.reset();
-  const run = new Sequences(lab, kv, { ...c, S: 3 * S }, three, 3 * S);
+  const run = new Sequences(lab, kv, c, data, 3);
   const tables = [run.pages(S), run.pages(S), run.pages(S)];
   const threads = lab.threads([1, 2, 3]);
   const at = [0, 0, 0];
   for (let n = 0; at.some((t) => t < S); n++) {
     const counts = [Math.min(7, S - (at[0] ?? 0)), n < 1 ? 0 : Math.min(5, S - (at[1] ?? 0)), Math.min(n % 3, S - (at[2] ?? 0))];
     const sequences = counts.map((count, i) => ({ first: (2 - i) * S + (at[i] ?? 0), count, position: at[i] ?? 0, pages: tables[i] ?? 0 }));
-    run.step(sequences, threads[n % threads.length] ?? 1);
+    run.step(sequences, threads[n % threads.length] ?? 1, false);
     counts.forEach((count, i) => {
       at[i] = (at[i] ?? 0) + count;
     });
   }
-  for (let i = 0; i < 3; i++)
-    for (let t = 0; t < S; t++) lab.agree(group, t, `sequence ${i} of three, ${stride} floats a row`, run.row((2 - i) * S + t));
+  for (let i = 0; i < 3; i++) for (let t = 0; t < S; t++) lab.agree(group, t, `sequence ${i} of three`, run.row((2 - i) * S + t));
 }
 
 export function attentionCases(lab: Lab): void {
-  const kinds = [...lab.ops.keys()].filter((op) => op.startsWith("append_")).map((op) => op.slice(7));
-  for (const kv of kinds) {
+  for (const kv of lab.caches) {
     for (const c of CASES) for (const input of INPUTS) compare(lab, kv, c, input);
     if (lab.isLight) continue;
     for (const c of lab.pick({ gate: LONG, full: [...LONG, ...LONGER] })) compare(lab, kv, c, UNIFORM);

@@ -6,7 +6,8 @@ export interface Kernels {
   run(commands: number, count: number, ith: number, nth: number): void;
   dot_operand_kind(): number;
   qd8_block_bytes(): number;
-  attention_scratch_bytes(hd: number): number;
+  attention_scratch_bytes(H: number, G: number, hd: number): number;
+  attention_slot_bytes(hd: number): number;
   packed_block_bytes(dtype: number): number;
   stored_row_bytes(dtype: number, K: number): number;
   decode_rows(out: number, outStride: number, src: number, srcType: number, rows: number, K: number): void;
@@ -54,6 +55,8 @@ export class Lab {
   readonly build: string;
   readonly kernels: Kernels;
   readonly ops: ReadonlyMap<string, number>;
+  /** Positions that attention sums up on their own. */
+  readonly segment: number;
   readonly ledger: Ledger;
   /** Ops that were run by name. */
   readonly used: Set<string> = new Set();
@@ -71,6 +74,7 @@ export class Lab {
     this.#isShared = isShared;
     this.#full = full;
     const value = (name: string): number => (instance.exports[name] as { value: number }).value;
+    this.segment = value("SEGMENT");
     const names = Object.keys(instance.exports).filter((key) => key.startsWith("Op."));
     this.ops = new Map(names.map((key) => [key.slice(3), value(key)]));
   }
@@ -88,6 +92,11 @@ export class Lab {
   /** Numbers of threads to share work among. In a build with threads a command ends at a barrier, which waits for all of them: there it is one. */
   threads(list: readonly number[]): readonly number[] {
     return this.#isShared ? [1] : list;
+  }
+
+  /** Element types of the cache that the module has. */
+  get caches(): readonly string[] {
+    return ["f32", "f16", "q8"].filter((kv) => this.ops.has(`attention_${kv}`));
   }
 
   /** Forgets all buffers. */

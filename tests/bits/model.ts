@@ -67,7 +67,7 @@ interface Run {
 async function tinyModel({ ledger, full, files, kernels, variants }: Run, name: string): Promise<void> {
   const dtypes: readonly DType[] = ["f32", "f16", "bf16", "q8", "q4"];
   for (const dtype of dtypes) {
-    for (const kvDtype of ["f32", "f16"] as const satisfies readonly KvDType[]) {
+    for (const kvDtype of ["f32", "f16", "q8"] as const satisfies readonly KvDType[]) {
       for (const variant of variants) {
         const checkpoint = await openCheckpoint(folder(files, name));
         const { model } = await loadModel(checkpoint, kernels, { dtype, kvDtype, variant, chunkTokens: 256 });

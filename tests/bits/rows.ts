@@ -159,24 +159,38 @@ function rope(lab: Lab): void {
     }
 
     lab.run("rope_table", [table, all, positions.length, freq, hd, f(factor)]);
-    for (const kind of KINDS) for (const heads of [1, 5]) normRope(lab, { hd, heads, kind, table, rows: 10 });
+    for (const kind of KINDS) for (const kv of lab.caches) normRope(lab, { hd, kv, kind, table, rows: 10 });
   }
 }
 
-function normRope(lab: Lab, c: { hd: number; heads: number; kind: Kind; table: number; rows: number }): void {
-  const { hd, heads, table, rows } = c;
-  const group = `norm_rope ${heads}x${hd} ${c.kind}`;
-  const stride = heads * hd + 16;
-  const data = numbers(c.kind, rows * stride, group);
-  const [x, g] = [lab.put(data), lab.put(numbers("uniform", hd, group))];
-  for (let t = 0; t < rows; t++) {
-    lab.run("norm_rope", [x + 4 * t * stride, stride, g, table + 4 * t * hd, 1, heads, hd, f(1e-5)]);
-    lab.agree(group, t, "alone", lab.read(x + 4 * t * stride, heads * hd));
-  }
-  for (const nth of [1, ...lab.threads([2, 3, 5])]) {
-    lab.write(x, data);
-    lab.run("norm_rope", [x, stride, g, table, rows, heads, hd, f(1e-5)], nth);
-    for (let t = 0; t < rows; t++) lab.agree(group, t, `${nth} threads`, lab.read(x + 4 * t * stride, heads * hd));
+/** Norm and rotation of q and k in place, k and v into the cache, of 10 rows that end a page and begin the next. */
+function normRope(lab: Lab, c: { hd: number; kv: string; kind: Kind; table: number; rows: number }): void {
+  const { hd, table, rows, kv } = c;
+  for (const [H, G] of [
+    [1, 1],
+    [6, 2],
+  ] as const) {
+    const group = `norm_rope_append ${kv} ${H}/${G}x${hd} ${c.kind}`;
+    const [stride, position, pageBytes] = [(H + 2 * G) * hd + 16, 32 - 4, 64 + 2 * G * 32 * (4 * hd + 16)];
+    const data = numbers(c.kind, rows * stride, group);
+    const [x, gq, gk] = [lab.put(data), lab.put(numbers("uniform", hd, `${group} q`)), lab.put(numbers("uniform", hd, `${group} k`))];
+    const pages = [lab.room(pageBytes), lab.room(pageBytes)];
+    const pageTable = lab.put(Uint32Array.from(pages));
+    const run = (sizes: readonly number[], nth: number): void => {
+      const how = `steps of ${sizes}, ${nth} threads`;
+      lab.write(x, data);
+      for (const page of pages) lab.write(page, new Uint8Array(pageBytes));
+      for (const { at, count } of steps(rows, sizes)) {
+        const rowsTable = rowTable(lab, [{ first: 0, count, position: position + at, pages: pageTable }]);
+        const from = [x + 4 * at * stride, stride, gq, gk, table + 4 * at * hd];
+        lab.run(`norm_rope_append_${kv}`, [...from, rowsTable, 1, 64, H, G, hd, f(1e-5)], nth);
+      }
+      for (let t = 0; t < rows; t++) lab.agree(group, t, how, lab.read(x + 4 * t * stride, (H + 2 * G) * hd));
+      // read as floats, in which a NaN has no sign: what else a cache keeps of one is each machine's own affair
+      if (kv === "f32" || c.kind !== "special")
+        for (const [i, page] of pages.entries()) lab.agree(group, `page ${i}`, how, lab.read(page, pageBytes / 4));
+    };
+    for (const sizes of [[rows], [1], [3, 2]]) for (const nth of [1, ...lab.threads([2, 3, 5])]) run(sizes, nth);
   }
 }
 
