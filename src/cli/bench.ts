@@ -309,7 +309,7 @@ export async function bench(options: Options): Promise<number> {
       if (options.flag("json")) write(`${JSON.stringify(result)}\n`);
       else {
         print(result);
-        if (result.profile) write(printProfile(result.profile));
+        if (result.profile) write(printProfile(result.profile, result.threads));
       }
       return 0;
     } finally {

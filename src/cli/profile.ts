@@ -77,8 +77,11 @@ const figures = (r: ProfileRow): string[] => [
   r.roof === 0 ? "–" : percent(r.roof),
 ];
 
-function table(title: string, rows: readonly ProfileRow[]): string {
-  const head = [title, "calls", "µs", "of step", "GB/s", "GMAC/s", "of roof"];
+/** The ceilings are those of one thread: several may pass them. */
+const roofOf = (threads: number): string => (threads > 1 ? "of 1 thread's roof" : "of roof");
+
+function table(title: string, rows: readonly ProfileRow[], threads: number): string {
+  const head = [title, "calls", "µs", "of step", "GB/s", "GMAC/s", roofOf(threads)];
   const cells = [head, ...rows.map((r) => [r.part ? `${r.kernel}  ${r.part}` : r.kernel, ...figures(r)])];
   const widths = head.map((_, i) => Math.max(...cells.map((line) => line[i]?.length ?? 0)));
   const line = (texts: readonly string[]): string =>
@@ -89,9 +92,9 @@ function table(title: string, rows: readonly ProfileRow[]): string {
 type Profiles = Readonly<Record<"prefill" | "decode", Profile>>;
 
 /** @returns tables of both steps */
-export function printProfile({ prefill, decode }: Profiles): string {
+export function printProfile({ prefill, decode }: Profiles, threads: number): string {
   const one = (title: string, { us, kernels, kinds }: Profile): string =>
-    `\n${table(`${title}, ${duration(us)}`, kinds)}\n${table("part by part", kernels)}`;
+    `\n${table(`${title}, ${duration(us)}`, kinds, threads)}\n${table("part by part", kernels, threads)}`;
   return one("decode, one token", decode) + one("prefill, the prompt", prefill);
 }
 
@@ -108,10 +111,10 @@ const STYLE = `text{font:12px system-ui,sans-serif;fill:#1f2328}.h{font-weight:6
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.s{fill:#8d96a0}.b{fill:#26384d}.f{fill:#5c9de0}.bg{fill:#0d1117}.l{stroke:#30363d}}`;
 
 /** Bars of one step from `top` on: their length is the time, the dark part of it what the machine needs at the least. */
-function bars(title: string, { us, kernels }: Profile, top: number): string {
+function bars(title: string, { us, kernels }: Profile, top: number, threads: number): string {
   const most = Math.max(...kernels.map((r) => r.share));
   const columns = FIGURES.map((_, i) => 20 + LABELS + BARS + FIGURES.slice(0, i + 1).reduce((a, b) => a + b, 0));
-  const head = ["µs", "of step", "GB/s", "GMAC/s", "of roof"].map(
+  const head = ["µs", "of step", "GB/s", "GMAC/s", threads > 1 ? "of 1 thr." : "of roof"].map(
     (text, i) => `<text class="s n" x="${columns[i]}" y="${top + 22}">${text}</text>`,
   );
   const out = [`<text class="h" x="20" y="${top}">${escaped(title)}: ${duration(us)}</text>`, ...head];
@@ -153,9 +156,9 @@ export function drawProfile({ prefill, decode }: Profiles, about: About): string
 <style>${STYLE}</style>
 <rect class="bg" width="${WIDTH}" height="${height}"/>
 <text class="s" x="20" y="26">${escaped(what)}</text>
-<text class="s" x="20" y="44">A bar is a kernel's time; its dark part is what memory or arithmetic would need at the least.</text>
-${bars(`One token at context ${about.context}`, decode, first)}
-${bars(`A prompt of ${about.prefill} tokens`, prefill, second)}
+<text class="s" x="20" y="44">A bar is a kernel's time; its dark part is what memory or arithmetic would need at the least${about.threads > 1 ? " with one thread" : ""}.</text>
+${bars(`One token at context ${about.context}`, decode, first, about.threads)}
+${bars(`A prompt of ${about.prefill} tokens`, prefill, second, about.threads)}
 </svg>
 `;
 }

@@ -74,7 +74,7 @@ describe("lfm2 bench", () => {
       const bars = profile.decode.kernels.length + profile.prefill.kernels.length;
       assert.equal(picture.match(/<rect class="b"/g)?.length, bars);
       assert.ok(!picture.includes("NaN"));
-      const table = lfm2([...SHORT, "--profile"]).stdout;
+      const table = lfm2([...SHORT, "--profile", "--threads", "1"]).stdout;
       assert.match(table, /\ndecode, one token, .* calls +µs +of step +GB\/s +GMAC\/s +of roof\n/);
       assert.match(table, /\nmatmul q4 {2}ffn down \(256, 512\) +6 /);
     } finally {
