@@ -85,7 +85,7 @@ describe("the package", () => {
     const core = size("index.js") + size("kernels.plain.wasm") + size("kernels.relaxed.wasm");
     assert.ok(core <= 400 * KB, `core entry and wasm: ${core} bytes`);
     const forThreads = size("thread.js") + size("kernels.plain-threads.wasm") + size("kernels.relaxed-threads.wasm");
-    assert.ok(forThreads <= 150 * KB, `what threads add: ${forThreads} bytes`);
+    assert.ok(forThreads <= 170 * KB, `what threads add: ${forThreads} bytes`);
     const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };
     assert.deepEqual(Object.keys(dependencies), ["@huggingface/jinja", "@huggingface/tokenizers"]);
   });
