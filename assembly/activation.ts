@@ -30,12 +30,11 @@ export function silu_mul_f32(
   assert(F8 % 4 == 0 && yStride % 4 == 0 && yStride >= F8 && (yq == 0 || yStride % BLOCK == 0));
   const blocks = (yStride + BLOCK - 1) / BLOCK, begin = share(blocks, ith, nth) * BLOCK, end = min<usize>(share(blocks, ith + 1, nth) * BLOCK, yStride);
   for (let t: usize = 0; t < T; t++, ab += abStride << 2, y += yStride << 2) {
-    let q = yq + (t * blocks + begin / BLOCK) * QD8_BYTES;
     for (let column = begin; column < end; column += TILE) {
       const next = min<usize>(column + TILE, end), stop = max<usize>(column, min<usize>(next, F8)), p = y + (column << 2);
       silu_mul(p, ab + (column << 2), ab + ((F8 + column) << 2), (stop - column) << 2);
       memory.fill(y + (stop << 2), 0, (next - stop) << 2);
-      if (yq) q = quantize_blocks(q, p, (next - column) / BLOCK);
+      if (yq) quantize_blocks(yq + t * blocks * QD8_BYTES, blocks, column / BLOCK, p, (next - column) / BLOCK);
     }
   }
 }

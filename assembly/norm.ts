@@ -51,6 +51,6 @@ export function rmsnorm_f32(
       v128.store(yp + i, f32x4.mul(f32x4.mul(v128.load(xp + i, 16), scale), v128.load(g + i, 16)), 16);
     }
     memory.fill(yp + bytes, 0, row - bytes);
-    if (yq) quantize_blocks(yq + m * blocks * QD8_BYTES, yp, blocks);
+    if (yq) quantize_blocks(yq + m * blocks * QD8_BYTES, blocks, 0, yp, blocks);
   }
 }

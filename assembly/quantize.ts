@@ -1,7 +1,10 @@
 // Activations to int8, one scale per block of 32.
-// The relaxed build keeps values as i8 (48 bytes a block, 112 where int8 weights take activations in two halves); the plain build twice as i16 in the
-// order k, k+2, k+1, k+3 of each four, which is how masks and shifts take int4 and int8 weights apart, and times what these leave (144 bytes a block).
-import { BLOCK, PAIRS, Q8_BIAS, QD8_BYTES, QD8_HIGH, QD8_LOW, QD8_PAIR8, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS, QD8_WIDE } from "./lib/blocks";
+// The relaxed build keeps values as i8, and once more in two halves where int8 weights take them so; the plain build twice as i16 in the order
+// k, k+2, k+1, k+3 of each four, which is how masks and shifts take int4 and int8 weights apart, and times what these leave.
+import {
+  BLOCK, PAIRS, Q8_BIAS, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_PAIR8, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS,
+  QD8_TWICE,
+} from "./lib/blocks";
 import { CONST, CONST_ABS, CONST_ROUND } from "./lib/simd";
 import { share } from "./lib/threads";
 
@@ -21,10 +24,10 @@ const TINY: f32 = 7.888609052210118e-31;
 
 /** Sixteen values (|i| ≤ 127) as 16·high + low, both in -8..8. */
 // @ts-ignore: decorator
-@inline function store_halves(o: usize, a: v128, b: v128): void {
+@inline function store_halves(low: usize, a: v128, b: v128): void {
   const eight = i16x8.splat(8), ha = i16x8.shr_s(i16x8.add(a, eight), 4), hb = i16x8.shr_s(i16x8.add(b, eight), 4);
-  v128.store(o, i8x16.narrow_i16x8_s(i16x8.sub(a, i16x8.shl(ha, 4)), i16x8.sub(b, i16x8.shl(hb, 4))), QD8_LOW);
-  v128.store(o, i8x16.narrow_i16x8_s(ha, hb), QD8_HIGH);
+  v128.store(low, i8x16.narrow_i16x8_s(i16x8.sub(a, i16x8.shl(ha, 4)), i16x8.sub(b, i16x8.shl(hb, 4))));
+  v128.store(low, i8x16.narrow_i16x8_s(ha, hb), 32);
 }
 
 /** Bits of the largest |x| of 32 values, as an integer maximum: NaN is larger than everything and so is not lost. */
@@ -40,15 +43,15 @@ const TINY: f32 = 7.888609052210118e-31;
   return reinterpret<f32>(max<i32>(i32x4.extract_lane(a, 0), i32x4.extract_lane(a, 1)));
 }
 
-/** One block: 32 floats at p to the QD8_BYTES bytes at o. */
-export function quantize_block(o: usize, p: usize): void {
+/** One block: 32 floats at p to the QD8_BLOCK bytes at o and, with QD8_TWICE, the QD8_AGAIN_BLOCK bytes at again. */
+function quantize_block(o: usize, again: usize, p: usize): void {
   const amax = largest(p), magic = v128.load(CONST + CONST_ROUND), r = f32x4.splat(amax >= TINY ? 127 / amax : 0);
   const i0 = rounded(v128.load(p), v128.load(p, 16), r, magic), i1 = rounded(v128.load(p, 32), v128.load(p, 48), r, magic);
   const i2 = rounded(v128.load(p, 64), v128.load(p, 80), r, magic), i3 = rounded(v128.load(p, 96), v128.load(p, 112), r, magic);
   if (ASC_FEATURE_RELAXED_SIMD) {
     v128.store(o, i8x16.narrow_i16x8_s(i0, i1));
     v128.store(o, i8x16.narrow_i16x8_s(i2, i3), 16);
-    if (PAIRS) { store_halves(o, i0, i1); store_halves(o + 16, i2, i3); }
+    if (PAIRS) { store_halves(again, i0, i1); store_halves(again + 16, i2, i3); }
   } else {
     // each four k, k+2, k+1, k+3; for int4 times 256, 256, 1, 1 and, from k = 16 on, 16, 16, 256, 256; for int8 times 1, 1, 256, 256
     const p0 = pairs(i0), p1 = pairs(i1), p2 = pairs(i2), p3 = pairs(i3), even = i64x2.splat(0xffffffff);
@@ -57,40 +60,44 @@ export function quantize_block(o: usize, p: usize): void {
     v128.store(o, v128.bitselect(w1, p1, even), 16);
     v128.store(o, v128.bitselect(i16x8.shl(p2, 4), w2, even), 32);
     v128.store(o, v128.bitselect(i16x8.shl(p3, 4), w3, even), 48);
-    v128.store(o, v128.bitselect(p0, w0, even), QD8_WIDE);
-    v128.store(o, v128.bitselect(p1, w1, even), QD8_WIDE + 16);
-    v128.store(o, v128.bitselect(p2, w2, even), QD8_WIDE + 32);
-    v128.store(o, v128.bitselect(p3, w3, even), QD8_WIDE + 48);
+    v128.store(again, v128.bitselect(p0, w0, even));
+    v128.store(again, v128.bitselect(p1, w1, even), 16);
+    v128.store(again, v128.bitselect(p2, w2, even), 32);
+    v128.store(again, v128.bitselect(p3, w3, even), 48);
   }
   let s = i32x4.extadd_pairwise_i16x8_s(i16x8.add(i16x8.add(i0, i1), i16x8.add(i2, i3)));
   s = i32x4.add(s, i8x16.shuffle(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
   const even = i32x4.extract_lane(s, 0), odd = i32x4.extract_lane(s, 1), sum = even + odd; // k mod 4 < 2, and the others
   // NaN reaches the scale, and through it the result; so does infinity, as NaN: what its block's integers are differs between builds and machines
-  store<f32>(o, amax < TINY ? 0 : amax / 127 + (amax - amax), QD8_SCALE);
+  const scale: f32 = amax < TINY ? 0 : amax / 127 + (amax - amax);
+  store<f32>(o, scale, QD8_SCALE);
   store<i32>(o, (ASC_FEATURE_RELAXED_SIMD ? -8 : -8 * 256) * sum, QD8_SUM8);
   store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
   store<i32>(o, (-8 * even & 0xffff) | (-8 * odd << 16), QD8_PAIR8);
+  if (QD8_TWICE) {
+    store<f32>(again, scale, QD8_AGAIN_SCALE);
+    store<i32>(again, Q8_BIAS * sum, QD8_AGAIN_BIAS);
+    store<i64>(again, 0, QD8_AGAIN_BIAS + 4);
+  }
 }
 
-/** Quantizes n blocks that stand side by side at p, for kernels that do so with what they have just written. @returns where the next block goes */
-export function quantize_blocks(o: usize, p: usize, n: usize): usize {
-  for (; n > 0; n--, o += QD8_BYTES, p += BLOCK << 2) quantize_block(o, p);
-  return o;
+/** Blocks block..block+n of a row of `blocks` blocks, from the values side by side at p; for kernels that quantize what they have just written. */
+export function quantize_blocks(row: usize, blocks: usize, block: usize, p: usize, n: usize): void {
+  let o = row + block * QD8_BLOCK, again = row + blocks * QD8_BLOCK + block * QD8_AGAIN_BLOCK;
+  for (; n > 0; n--, o += QD8_BLOCK, again += QD8_AGAIN_BLOCK, p += BLOCK << 2) quantize_block(o, again, p);
 }
 
 /**
  * q = round(x / scale), scale = max|x| / 127 over 32 values; round half to even
  * out (M,Kp) qd8 · x (M,Kp) f32, rows xStride floats apart
  * needs: Kp % 32 == 0
- * cost:  reads 4, writes 1.5 (relaxed; 3.5 where its sums are pairs) or 4.5 (plain) bytes a value. Threads share blocks.
+ * cost:  reads 4, writes 1.5 (relaxed; 4 where its sums are pairs) or 5 (plain) bytes a value. Threads share blocks.
  */
 export function quantize_f32_qd8(out: usize, x: usize, M: usize, Kp: usize, xStride: usize, ith: usize, nth: usize): void {
-  const blocks = Kp / BLOCK, begin = share(M * blocks, ith, nth), end = share(M * blocks, ith + 1, nth);
-  if (begin == end) return;
-  let column = begin % blocks, p = x + ((begin / blocks * xStride + column * BLOCK) << 2);
-  const skip = (xStride - Kp) << 2;
-  for (let b = begin, o = out + begin * QD8_BYTES; b < end; b++, o += QD8_BYTES, p += BLOCK << 2) {
-    quantize_block(o, p);
-    if (++column == blocks) column = 0, p += skip;
+  const blocks = Kp / BLOCK, end = share(M * blocks, ith + 1, nth);
+  for (let b = share(M * blocks, ith, nth); b < end; ) {
+    const m = b / blocks, block = b % blocks, n = min<usize>(blocks - block, end - b);
+    quantize_blocks(out + m * blocks * QD8_BYTES, blocks, block, x + ((m * xStride + block * BLOCK) << 2), n);
+    b += n;
   }
 }

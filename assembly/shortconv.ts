@@ -69,18 +69,18 @@ export function shortconv_f32(
   const block = share(blocks, ith, nth), begin = block << 7, end = min<usize>(share(blocks, ith + 1, nth) << 7, yRow);
   if (begin >= end) return;
   const bytes = max<usize>(begin, min<usize>(end, width)) - begin, zeros = end - begin - bytes;
-  if (yq) yq += block * QD8_BYTES;
   for (const e = rows + nseq * ROW_ENTRY_BYTES; rows < e; rows += ROW_ENTRY_BYTES) {
     const first = first_row(rows);
     sequence(y + first * yRow + begin, yRow, yq + first * yqRow, yqRow, bcu + (first * bcuStride << 2) + begin, bcuStride << 2, row_count(rows),
-      conv_state(rows) + layerOffset + begin, taps + begin, bias ? bias + begin : 0, Kc, width, bytes, zeros);
+      conv_state(rows) + layerOffset + begin, taps + begin, bias ? bias + begin : 0, Kc, width, bytes, zeros, blocks, block);
   }
 }
 
-/** The n rows of one sequence, for `bytes` of its columns with `zeros` bytes behind them. */
+/** The n rows of one sequence, for `bytes` of its columns with `zeros` bytes behind them; these start at block `block` of `blocks`. */
 function sequence(
   y: usize, yRow: usize, yq: usize, yqRow: usize, bcu: usize, bcuRow: usize, n: usize,
   state: usize, w: usize, bias: usize, Kc: usize, width: usize, bytes: usize, zeros: usize,
+  blocks: usize, block: usize,
 ): void {
   let a = state, b = state + width, c = b + width; // oldest to newest
   for (; n > 0; n--, y += yRow, yq += yqRow, bcu += bcuRow) {
@@ -93,7 +93,7 @@ function sequence(
       const t = a; a = b; b = c; c = t;
     }
     if (zeros) memory.fill(y + bytes, 0, zeros);
-    if (yqRow) quantize_blocks(yq, y, (bytes + zeros) >> 7);
+    if (yqRow) quantize_blocks(yq, blocks, block, y, (bytes + zeros) >> 7);
   }
   if (a != state) unroll_ring(state, a, b, c, Kc, width, bytes);
 }

@@ -38,22 +38,26 @@ export const DOT_KIND: i32 = dot_operand_kind();
 export const PAIRS: bool = ASC_FEATURE_RELAXED_SIMD && DOT_KIND == 0;
 
 /**
- * A block of quantized activations: values | f32 scale | i32 -8·Σq (plain: 256 times that) | i32 Q8_BIAS·Σq | two i16 where a pair of 16-bit sums starts:
- * -8·Σq of the k with k mod 4 < 2, and of the others | the values again, for int8 weights, where those take them otherwise:
- * with PAIRS as 16·high + low, both in -8..8, 32 bytes low, 32 high; in the plain build 64 bytes wide.
+ * A row of quantized activations is its blocks one behind the other: values | f32 scale | i32 -8·Σq (plain: 256 times that) | i32 Q8_BIAS·Σq |
+ * two i16 where a pair of 16-bit sums starts: -8·Σq of the k with k mod 4 < 2, and of the others.
+ * Where int8 weights take the values otherwise, all blocks again follow (apart, so that a product reads no more than it needs: a long row fills the
+ * L1 cache): 64 bytes of values | f32 scale | i32 Q8_BIAS·Σq | 8 unused. With PAIRS the values are 16·high + low, both in -8..8, 32 bytes low, 32
+ * high; in the plain build 32 × i16.
  */
 export const QD8_VALUES: usize = ASC_FEATURE_RELAXED_SIMD ? 32 : 64;
 export const QD8_SCALE: usize = QD8_VALUES;
 export const QD8_SUM8: usize = QD8_VALUES + 4;
 export const QD8_SUM_BIAS: usize = QD8_VALUES + 8;
 export const QD8_PAIR8: usize = QD8_VALUES + 12;
-export const QD8_LOW: usize = QD8_VALUES + 16;
-export const QD8_HIGH: usize = QD8_LOW + 32;
-export const QD8_WIDE: usize = QD8_VALUES + 16;
-/** Bytes of a block where the values stand once, and where they stand again; a tile knows which one it reads, all else asks QD8_BYTES. */
-export const QD8_BYTES_ONCE: usize = QD8_VALUES + 16;
-export const QD8_BYTES_TWICE: usize = QD8_BYTES_ONCE + 64;
-export const QD8_BYTES: usize = PAIRS || !ASC_FEATURE_RELAXED_SIMD ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
+export const QD8_BLOCK: usize = QD8_VALUES + 16;
+export const QD8_AGAIN_SCALE: usize = 64;
+export const QD8_AGAIN_BIAS: usize = 68;
+export const QD8_AGAIN_BLOCK: usize = 80;
+/** Bytes of a row for each block, without and with the second part; a tile knows which rows it reads, all else asks QD8_BYTES. */
+export const QD8_BYTES_ONCE: usize = QD8_BLOCK;
+export const QD8_BYTES_TWICE: usize = QD8_BLOCK + QD8_AGAIN_BLOCK;
+export const QD8_TWICE: bool = PAIRS || !ASC_FEATURE_RELAXED_SIMD;
+export const QD8_BYTES: usize = QD8_TWICE ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
 
 /**
  * What is added to q in a byte of qb8w, negated: 0 where the dot reads signed bytes (and in the plain build), else -128: the dots then read

@@ -4,7 +4,7 @@
 // each stored as q + 8. That is a Q4_0 block's own nibble order: packing moves 4-byte pieces only.
 // The sums start at -8·Σx of the block, so the nibbles stay as stored; 4 bits are exact for every engine's dot.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
-import { PAIRS, QB4W_BYTES, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
+import { PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, CONST_ONE16, dot_i16, dot_i8, load_f16x4,
   pair_i8, scaled,
@@ -28,7 +28,7 @@ import {
 @inline function relaxed(rows: i32, pairs: bool, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16), bytes = pairs ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * bytes, xe = x + xRow;
+  const xRow = blocks * bytes, xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
     let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
@@ -117,10 +117,10 @@ import {
         v = v128.load32_splat(x3, QD8_SCALE);
         f30 = scaled(whole(pairs, a30, one), f30, s0, v); f31 = scaled(whole(pairs, a31, one), f31, s1, v);
       }
-      w += QB4W_BYTES; x0 += bytes;
-      if (rows > 1) x1 += bytes;
-      if (rows > 2) x2 += bytes;
-      if (rows > 3) x3 += bytes;
+      w += QB4W_BYTES; x0 += QD8_BLOCK;
+      if (rows > 1) x1 += QD8_BLOCK;
+      if (rows > 2) x2 += QD8_BLOCK;
+      if (rows > 3) x3 += QD8_BLOCK;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
@@ -163,7 +163,7 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const m15 = v128.load(CONST + CONST_NIBBLE16), m240 = v128.load(CONST + CONST_NIBBLE16_4), m3840 = v128.load(CONST + CONST_NIBBLE16_8);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_TWICE, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_TWICE, xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
     for (; x0 < xe; ) {
@@ -204,8 +204,8 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
         v = v128.load32_splat(x1, QD8_SCALE);
         f10 = scaled(i32x4.shr_s(a10, 8), f10, s0, v); f11 = scaled(i32x4.shr_s(a11, 8), f11, s1, v);
       }
-      w += QB4W_BYTES; x0 += QD8_BYTES_TWICE;
-      if (rows > 1) x1 += QD8_BYTES_TWICE;
+      w += QB4W_BYTES; x0 += QD8_BLOCK;
+      if (rows > 1) x1 += QD8_BLOCK;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }

@@ -6,7 +6,7 @@
 // dot that sums pairs only reads unsigned bytes right; it is exact for activations in two halves.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  PAIRS, QB8W_BYTES, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_HIGH, QD8_LOW, QD8_SCALE, QD8_SUM_BIAS, QD8_WIDE,
+  PAIRS, QB8W_BYTES, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_SCALE, QD8_SUM_BIAS,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_ONE16, CONST_SIXTEEN16, dot_i16, dot_i8, load_f16x4, pair_i8, scaled,
@@ -16,7 +16,7 @@ import {
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_ONCE, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_ONCE, xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
     let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
@@ -71,10 +71,10 @@ import {
       if (rows > 1) { v = v128.load32_splat(x1, QD8_SCALE); f10 = scaled(a10, f10, s0, v); f11 = scaled(a11, f11, s1, v); }
       if (rows > 2) { v = v128.load32_splat(x2, QD8_SCALE); f20 = scaled(a20, f20, s0, v); f21 = scaled(a21, f21, s1, v); }
       if (rows > 3) { v = v128.load32_splat(x3, QD8_SCALE); f30 = scaled(a30, f30, s0, v); f31 = scaled(a31, f31, s1, v); }
-      w += QB8W_BYTES; x0 += QD8_BYTES_ONCE;
-      if (rows > 1) x1 += QD8_BYTES_ONCE;
-      if (rows > 2) x2 += QD8_BYTES_ONCE;
-      if (rows > 3) x3 += QD8_BYTES_ONCE;
+      w += QB8W_BYTES; x0 += QD8_BLOCK;
+      if (rows > 1) x1 += QD8_BLOCK;
+      if (rows > 2) x2 += QD8_BLOCK;
+      if (rows > 3) x3 += QD8_BLOCK;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
@@ -107,78 +107,78 @@ function dots__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gro
 @inline function pairs(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const one = v128.load(CONST + CONST_ONE16), sixteen = v128.load(CONST + CONST_SIXTEEN16);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_TWICE, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_TWICE, first = x + blocks * QD8_BLOCK, xe = first + blocks * QD8_AGAIN_BLOCK;
   for (; groups > 0; groups--, y += 32) {
-    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
+    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = first, x1 = x0 + xRow;
     for (; x0 < xe; ) {
       let l10 = f00, l11 = f00, h10 = f00, h11 = f00;
-      let w0 = v128.load(w, 16), w1 = v128.load(w, 144), v = v128.load32_splat(x0, QD8_LOW), l00 = pair(v, w0), l01 = pair(v, w1);
-      v = v128.load32_splat(x0, QD8_HIGH);
+      let w0 = v128.load(w, 16), w1 = v128.load(w, 144), v = v128.load32_splat(x0, 0), l00 = pair(v, w0), l01 = pair(v, w1);
+      v = v128.load32_splat(x0, 32);
       let h00 = pair(v, w0), h01 = pair(v, w1);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW); l10 = pair(v, w0); l11 = pair(v, w1);
-        v = v128.load32_splat(x1, QD8_HIGH); h10 = pair(v, w0); h11 = pair(v, w1);
+        v = v128.load32_splat(x1, 0); l10 = pair(v, w0); l11 = pair(v, w1);
+        v = v128.load32_splat(x1, 32); h10 = pair(v, w0); h11 = pair(v, w1);
       }
       w0 = v128.load(w, 32); w1 = v128.load(w, 160);
-      v = v128.load32_splat(x0, QD8_LOW + 4); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
-      v = v128.load32_splat(x0, QD8_HIGH + 4); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
+      v = v128.load32_splat(x0, 4); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
+      v = v128.load32_splat(x0, 36); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW + 4); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
-        v = v128.load32_splat(x1, QD8_HIGH + 4); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
+        v = v128.load32_splat(x1, 4); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
+        v = v128.load32_splat(x1, 36); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
       }
       w0 = v128.load(w, 48); w1 = v128.load(w, 176);
-      v = v128.load32_splat(x0, QD8_LOW + 8); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
-      v = v128.load32_splat(x0, QD8_HIGH + 8); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
+      v = v128.load32_splat(x0, 8); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
+      v = v128.load32_splat(x0, 40); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW + 8); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
-        v = v128.load32_splat(x1, QD8_HIGH + 8); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
+        v = v128.load32_splat(x1, 8); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
+        v = v128.load32_splat(x1, 40); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
       }
       w0 = v128.load(w, 64); w1 = v128.load(w, 192);
-      v = v128.load32_splat(x0, QD8_LOW + 12); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
-      v = v128.load32_splat(x0, QD8_HIGH + 12); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
+      v = v128.load32_splat(x0, 12); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
+      v = v128.load32_splat(x0, 44); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW + 12); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
-        v = v128.load32_splat(x1, QD8_HIGH + 12); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
+        v = v128.load32_splat(x1, 12); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
+        v = v128.load32_splat(x1, 44); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
       }
       w0 = v128.load(w, 80); w1 = v128.load(w, 208);
-      v = v128.load32_splat(x0, QD8_LOW + 16); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
-      v = v128.load32_splat(x0, QD8_HIGH + 16); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
+      v = v128.load32_splat(x0, 16); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
+      v = v128.load32_splat(x0, 48); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW + 16); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
-        v = v128.load32_splat(x1, QD8_HIGH + 16); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
+        v = v128.load32_splat(x1, 16); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
+        v = v128.load32_splat(x1, 48); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
       }
       w0 = v128.load(w, 96); w1 = v128.load(w, 224);
-      v = v128.load32_splat(x0, QD8_LOW + 20); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
-      v = v128.load32_splat(x0, QD8_HIGH + 20); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
+      v = v128.load32_splat(x0, 20); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
+      v = v128.load32_splat(x0, 52); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW + 20); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
-        v = v128.load32_splat(x1, QD8_HIGH + 20); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
+        v = v128.load32_splat(x1, 20); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
+        v = v128.load32_splat(x1, 52); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
       }
       w0 = v128.load(w, 112); w1 = v128.load(w, 240);
-      v = v128.load32_splat(x0, QD8_LOW + 24); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
-      v = v128.load32_splat(x0, QD8_HIGH + 24); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
+      v = v128.load32_splat(x0, 24); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
+      v = v128.load32_splat(x0, 56); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW + 24); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
-        v = v128.load32_splat(x1, QD8_HIGH + 24); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
+        v = v128.load32_splat(x1, 24); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
+        v = v128.load32_splat(x1, 56); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
       }
       w0 = v128.load(w, 128); w1 = v128.load(w, 256);
-      v = v128.load32_splat(x0, QD8_LOW + 28); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
-      v = v128.load32_splat(x0, QD8_HIGH + 28); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
+      v = v128.load32_splat(x0, 28); l00 = pair_i8(v, w0, l00); l01 = pair_i8(v, w1, l01);
+      v = v128.load32_splat(x0, 60); h00 = pair_i8(v, w0, h00); h01 = pair_i8(v, w1, h01);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_LOW + 28); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
-        v = v128.load32_splat(x1, QD8_HIGH + 28); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
+        v = v128.load32_splat(x1, 28); l10 = pair_i8(v, w0, l10); l11 = pair_i8(v, w1, l11);
+        v = v128.load32_splat(x1, 60); h10 = pair_i8(v, w0, h10); h11 = pair_i8(v, w1, h11);
       }
       const s0 = load_f16x4(w, mask, up), s1 = load_f16x4(w + 8, mask, up);
-      let b = v128.load32_splat(x0, QD8_SUM_BIAS);
-      v = v128.load32_splat(x0, QD8_SCALE);
+      let b = v128.load32_splat(x0, QD8_AGAIN_BIAS);
+      v = v128.load32_splat(x0, QD8_AGAIN_SCALE);
       f00 = scaled(dot_i16(l00, one, dot_i16(h00, sixteen, b)), f00, s0, v); f01 = scaled(dot_i16(l01, one, dot_i16(h01, sixteen, b)), f01, s1, v);
       if (rows > 1) {
-        b = v128.load32_splat(x1, QD8_SUM_BIAS);
-        v = v128.load32_splat(x1, QD8_SCALE);
+        b = v128.load32_splat(x1, QD8_AGAIN_BIAS);
+        v = v128.load32_splat(x1, QD8_AGAIN_SCALE);
         f10 = scaled(dot_i16(l10, one, dot_i16(h10, sixteen, b)), f10, s0, v); f11 = scaled(dot_i16(l11, one, dot_i16(h11, sixteen, b)), f11, s1, v);
       }
-      w += QB8W_BYTES; x0 += QD8_BYTES_TWICE;
-      if (rows > 1) x1 += QD8_BYTES_TWICE;
+      w += QB8W_BYTES; x0 += QD8_AGAIN_BLOCK;
+      if (rows > 1) x1 += QD8_AGAIN_BLOCK;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
@@ -200,12 +200,12 @@ function pairs__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 // @ts-ignore: decorator
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_TWICE, xe = x + xRow;
+  const xRow = blocks * QD8_BYTES_TWICE, first = x + blocks * QD8_BLOCK, xe = first + blocks * QD8_AGAIN_BLOCK;
   for (; groups > 0; groups--, y += 32) {
-    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
+    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = first, x1 = x0 + xRow;
     for (; x0 < xe; ) {
       let a00 = i32x4.splat(0), a01 = a00, a10 = a00, a11 = a00, v: v128, l0: v128, l1: v128, wi = w + 16;
-      for (let i: usize = QD8_WIDE; i < QD8_WIDE + 64; i += 8, wi += 16) {
+      for (let i: usize = 0; i < 64; i += 8, wi += 16) {
         const w0 = v128.load(wi), w1 = v128.load(wi, 128);
         l0 = i16x8.shl(w0, 8); l1 = i16x8.shl(w1, 8);
         v = v128.load32_splat(x0 + i); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
@@ -215,14 +215,14 @@ function pairs__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
         if (rows > 1) { v = v128.load32_splat(x1 + i, 4); a10 = dot_i16(v, l0, a10); a11 = dot_i16(v, l1, a11); }
       }
       const s0 = load_f16x4(w, mask, up), s1 = load_f16x4(w + 8, mask, up);
-      v = v128.load32_splat(x0, QD8_SCALE);
+      v = v128.load32_splat(x0, QD8_AGAIN_SCALE);
       f00 = scaled(i32x4.shr_s(a00, 8), f00, s0, v); f01 = scaled(i32x4.shr_s(a01, 8), f01, s1, v);
       if (rows > 1) {
-        v = v128.load32_splat(x1, QD8_SCALE);
+        v = v128.load32_splat(x1, QD8_AGAIN_SCALE);
         f10 = scaled(i32x4.shr_s(a10, 8), f10, s0, v); f11 = scaled(i32x4.shr_s(a11, 8), f11, s1, v);
       }
-      w += QB8W_BYTES; x0 += QD8_BYTES_TWICE;
-      if (rows > 1) x1 += QD8_BYTES_TWICE;
+      w += QB8W_BYTES; x0 += QD8_AGAIN_BLOCK;
+      if (rows > 1) x1 += QD8_AGAIN_BLOCK;
     }
     v128.store(y, f00); v128.store(y, f01, 16);
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }

@@ -84,7 +84,7 @@ describe("kernel ABI", () => {
         assert.equal(kernels.stored_row_bytes(code, 4 * values), 4 * bytes, type);
         assert.equal(storedBytes(type as StoredType, 4 * values), 4 * bytes, type);
       }
-      const qd8Bytes = name !== "relaxed" ? 144 : kernels.dot_operand_kind() === 0 ? 112 : 48;
+      const qd8Bytes = name !== "relaxed" ? 160 : kernels.dot_operand_kind() === 0 ? 128 : 48;
       assert.equal(kernels.qd8_block_bytes(), qd8Bytes);
       assert.equal(number(kernels, "SEGMENT"), SEGMENT_POSITIONS);
       assert.equal(kernels.attention_slot_bytes(64), 16 + 64 * 4);
