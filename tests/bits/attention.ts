@@ -68,6 +68,7 @@ class Sequences {
   readonly #qkv: number;
   readonly #out: number;
   readonly #scratch: number;
+  readonly #slots: readonly [address: number, count: number];
   readonly #gain: number;
   readonly #angles: number;
 
@@ -82,6 +83,8 @@ class Sequences {
     this.#qkv = lab.put(repeated(data.qkv, copies));
     this.#out = lab.floats(this.#rows * this.#outStride);
     this.#scratch = lab.room(MOST_THREADS * lab.kernels.attention_scratch_bytes(H, c.G, hd));
+    const slotCount = this.#rows * H * Math.ceil(S / lab.segment); // by the rows' numbers, of which a step has some
+    this.#slots = [lab.room(slotCount * lab.kernels.attention_slot_bytes(hd)), slotCount];
     // no norm and no rotation to speak of: an eps that drowns the mean square, a gain that undoes it, angles of 0
     this.#gain = lab.put(new Float32Array(hd).fill(2 ** 30));
     const angles = new Float32Array(this.#rows * hd);
@@ -112,11 +115,8 @@ class Sequences {
     const table = rowTable(lab, sequences);
     const from = [this.#qkv, this.#stride, this.#gain, this.#gain, this.#angles, table, n, LAYER_OFFSET];
     lab.run(`norm_rope_append_${this.#kv}`, [...from, H, G, hd, { f: 2 ** 60 }], nth);
-    const segments = Math.max(...sequences.map((s) => Math.ceil((s.position + s.count) / lab.segment)));
-    const slotCount = isSplit && segments > 1 ? sequences.reduce((sum, s) => sum + s.count, 0) * H * segments : 0;
-    const slots = slotCount ? lab.room(slotCount * lab.kernels.attention_slot_bytes(hd)) : 0;
     const to = [this.#out, this.#outStride];
-    const shared = [slots, slotCount];
+    const shared = isSplit ? this.#slots : [0, 0];
     const scale = { f: Math.fround(1 / 8) };
     const q = [this.#q, H * hd];
     lab.run(`attention_${this.#kv}`, [...to, ...q, table, n, LAYER_OFFSET, ...shared, this.#scratch, H, G, hd, scale], nth);
