@@ -38,12 +38,17 @@ export class HttpSource implements ByteSource {
   #error: Error | undefined;
   #hash: Hash | undefined;
   #hashed = 0;
+  readonly #isProvedByReader: boolean;
+  /** Where the first piece begins: nothing before it is ever read. */
+  readonly #fromBytes: number;
   #isProved = false;
 
   constructor(network: Network, options: RemoteFileOptions, signal?: AbortSignal) {
     this.name = options.name;
     this.#network = network;
     this.#file = new RemoteFile(network, options);
+    this.#isProvedByReader = options.isProvedByReader ?? false;
+    this.#fromBytes = options.fromBytes ?? 0;
     this.#pieceBytes = Math.floor(windowBytes(network) / NETWORK_WINDOW_PIECES);
     this.#caller = signal;
     if (signal?.aborted) this.#onAbort();
@@ -84,10 +89,10 @@ export class HttpSource implements ByteSource {
       throwIfAborted(signal);
       return target.set(this.#whole.subarray(offset, offset + target.length));
     }
-    this.#moveTo(Math.floor(offset / this.#pieceBytes));
+    this.#moveTo(this.#indexAt(offset));
     for (let done = 0; done < target.length; ) {
       const at = offset + done;
-      const index = Math.floor(at / this.#pieceBytes);
+      const index = this.#indexAt(at);
       if (index - this.#low > 1) this.#moveTo(index - 1); // a read longer than the window: the next one begins where it ends
       const piece = this.#want(index);
       const from = at - piece.at;
@@ -109,7 +114,7 @@ export class HttpSource implements ByteSource {
    */
   async verify(signal?: AbortSignal): Promise<void> {
     const { checksum } = this.#file;
-    if (checksum === undefined || this.#isProved) return;
+    if (checksum === undefined || this.#isProved || this.#isProvedByReader) return;
     while (this.#hashed < this.#count) {
       this.#moveTo(this.#hashed);
       const piece = this.#want(this.#hashed);
@@ -136,12 +141,20 @@ export class HttpSource implements ByteSource {
   }
 
   get #count(): number {
-    return Math.ceil(this.size / this.#pieceBytes);
+    return Math.ceil((this.size - this.#fromBytes) / this.#pieceBytes);
+  }
+
+  #indexAt(offset: number): number {
+    return Math.floor((offset - this.#fromBytes) / this.#pieceBytes);
+  }
+
+  #startOf(index: number): number {
+    return this.#fromBytes + index * this.#pieceBytes;
   }
 
   /** Whether pieces must still pass through the hash in order. */
   get #isHashing(): boolean {
-    return this.#file.checksum !== undefined && this.#hashed < this.#count;
+    return this.#file.checksum !== undefined && !this.#isProvedByReader && this.#hashed < this.#count;
   }
 
   async #until(piece: Piece, bytes: number, signal?: AbortSignal): Promise<void> {
@@ -183,7 +196,7 @@ export class HttpSource implements ByteSource {
   #want(index: number): Piece {
     let piece = this.#pieces.get(index);
     if (piece === undefined) {
-      const at = index * this.#pieceBytes;
+      const at = this.#startOf(index);
       piece = new Piece(index, at, Math.min(this.#pieceBytes, (this.#file.sizeBytes ?? Number.POSITIVE_INFINITY) - at));
       if (this.#error) piece.fail(this.#error);
       else this.#pieces.set(index, piece);
@@ -295,7 +308,7 @@ export class HttpSource implements ByteSource {
     const { signal } = this.#current;
     const sink = (bytes: Uint8Array, at: number): Promise<void> | undefined => this.#pour(bytes, at, signal);
     const to = this.#file.sizeBytes ?? Number.POSITIVE_INFINITY;
-    const download = this.#file.download(index * this.#pieceBytes, to, sink, signal, "rest").catch(async (error) => {
+    const download = this.#file.download(this.#startOf(index), to, sink, signal, "rest").catch(async (error) => {
       if (signal.aborted) return;
       if (error instanceof NoLength) await this.#keepWhole();
       else this.#stop(error);
@@ -307,8 +320,8 @@ export class HttpSource implements ByteSource {
   #pour(bytes: Uint8Array, at: number, signal: AbortSignal): Promise<void> | undefined {
     for (let done = 0; done < bytes.length; ) {
       const from = at + done;
-      const index = Math.floor(from / this.#pieceBytes);
-      const start = index * this.#pieceBytes;
+      const index = this.#indexAt(from);
+      const start = this.#startOf(index);
       // a piece that was there when its first bytes came by, and has gone since, is not wanted
       const piece = from === start ? this.#want(index) : this.#pieces.get(index);
       this.#streamAt = index + 1;

@@ -10,6 +10,10 @@ export interface RemoteFileOptions {
   readonly url: string;
   readonly sizeBytes?: number | undefined;
   readonly checksum?: Checksum | undefined;
+  /** Whoever reads proves the checksum: bytes come from where they are asked for, and none for the proof alone. */
+  readonly isProvedByReader?: boolean | undefined;
+  /** The first byte that will be asked for; default 0. */
+  readonly fromBytes?: number | undefined;
   /** The commit that a hub must say it answers from. */
   readonly commit?: string | undefined;
 }

@@ -59,7 +59,7 @@ class FileSource implements ByteSource {
 
 const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "");
 
-async function openFile(path: string): Promise<FileSource> {
+export async function openFile(path: string): Promise<FileSource> {
   const handle = await open(path, "r");
   const { size } = await handle.stat();
   return new FileSource(path, size, handle);
