@@ -1,6 +1,6 @@
 // Rotary embedding (pairs i, i + hd/2), fused with the RMSNorm over head_dim that LFM2 applies to q and k before it, and with the write to the cache behind it.
 import { F16KV, F32KV, Q8KV, store_key, store_value, tile_bytes } from "./attention/page";
-import { clamp_row, first_row, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "./lib/rows";
+import { clamp_row, first_row, first_written, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "./lib/rows";
 import { share } from "./lib/threads";
 import { sum_squares } from "./norm";
 
@@ -58,6 +58,7 @@ function norm_rope_append(
       const x = qkv + (row * stride << 2), k = x + (H + g) * head, K = load<usize>(page_table(rows) + (p / PAGE << 2)) + layerOffset + g * 2 * tile;
       for (let q = x + g * per * head, e = q + per * head; q < e; q += head) norm_rope(q, gq, tp, hd, eps);
       norm_rope(k, gk, tp, hd, eps);
+      if (p < first_written(rows)) continue;
       store_key(K, p % PAGE, k, hd, kv);
       store_value(K + tile, p % PAGE, k + G * head, hd, kv);
     }
@@ -66,7 +67,8 @@ function norm_rope_append(
 }
 
 /**
- * Each head of q and of k: rmsnorm over hd with weights gq or gk, then rotation by the table's row, in place; k and v go to the row's position in the cache.
+ * Each head of q and of k: rmsnorm over hd with weights gq or gk, then rotation by the table's row, in place; k and v go to the row's position in the cache,
+ * unless it lies before the sequence's first position to write.
  * qkv (all rows, H·hd + 2·G·hd) f32, rows stride floats apart: q, k, v side by side · gq, gk (hd) f32 · table (all rows, hd) f32 of rope_table
  * pages of the row table, this layer's part at layerOffset
  * needs: H % G == 0, hd % 16 == 0, stride % 4 == 0, 16-byte alignment; the page table covers every position of the step

@@ -22,7 +22,27 @@ export interface ChatHost {
   turn(session: number, messages: readonly Message[], options: GenerateOptions): AsyncIterable<Part>;
   openSession(): Promise<number>;
   closeSession(session: number): void;
-  resetSession(session: number): Promise<void>;
+  /** Opens a session with what `session` holds. */
+  forkSession(session: number): Promise<number>;
+  rewindSession(session: number, position: number): Promise<void>;
+  /** The ids that a session holds. */
+  tokensOf(session: number): Promise<Uint32Array>;
+}
+
+/** The end of a turn: what had been said by then. */
+interface Mark {
+  readonly position: number;
+  readonly messages: readonly Message[];
+}
+
+/** A conversation as a value. */
+interface State {
+  /** What it began with. */
+  readonly start: readonly Message[];
+  readonly messages: readonly Message[];
+  /** The start, at position 0, then the end of every turn. */
+  readonly marks: readonly Mark[];
+  readonly tokens: Uint32Array;
 }
 
 /** A turn in the order of a chat: those before it, then its own work. Lets go of both when they are over. */
@@ -59,8 +79,7 @@ class Turn {
 /** A conversation. Turns on one chat run in order; a turn that fails leaves the messages as they were. */
 export class Chat {
   readonly #host: ChatHost;
-  readonly #start: readonly Message[];
-  #messages: readonly Message[];
+  #state: State;
   #session: Promise<number> | undefined;
   #last: Turn | undefined;
   #isDisposed = false;
@@ -74,13 +93,31 @@ export class Chat {
     if (!Array.isArray(messages))
       throw new InputError(`chat: messages: expected a list of messages, got ${kindOf(messages)}. Leave it out for none.`);
     this.#host = host;
-    this.#start = copyMessages([...(system === undefined ? [] : [{ role: "system", content: system } as const]), ...messages]);
-    this.#messages = this.#start;
+    const start = copyMessages([...(system === undefined ? [] : [{ role: "system", content: system } as const]), ...messages]);
+    this.#state = { start, messages: start, marks: [{ position: 0, messages: start }], tokens: new Uint32Array(0) };
   }
 
   /** The conversation so far. */
   get messages(): readonly Message[] {
-    return this.#messages;
+    return this.#state.messages;
+  }
+
+  /**
+   * Ids of the tokens that the cache holds, prompts and replies as they were fed. The last token of a reply is not among them: it is fed with the next turn.
+   * Up to date when no turn runs.
+   */
+  get tokens(): Uint32Array {
+    return this.#state.tokens.slice();
+  }
+
+  /** Number of `tokens`: what `rewind` takes, read before the turn that may have to be undone. */
+  get position(): number {
+    return this.#state.tokens.length;
+  }
+
+  /** Positions at which a turn ended, the start (0) first: `chat.rewind(chat.marks.at(-2))` undoes the last turn. */
+  get marks(): readonly number[] {
+    return this.#state.marks.map(({ position }) => position);
   }
 
   /**
@@ -105,10 +142,37 @@ export class Chat {
 
   /** Forgets the conversation, but for what it began with; after the turns that were started before. */
   async clear(): Promise<void> {
-    const before = this.#last;
-    const done = this.#clear(before);
-    this.#last = new Turn(before, { drain: () => done.catch(() => {}), cancel: () => {} }); // who called clear() gets its error
-    await done;
+    await this.#queue(() => this.#rewind(0));
+  }
+
+  /**
+   * Goes back to `position`, after the turns that were started before. The cache keeps its first `position` tokens, and what comes next is what would have come
+   * had nothing followed them, to the last bit. The messages of turns that ended later are forgotten. Costs nothing now and, with the next turn, the
+   * computation of a few tokens (20 for most LFM2 models).
+   * @param position tokens to keep, at most `chat.position`
+   * @throws InputError for any other number
+   * @example
+   * const mark = chat.position;
+   * await chat.prompt("A question that I shall take back");
+   * await chat.rewind(mark);
+   */
+  async rewind(position: number): Promise<void> {
+    await this.#queue(() => this.#rewind(position));
+  }
+
+  /**
+   * A second conversation that has the same past; from here on each goes its own way. It shares what the cache holds: no key or value is computed or copied.
+   * It begins after the turns that were started before, and has to be disposed of by itself.
+   * @throws InputError when this chat is disposed
+   */
+  fork(): Chat {
+    this.#checkOpen();
+    const fork = new Chat(this.#host, {});
+    fork.#state = this.#state;
+    const done = this.#queue(() => fork.#become(this));
+    done.catch(() => {}); // #become does not throw
+    fork.#last = new Turn(undefined, { drain: () => done, cancel: () => {} });
+    return fork;
   }
 
   /** Ends the turns that run and frees the cache. Twice does no harm. */
@@ -118,14 +182,18 @@ export class Chat {
     this.#last?.cancel(
       new AbortError("chat: the chat was disposed while this turn ran. Open a new one with model.chat().", { code: "disposed" }),
     );
-    this.#session?.then(
-      (session) => this.#host.closeSession(session),
-      () => {}, // it never opened
-    );
+    this.#closeSession();
   }
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #closeSession(): void {
+    this.#session?.then(
+      (session) => this.#host.closeSession(session),
+      () => {}, // it never opened
+    );
   }
 
   async *#turn(before: Turn | undefined, input: string | readonly Message[], options: ChatTurnOptions): AsyncGenerator<Part> {
@@ -138,27 +206,81 @@ export class Chat {
     const added = typeof input === "string" ? [{ role: "user", content: input } as const] : input;
     if (!Array.isArray(added))
       throw new InputError(`chat: expected a text or a list of messages, got ${kindOf(input)}. Pass what the user says.`);
-    const messages = copyMessages([...this.#messages, ...added]);
+    const messages = copyMessages([...this.messages, ...added]);
     const session = await this.#open();
-    for await (const part of this.#host.turn(session, messages, options)) {
-      if (part.type === "finish" && !(part.reply.finishReason === "interrupted" && part.reply.text === "")) {
-        this.#messages = [...messages, { role: "assistant", content: part.reply.text }];
+    let isFinished = false;
+    try {
+      for await (const part of this.#host.turn(session, messages, options)) {
+        if (part.type === "finish") {
+          const { text, finishReason } = part.reply;
+          await this.#follow(
+            session,
+            finishReason === "interrupted" && text === "" ? undefined : [...messages, { role: "assistant", content: text }],
+          );
+          isFinished = true;
+        }
+        yield part;
       }
-      yield part;
+    } finally {
+      if (!isFinished) await this.#follow(session, undefined);
     }
   }
 
-  async #clear(before: Turn | undefined): Promise<void> {
-    await before?.settle();
-    this.#messages = this.#start;
-    if (this.#session) await this.#host.resetSession(await this.#open());
+  /** Takes in what a turn has left in the cache and, unless it came to nothing, what has been said. */
+  async #follow(session: number, messages: readonly Message[] | undefined): Promise<void> {
+    const tokens = await this.#host.tokensOf(session).catch(() => undefined); // an engine that is gone has its own error for the caller
+    if (!tokens) return;
+    const position = tokens.length;
+    const marks = this.#state.marks.map((mark) => (mark.position > position ? { ...mark, position } : mark)); // a turn may have read its past anew
+    if (messages) this.#state = { ...this.#state, messages, marks: [...marks, { position, messages }], tokens };
+    else this.#state = { ...this.#state, marks, tokens };
+  }
+
+  /** Runs `work` after the turns that were started before; those that come later wait for it. */
+  #queue(work: () => Promise<void>): Promise<void> {
+    const before = this.#last;
+    const done = (async () => {
+      await before?.settle();
+      await work();
+    })();
+    this.#last = new Turn(before, { drain: () => done.catch(() => {}), cancel: () => {} }); // who called gets its error
+    return done;
+  }
+
+  async #rewind(position: number): Promise<void> {
+    const { start, tokens, marks } = this.#state;
+    if (!(Number.isSafeInteger(position) && position >= 0 && position <= tokens.length)) {
+      throw new InputError(
+        `rewind: expected a position from 0 to ${tokens.length}, got ${typeof position === "number" ? position : kindOf(position)}. Take one that chat.position gave.`,
+      );
+    }
+    if (this.#session) await this.#host.rewindSession(await this.#open(), position);
+    else this.#checkOpen();
+    const last = marks.findLastIndex((mark, i) => i === 0 || (position > 0 && mark.position <= position));
+    this.#state = { start, messages: marks[last]?.messages ?? start, marks: marks.slice(0, last + 1), tokens: tokens.slice(0, position) };
+  }
+
+  /** Takes over what `origin` holds, sharing its cache; where that cannot be, the first turn computes it again. */
+  async #become(origin: Chat): Promise<void> {
+    this.#state = origin.#state;
+    if (!origin.#session) return;
+    this.#session = origin.#session.then((session) => this.#host.forkSession(session));
+    await this.#session.catch(() => {
+      this.#session = undefined;
+      const marks = this.#state.marks.map((mark) => ({ ...mark, position: 0 }));
+      this.#state = { ...this.#state, marks, tokens: new Uint32Array(0) };
+    });
+    if (this.#isDisposed) this.#closeSession();
+  }
+
+  #checkOpen(): void {
+    if (this.#isDisposed)
+      throw new InputError("chat: expected an open chat, got a disposed one. Open a new one with model.chat().", { code: "disposed" });
   }
 
   /** The session, opened on first use; after a failure the next turn tries again. */
   async #open(): Promise<number> {
-    if (this.#isDisposed) {
-      throw new InputError("chat: expected an open chat, got a disposed one. Open a new one with model.chat().", { code: "disposed" });
-    }
+    this.#checkOpen();
     this.#session ??= this.#host.openSession();
     try {
       return await this.#session;

@@ -130,7 +130,9 @@ export class Model {
         turn: (session, messages, turnOptions) => this.#turn(session, () => this.#encode(messages, false), turnOptions),
         openSession: () => this.#open(),
         closeSession: (session) => this.#close(session),
-        resetSession: (session) => this.#parts.engine.reset(session),
+        forkSession: (session) => this.#fork(session),
+        rewindSession: (session, position) => this.#parts.engine.rewind(session, position),
+        tokensOf: (session) => this.#parts.engine.tokens(session),
       },
       options,
     );
@@ -211,6 +213,12 @@ export class Model {
     const session = this.#sessions++;
     await this.#parts.engine.open(session);
     return session;
+  }
+
+  async #fork(session: number): Promise<number> {
+    const copy = this.#sessions++;
+    await this.#parts.engine.fork(session, copy);
+    return copy;
   }
 
   #close(session: number): void {

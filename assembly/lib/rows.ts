@@ -1,5 +1,5 @@
 // The row table: which rows of a step belong to which sequence. It knows nothing of layers.
-// An entry is 8 words: first row, number of rows, position of the first row, address of the page table, address of the conv state, 3 unused.
+// An entry is 8 words: first row, number of rows, position of the first row, address of the page table, address of the conv state, first position to write, 2 unused.
 
 export const ROW_ENTRY_BYTES: usize = 32;
 /** Positions in a page of the KV cache. */
@@ -15,6 +15,9 @@ export const PAGE: usize = 32;
 @inline export function page_table(entry: usize): usize { return load<usize>(entry, 12); }
 // @ts-ignore: decorator
 @inline export function conv_state(entry: usize): usize { return load<usize>(entry, 16); }
+/** Keys and values of earlier positions are in the pages already and stay: their rows only bring the conv state back. */
+// @ts-ignore: decorator
+@inline export function first_written(entry: usize): usize { return load<usize>(entry, 20); }
 
 /** Rows of all nseq sequences. */
 export function total_rows(table: usize, nseq: usize): usize {

@@ -68,8 +68,12 @@ export interface EngineStatus {
 export interface Engine {
   /** Opens session number `session`, empty. */
   open(session: number): Promise<void>;
-  /** Empties a session. */
-  reset(session: number): Promise<void>;
+  /** Opens session number `copy` with what `session` holds after its turns so far. Nothing is computed, no key or value is copied. */
+  fork(session: number, copy: number): Promise<void>;
+  /** Cuts a session to its first `position` tokens, after its turns so far. @throws InputError when it has not so many */
+  rewind(session: number, position: number): Promise<void>;
+  /** @returns the ids that a session holds now; a turn that runs adds to them */
+  tokens(session: number): Promise<Uint32Array>;
   /** Closes a session and frees what it held. */
   close(session: number): Promise<void>;
   /** Runs a turn as call number `call`. One step is computed for each event that is pulled. */

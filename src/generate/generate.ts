@@ -1,20 +1,13 @@
 // The generation loop: brings a session to the prompt, then samples token after token. Sees a model only as LanguageModel; each resumption computes one step.
 import { InputError } from "../errors.ts";
 import { nextMacrotask } from "../macrotask.ts";
-import type { Cache } from "../models/cache.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
 import type { FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
 import { sample } from "./sampler.ts";
+import type { Session } from "./session.ts";
 import { StopFinder } from "./stop.ts";
-
-/** A session on the engine's side: the cache and the ids that it holds. */
-export interface Session {
-  readonly cache: Cache;
-  /** One id a position of the cache. */
-  ids: number[];
-}
 
 /** Asked before every step. @returns whether the call was cancelled. @throws AbortError when the engine is gone */
 export type CancelCheck = () => boolean;
@@ -33,26 +26,14 @@ function checkPrompt(model: LanguageModel, ids: ArrayLike<number>): void {
   );
 }
 
-/** Drops what the session holds unless it is a true prefix of `ids`. Returns how many tokens are kept. */
-function keepPrefix(session: Session, ids: ArrayLike<number>): number {
-  const held = session.ids;
-  const isPrefix = held.length === session.cache.position && held.length < ids.length && held.every((id, i) => id === ids[i]);
-  if (!isPrefix) {
-    session.cache.reset();
-    session.ids = [];
-  }
-  return session.ids.length;
-}
-
-/** Appends `ids` to the session; leaves the logits of the last one when `wantsLogits`. */
+/** Gives `ids`, from the position where the session's rows begin, to a step; leaves the logits of the last one when `wantsLogits`. */
 function step(model: LanguageModel, session: Session, ids: ArrayLike<number>, wantsLogits: boolean): void {
-  const T = ids.length;
+  const { cache } = session;
+  const from = cache.statePosition;
   try {
-    model.step([{ cache: session.cache, ids }], { logitsOf: wantsLogits ? [T - 1] : [] });
-    for (let i = 0; i < T; i++) session.ids.push(ids[i] ?? 0);
+    model.step([{ cache, ids }], { logitsOf: wantsLogits ? [ids.length - 1] : [] });
   } finally {
-    // a trap empties the cache: the ids follow
-    session.ids.length = session.cache.position;
+    session.follow(from, ids);
   }
 }
 
@@ -99,22 +80,23 @@ export async function* generate(
   // the last token of a full context needs no place of its own: it is not fed any more
   const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
   const context = new Set(ids);
-  const next = (): number => sample(model.logits(), sampling, context, session.ids.length);
+  const next = (): number => sample(model.logits(), sampling, context, session.tokens.length);
 
-  const cachedTokens = keepPrefix(session, ids);
+  const cachedTokens = session.keep(ids);
   let reason: FinishReason | undefined;
   let id = -1;
   let prefilled = start;
-  for (let at = cachedTokens; at < ids.length; at += chunkTokens) {
+  while (session.tokens.length < ids.length) {
     if (isCancelled()) {
       reason = "interrupted";
       break;
     }
+    const at = session.cache.statePosition; // after a rewind before the kept tokens' end: those rows replay
     const end = Math.min(ids.length, at + chunkTokens);
     step(model, session, ids.subarray(at, end), end === ids.length);
     if (end === ids.length) id = next();
     prefilled = performance.now();
-    yield { type: "prefill", processedTokens: end, totalTokens: ids.length, cachedTokens };
+    yield { type: "prefill", processedTokens: session.tokens.length, totalTokens: ids.length, cachedTokens };
     await nextMacrotask();
   }
 

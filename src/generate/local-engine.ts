@@ -6,9 +6,11 @@ import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
 import type { ByteTable } from "../text/byte-level.ts";
 import type { Engine, EngineStatus, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "./engine.ts";
-import { type CancelCheck, generate, type Session } from "./generate.ts";
+import { type CancelCheck, generate } from "./generate.ts";
+import { Session } from "./session.ts";
 
-interface SessionSlot extends Session {
+interface SessionSlot {
+  readonly session: Session;
   /** Resolves when the last turn that was queued has ended. */
   last: Promise<void>;
 }
@@ -32,14 +34,20 @@ export class LocalEngine implements Engine {
   }
 
   async open(session: number): Promise<void> {
-    this.#sessions.set(session, { cache: this.#use().openCache(), ids: [], last: Promise.resolve() });
+    this.#add(session, new Session(this.#use().openCache()));
   }
 
-  async reset(session: number): Promise<void> {
-    await this.#inOrder(session, async (slot) => {
-      slot.cache.reset();
-      slot.ids = [];
-    });
+  async fork(session: number, copy: number): Promise<void> {
+    await this.#inOrder(session, (slot) => this.#add(copy, slot.session.fork()));
+  }
+
+  async rewind(session: number, position: number): Promise<void> {
+    await this.#inOrder(session, (slot) => slot.session.rewind(position));
+  }
+
+  async tokens(session: number): Promise<Uint32Array> {
+    this.#use();
+    return this.#slot(session).session.tokens.toArray();
   }
 
   async close(session: number): Promise<void> {
@@ -47,7 +55,7 @@ export class LocalEngine implements Engine {
     if (!slot) return;
     this.#sessions.delete(session); // first: a turn that comes now finds it closed
     await slot.last;
-    slot.cache.dispose();
+    slot.session.cache.dispose();
   }
 
   async *generate(call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
@@ -55,7 +63,7 @@ export class LocalEngine implements Engine {
     try {
       const { slot, end } = await this.#turn(session);
       try {
-        yield* generate(this.#use(), slot, request, this.#table, isCancelled);
+        yield* generate(this.#use(), slot.session, request, this.#table, isCancelled);
       } finally {
         end();
       }
@@ -115,11 +123,7 @@ export class LocalEngine implements Engine {
   /** Waits for the session's earlier turns; `end` lets the next one start. */
   async #turn(session: number): Promise<{ slot: SessionSlot; end: () => void }> {
     this.#use();
-    const slot = this.#sessions.get(session);
-    if (!slot)
-      throw new InputError(`session: expected an open session, got number ${session}, which is closed. Open a new chat.`, {
-        code: "closed",
-      });
+    const slot = this.#slot(session);
     const before = slot.last;
     let end = (): void => {};
     slot.last = new Promise((resolve) => {
@@ -129,11 +133,21 @@ export class LocalEngine implements Engine {
     return { slot, end };
   }
 
-  async #inOrder(session: number, run: (slot: SessionSlot) => Promise<void>): Promise<void> {
+  #add(number: number, session: Session): void {
+    this.#sessions.set(number, { session, last: Promise.resolve() });
+  }
+
+  #slot(session: number): SessionSlot {
+    const slot = this.#sessions.get(session);
+    if (slot) return slot;
+    throw new InputError(`session: expected an open session, got number ${session}, which is closed. Open a new chat.`, { code: "closed" });
+  }
+
+  async #inOrder<T>(session: number, run: (slot: SessionSlot) => T): Promise<T> {
     const { slot, end } = await this.#turn(session);
     try {
       this.#use();
-      await run(slot);
+      return run(slot);
     } finally {
       end();
     }

@@ -1,4 +1,5 @@
 // The hybrid cache as a value: a session's KV pages and its convolution state. Owns bytes in linear memory; knows neither tokens nor text.
+// docs/cache.md draws it: pages shared and copied on write, the convolution state brought back by replaying a few rows over kept keys and values.
 import { layerPageBytes, layerStateBytes, PAGE_POSITIONS } from "../kernels/commands.ts";
 import type { Arena } from "../memory/arena.ts";
 import { type KvDType, roundUp } from "../memory/dtype.ts";
@@ -16,6 +17,11 @@ export interface CacheSize {
   readonly stateBytes: number;
   /** Bytes of a session's own block: the convolution state, then the page table. */
   readonly blockBytes: number;
+  /**
+   * Tokens before a position that its convolution state depends on: each convolution sees Kc-1 rows back, the stacked ones (Kc-1) · their number.
+   * Counted over the whole model, for a layer range gets its rows from those before it.
+   */
+  readonly replayTokens: number;
 }
 
 /** @returns sizes for the layers `types` of a model, with room for `maxContextTokens` in the page table */
@@ -28,6 +34,7 @@ export function cacheSize(c: Lfm2Config, types: readonly LayerType[], kvDtype: K
     pageBytes: attention * layerPageBytes(heads, kvDtype),
     stateBytes,
     blockBytes: Math.max(64, roundUp(stateBytes + tableBytes, 64)),
+    replayTokens: countOf(c.layerTypes, "conv") * (c.convLCache - 1),
   };
 }
 
@@ -57,7 +64,8 @@ export class Cache {
   readonly #block: number;
   readonly #pages: number[] = [];
   #position = 0;
-  #open = true;
+  #statePosition = 0;
+  #isOpen = true;
 
   constructor(pool: CachePool) {
     this.#pool = pool;
@@ -65,9 +73,22 @@ export class Cache {
     this.#clearState();
   }
 
-  /** Tokens that it holds; the position of the next one. */
+  /** Tokens whose keys and values it holds; the position of the next one. */
   get position(): number {
     return this.#position;
+  }
+
+  /**
+   * Where the rows of the next step begin: at `position`, or after a rewind up to `replayTokens` before it. Rows below `position` replay: they bring the
+   * convolution state back and write no keys and values.
+   */
+  get statePosition(): number {
+    return this.#statePosition;
+  }
+
+  /** Ids of the pages, in order; the last one may be partly filled. */
+  get pages(): readonly number[] {
+    return this.#pages;
   }
 
   /** Address of the convolution state, zero at position 0. */
@@ -81,38 +102,96 @@ export class Cache {
   }
 
   /**
-   * Makes room for `tokens` more.
+   * Makes room for a step of `tokens` rows from `statePosition` on; a page that others hold too is copied before the step writes to it.
    * @throws MemoryError when there is no memory for the pages; the cache stays as it was
    */
   reserve(tokens: number): void {
-    const { pages, size, memory } = this.#pool;
-    if (size.pageBytes === 0) return;
-    const want = Math.ceil((this.#position + tokens) / PAGE_POSITIONS);
-    while (this.#pages.length < want) {
-      const id = pages.allocate();
-      new Uint32Array(memory.buffer, this.pageTable, this.#pages.length + 1)[this.#pages.length] = pages.addressOf(id);
-      this.#pages.push(id);
-    }
+    const end = this.#statePosition + tokens;
+    if (this.#pool.size.pageBytes === 0 || end <= this.#position) return;
+    if (this.#position % PAGE_POSITIONS !== 0) this.#own(Math.floor(this.#position / PAGE_POSITIONS));
+    const want = Math.ceil(end / PAGE_POSITIONS);
+    while (this.#pages.length < want) this.#put(this.#pages.length, this.#pool.pages.allocate());
   }
 
-  /** Counts `tokens` that a step has written. */
+  /** Counts `tokens` that a step has taken in. */
   advance(tokens: number): void {
-    this.#position += tokens;
+    this.#statePosition += tokens;
+    this.#position = Math.max(this.#position, this.#statePosition);
+  }
+
+  /**
+   * Back to `position`, at most the present one. Keys and values up to there stay; the next step begins `replayTokens` earlier, or at 0, from a zero state.
+   * The rows in front of the replay's end differ from the first run's, but none of that reaches the state at `position` or a key that is kept.
+   */
+  rewind(position: number): void {
+    if (position >= this.#position) return;
+    this.#truncate(Math.ceil(position / PAGE_POSITIONS));
+    this.#settle(position);
   }
 
   /** Back to position 0, with a zero convolution state; the pages are given back. */
   reset(): void {
-    for (const id of this.#pages.splice(0)) this.#pool.pages.release(id);
-    this.#position = 0;
-    this.#clearState();
+    this.#truncate(0);
+    this.#settle(0);
+  }
+
+  /**
+   * @returns another cache with the same content. No key and no value is copied: both hold the pages, and who writes to one first copies that one.
+   * @throws MemoryError when there is no memory for its own block
+   */
+  fork(): Cache {
+    const copy = new Cache(this.#pool);
+    copy.adopt(this.#pages, this.#position);
+    const { buffer } = this.#pool.memory;
+    new Uint8Array(buffer).copyWithin(copy.#block, this.#block, this.#block + this.#pool.size.stateBytes);
+    copy.#statePosition = this.#statePosition;
+    return copy;
+  }
+
+  /** Takes over the first `position` positions of `pages`, which stay shared, in place of its own content. */
+  adopt(pages: readonly number[], position: number): void {
+    const count = this.#pool.size.pageBytes === 0 ? 0 : Math.ceil(position / PAGE_POSITIONS);
+    const taken = pages.slice(0, count);
+    for (const id of taken) this.#pool.pages.retain(id); // first: they may be its own
+    this.#truncate(0);
+    for (const [i, id] of taken.entries()) this.#put(i, id);
+    this.#settle(position);
   }
 
   /** Gives everything back. Twice does no harm. */
   dispose(): void {
-    if (!this.#open) return;
-    this.#open = false;
-    for (const id of this.#pages.splice(0)) this.#pool.pages.release(id);
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    this.#truncate(0);
     this.#pool.blocks.free(this.#block);
+  }
+
+  /** Makes page `index` its own, if others hold it too. */
+  #own(index: number): void {
+    const { pages, size, memory } = this.#pool;
+    const shared = this.#pages[index];
+    if (shared === undefined || pages.references(shared) === 1) return;
+    const own = pages.allocate();
+    const from = pages.addressOf(shared);
+    new Uint8Array(memory.buffer).copyWithin(pages.addressOf(own), from, from + size.pageBytes);
+    pages.release(shared);
+    this.#put(index, own);
+  }
+
+  #put(index: number, id: number): void {
+    new Uint32Array(this.#pool.memory.buffer, this.pageTable, index + 1)[index] = this.#pool.pages.addressOf(id);
+    this.#pages[index] = id;
+  }
+
+  #truncate(count: number): void {
+    for (const id of this.#pages.splice(count)) this.#pool.pages.release(id);
+  }
+
+  /** At `position`, with the state still to be brought there. */
+  #settle(position: number): void {
+    this.#position = position;
+    this.#statePosition = Math.max(0, position - this.#pool.size.replayTokens);
+    this.#clearState();
   }
 
   #clearState(): void {

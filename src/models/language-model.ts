@@ -33,7 +33,7 @@ export interface RunOptions {
   readonly threads: number;
 }
 
-/** One sequence's part of a step: token ids, or rows (T,D) where the range has no embedding. */
+/** One sequence's part of a step, from its cache's `statePosition` on: token ids, or rows (T,D) where the range has no embedding. */
 export interface StepInput {
   readonly cache: Cache;
   readonly ids?: ArrayLike<number>;
@@ -274,9 +274,10 @@ export class LanguageModel {
 
   #checkRoom(cache: Cache, tokens: number): void {
     const { maxContextTokens } = this.options;
-    if (cache.position + tokens <= maxContextTokens) return;
+    const end = cache.statePosition + tokens;
+    if (end <= maxContextTokens) return;
     throw new InputError(
-      `context: expected at most ${maxContextTokens} tokens, got ${cache.position + tokens} (${cache.position} held and ${tokens} new). Shorten the input or raise maxContextTokens.`,
+      `context: expected at most ${maxContextTokens} tokens, got ${end} (${cache.position} held and ${end - cache.position} new). Shorten the input or raise maxContextTokens.`,
       { code: "context-full" },
     );
   }
@@ -289,12 +290,13 @@ export class LanguageModel {
       const length = lengths[i] ?? 0;
       if (input.ids) this.#writeIds(ids + 4 * first, input.ids);
       else this.#writeHidden(first, length, input.hidden ?? new Float32Array(0));
-      new Uint32Array(this.#memory.buffer, this.#at("rowTable") + ROW_TABLE_ENTRY_BYTES * i, 5).set([
+      new Uint32Array(this.#memory.buffer, this.#at("rowTable") + ROW_TABLE_ENTRY_BYTES * i, 6).set([
         first,
         length,
-        input.cache.position,
+        input.cache.statePosition,
         input.cache.pageTable,
         input.cache.convState,
+        input.cache.position,
       ]);
       first += length;
     });

@@ -1,7 +1,7 @@
 // What every engine behind the public API must do, wherever it runs: written once, run for each.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import type { LoadOptions, Message, Model, ModelSource, Part, PromptProgress, Reply, ReplyStream } from "lfm2-wasm";
+import type { Chat, LoadOptions, Message, Model, ModelSource, Part, PromptProgress, Reply, ReplyStream } from "lfm2-wasm";
 
 type Load = (source: ModelSource, options?: LoadOptions) => Promise<Model>;
 
@@ -291,6 +291,123 @@ export function apiSuite(name: string, load: Load, mini: ModelSource): void {
         const reply = await model.generate(typed, { maxTokens: 1 });
         const frame = (await model.generate("a", { maxTokens: 1 })).usage.inputTokens - model.tokenizer.encode("a").length;
         assert.equal(reply.usage.inputTokens, plain.length + frame);
+      });
+    });
+
+    describe("a chat as a value", () => {
+      const NAME = "My name is Tom.";
+      const ASK = "What is my name?";
+      /** The reply to the same conversation without a cache. */
+      const anew = async (chat: Chat, turns: number, options = {}): Promise<string> =>
+        (await model.generate(chat.messages.slice(0, 2 * turns - 1), options)).text;
+
+      it("rewind() undoes turns: what follows is what would have followed, and the cache is kept", async () => {
+        const chat = model.chat();
+        assert.deepEqual([chat.position, chat.tokens.length, [...chat.marks]], [0, 0, [0]]);
+        const first = await chat.prompt(NAME);
+        const mark = chat.position;
+        assert.equal(mark, first.usage.inputTokens + first.usage.outputTokens - 1);
+        const [before, tokens] = [chat.messages, chat.tokens];
+        const second = await chat.prompt(ASK);
+        assert.deepEqual([...chat.marks], [0, mark, chat.position]);
+        await chat.prompt(STORY, { maxTokens: 20 });
+        await chat.rewind(mark);
+        assert.deepEqual([chat.messages, chat.tokens, chat.position], [before, tokens, mark]);
+        const again = await chat.prompt(ASK);
+        assert.deepEqual([again.text, [...again.tokens], again.usage], [second.text, [...second.tokens], second.usage]);
+        await chat.rewind(chat.marks.at(-2) ?? 0);
+        assert.equal(chat.messages.length, 2);
+        await chat.rewind(0);
+        assert.deepEqual([chat.messages.length, chat.position], [0, 0]);
+        assert.equal((await chat.prompt(NAME)).text, first.text);
+        chat.dispose();
+        await isIdle(model);
+      });
+
+      it("rewind() into the middle of a turn keeps the tokens before it and forgets the turn's messages", async () => {
+        const chat = model.chat();
+        await chat.prompt(NAME);
+        const mark = chat.position;
+        const { usage } = await chat.prompt(STORY, { maxTokens: 30 });
+        const tokens = chat.tokens;
+        for (const position of [usage.inputTokens + 7, mark + 3, mark - 2]) {
+          await chat.rewind(position);
+          assert.deepEqual([chat.position, chat.messages.length], [position, position >= mark ? 2 : 0]);
+          assert.deepEqual(chat.tokens, tokens.slice(0, position));
+        }
+        const reply = await chat.prompt(STORY, { maxTokens: 30 });
+        assert.equal(reply.text, await anew(chat, 1, { maxTokens: 30 }));
+        chat.dispose();
+      });
+
+      it("rewind() waits for the turns before it, and refuses what is not held", async () => {
+        const chat = model.chat();
+        const turn = chat.prompt(NAME);
+        const refused = assert.rejects(chat.rewind(5000), { name: "InputError", message: /expected a position from 0 to \d\d.*got 5000/ });
+        const undone = chat.rewind(0);
+        await Promise.all([turn, refused, undone]);
+        assert.deepEqual([chat.position, chat.messages.length], [0, 0]);
+        for (const bad of [-1, 0.5, Number.NaN, "1", undefined, null]) {
+          await assert.rejects(chat.rewind(bad as never), { name: "InputError", message: /rewind: expected.*got / });
+        }
+        chat.dispose();
+        await assert.rejects(chat.rewind(0), { name: "InputError", code: "disposed" });
+      });
+
+      it("fork() gives two conversations with one past, each as if it were alone", async () => {
+        const chat = model.chat({ system: "You are kind." });
+        await chat.prompt(NAME);
+        const { usedPages } = await model.status();
+        const forks = Array.from({ length: 5 }, () => chat.fork());
+        await forks.at(-1)?.clear(); // it has come about
+        const fork = forks[0] ?? assert.fail();
+        assert.deepEqual([fork.messages, fork.tokens], [chat.messages, chat.tokens]);
+        assert.equal((await model.status()).usedPages, usedPages, "nothing is copied");
+        const [a, b, c] = await Promise.all([chat.prompt(ASK), fork.prompt(STORY, { maxTokens: 40 }), forks[1]?.prompt(ASK)]);
+        assert.match(a.text, /Tom/);
+        assert.equal(c?.text, a.text);
+        assert.ok(b.usage.cachedTokens > 10 && b.usage.cachedTokens === a.usage.cachedTokens);
+        assert.equal(b.text, (await model.generate(fork.messages.slice(0, 4), { maxTokens: 40 })).text);
+        chat.dispose();
+        assert.match((await fork.prompt(ASK)).text, /Tom/, "outlives the chat that it came from");
+        for (const f of forks) f.dispose();
+        await isIdle(model);
+        assert.throws(() => chat.fork(), { name: "InputError", code: "disposed" });
+      });
+
+      it("fork() during a turn waits for it; a fork of a fork, of an unused and of a lost chat", async () => {
+        const chat = model.chat();
+        const unused = chat.fork();
+        const turn = chat.prompt(NAME);
+        const fork = chat.fork();
+        const forkOfFork = fork.fork();
+        const later = chat.prompt(STORY, { maxTokens: 5 });
+        assert.match((await forkOfFork.prompt(ASK)).text, /Tom/);
+        assert.equal(fork.messages.length, 2);
+        await Promise.all([turn, later]);
+        assert.equal(chat.messages.length, 4);
+        assert.equal((await unused.prompt(NAME)).text, chat.messages[1]?.content);
+        const lost = chat.fork();
+        chat.dispose();
+        assert.equal((await lost.prompt("What is 3 + 4?")).text, (await model.generate(lost.messages.slice(0, 5))).text);
+        for (const f of [unused, fork, forkOfFork, lost]) f.dispose();
+        await isIdle(model);
+      });
+
+      it("an aborted turn leaves a state that can be read, forked and rewound", async () => {
+        const chat = model.chat();
+        await chat.prompt(NAME);
+        const mark = chat.position;
+        for await (const part of chat.stream(STORY)) if (part.type === "text-delta") break;
+        assert.ok(chat.position > mark && chat.position === chat.tokens.length);
+        assert.deepEqual([...chat.marks], [0, mark]);
+        const fork = chat.fork();
+        await chat.rewind(mark);
+        assert.equal(chat.messages.length, 2);
+        const replies = await Promise.all([chat.prompt(ASK), fork.prompt(ASK)]);
+        for (const reply of replies) assert.equal(reply.text, await anew(chat, 2));
+        chat.dispose();
+        fork.dispose();
       });
     });
 

@@ -22,7 +22,9 @@ async function across<T>(call: () => Promise<T>): Promise<T> {
 export function cloningEngine(engine: Engine): Engine {
   return {
     open: (session) => across(() => engine.open(clone(session))),
-    reset: (session) => across(() => engine.reset(clone(session))),
+    fork: (session, copy) => across(() => engine.fork(clone(session), clone(copy))),
+    rewind: (session, position) => across(() => engine.rewind(clone(session), clone(position))),
+    tokens: (session) => across(() => engine.tokens(clone(session))),
     close: (session) => across(() => engine.close(clone(session))),
     forward: (call, request: ForwardRequest): Promise<ForwardResult> => across(() => engine.forward(clone(call), clone(request))),
     cancel: (call) => across(() => engine.cancel(clone(call))),

@@ -115,11 +115,13 @@ export interface Sequence {
   readonly position: number;
   readonly pages?: number;
   readonly state?: number;
+  /** Position from which keys and values are written. */
+  readonly kept?: number;
 }
 
 /** Writes a row table. @returns its address */
 export function rowTable(lab: Sandbox, sequences: readonly Sequence[]): number {
-  return lab.put(Uint32Array.from(sequences.flatMap((s) => [s.first, s.count, s.position, s.pages ?? 0, s.state ?? 0, 0, 0, 0])));
+  return lab.put(Uint32Array.from(sequences.flatMap((s) => [s.first, s.count, s.position, s.pages ?? 0, s.state ?? 0, s.kept ?? 0, 0, 0])));
 }
 
 /** Pages for `positions`, filled with NaN of both element types, and their table. @returns the table's address */

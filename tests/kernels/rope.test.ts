@@ -110,6 +110,41 @@ suite("rope", (lab) => {
     }
   });
 
+  lab.it("norm_rope_append: keys and values of positions that are kept stay as they are", () => {
+    const [T, H, G, hd, P] = [7, 2, 2, 32, 29];
+    const stride = (H + 2 * G) * hd;
+    for (const kv of ["f32", "f16", "q8"] as const)
+      for (const nth of [1, 3]) {
+        const layer = 2 * G * { f32: 32 * hd * 4, f16: 32 * hd * 2, q8: 32 * hd + 128 }[kv];
+        /** The pages after all rows have been written, or those from position `kept` on; before it the canary's bytes. */
+        const run = (kept: number): Uint8Array => {
+          const freq = frequencies(lab, 1e6, hd);
+          const table = pages(lab, P + T, layer);
+          const rows = rowTable(lab, [{ first: 0, count: T, position: P, pages: table, kept }]);
+          const [cosines, x, g] = [lab.floats(T * hd), lab.put(normal(T * stride, 1, 2)), lab.put(normal(hd, 2))];
+          for (const page of new Uint32Array(lab.memory.buffer, table, 2)) new Uint8Array(lab.memory.buffer, page, layer).fill(0);
+          lab.run("rope_table", [cosines, rows, 1, freq, hd, { f: 1 }]);
+          lab.run(`norm_rope_append_${kv}`, [x, stride, g, g, cosines, rows, 1, 0, H, G, hd, { f: 1e-5 }], nth);
+          const out = Array.from(new Uint32Array(lab.memory.buffer, table, 2), (page) => [
+            ...new Uint8Array(lab.memory.buffer, page, layer),
+          ]);
+          lab.check();
+          lab.reset();
+          return Uint8Array.from(out.flat());
+        };
+        const all = run(0);
+        const none = run(P + T);
+        assert.ok(none.every((byte) => byte === 0));
+        for (const kept of [P, P + 2, P + 3, P + 5]) {
+          const some = run(kept);
+          assert.ok(some.every((byte, i) => byte === 0 || byte === all[i]));
+          const written = (bytes: Uint8Array): number => bytes.reduce((n, byte) => n + (byte === 0 ? 0 : 1), 0);
+          const share = written(some) / written(all);
+          assert.ok(Math.abs(share - (P + T - kept) / T) < 0.05, `${share} of the bytes from ${kept} on`);
+        }
+      }
+  });
+
   lab.it("golden rope: a rotation is linear, so normalizing first divides the result by the row's rms", () => {
     const { cases, array } = golden<{ case: number; theta: number; hd: number }>("rope");
     for (const { case: c, theta, hd } of cases) {

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { load } from "lfm2-wasm";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { Lfm2Error } from "../../src/errors.ts";
-import { generate, type Session } from "../../src/generate/generate.ts";
+import { generate } from "../../src/generate/generate.ts";
+import { Session } from "../../src/generate/session.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { loadModel } from "../../src/models/load-model.ts";
@@ -203,10 +204,9 @@ for (const count of [1, 2])
         }
         return out;
       };
-      const session: Session = { cache: model.openCache(), ids: [] };
+      const session = new Session(model.openCache());
       const right = await turn(session);
-      session.cache.reset();
-      session.ids = [];
+      session.rewind(0);
       let mend = (): void => {};
       await assert.rejects(
         turn(session, () => {
@@ -214,7 +214,7 @@ for (const count of [1, 2])
         }),
         isTrap,
       );
-      assert.deepEqual([session.cache.position, session.ids], [0, []]);
+      assert.deepEqual([session.cache.position, session.tokens.length], [0, 0]);
       mend();
       assert.deepEqual(await turn(session), { tokens: right.tokens, cached: 0 });
       session.cache.dispose();
