@@ -20,5 +20,5 @@ export type { Lfm2Config } from "./models/config.ts";
 export type { Part, PromptProgress, Reply, ReplyStream } from "./reply.ts";
 export type { Message } from "./text/messages.ts";
 export type { Tokenizer } from "./text/tokenizer.ts";
-export type { GenerateOptions } from "./turn.ts";
+export type { GenerateOptions, GenerationState } from "./turn.ts";
 export type { ByteSource, Folder } from "./weights/source.ts";

@@ -1,6 +1,7 @@
 // A reply as it streams and as a whole. One stream of parts; everything else is a fold over it.
 import { AbortError } from "./errors.ts";
 import type { FinishReason, Timings } from "./generate/engine.ts";
+import type { TokenLogprob } from "./generate/logprobs.ts";
 
 /** Tokens that a turn took. */
 export interface Usage {
@@ -23,6 +24,8 @@ export interface Reply {
   readonly timings: Timings;
   /** What makes the same text again. */
   readonly seed: number;
+  /** One entry a token, with `logprobs` or `topLogprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
 }
 
 /** How far the prompt has been read. */

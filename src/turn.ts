@@ -1,15 +1,44 @@
 // A turn on the caller's side: options checked, ids sent, events folded into parts. Speaks to the engine only in plain data.
 import { AbortError, InputError, throwIfAborted } from "./errors.ts";
 import type { Engine, FinishReason, GenerateEvent, Timings } from "./generate/engine.ts";
+import type { TokenLogprob } from "./generate/logprobs.ts";
+import { checkProcessors, type ProcessorOptions } from "./generate/processors.ts";
 import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
 import { checkStop } from "./generate/stop.ts";
 import type { Part, PromptProgress } from "./reply.ts";
 import { isRecord, kindOf } from "./values.ts";
 
+/** Where a reply stands when one of the caller's own functions is asked. */
+export interface GenerationState {
+  /** Ids of prompt and reply so far. */
+  readonly tokens: readonly number[];
+  /** How many of them are the prompt. */
+  readonly promptTokens: number;
+}
+
+/**
+ * A rule of the caller's own: changes the logits (V,), or returns a Float32Array with others. It comes after all other rules, before temperature and cuts; it sees a copy. What it
+ * throws ends the call.
+ */
+export type LogitsProcessor = (logits: Float32Array, state: GenerationState) => unknown;
+
+/** Asked after each token: true ends the reply, with finishReason `"stop"`. */
+export type StoppingCriterion = (state: GenerationState) => boolean;
+
 /** Options of every call that generates. What is absent follows the checkpoint's recommendation. */
-export interface GenerateOptions extends SamplingOptions {
+export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   /** Tokens at most; default as many as the context holds. */
   readonly maxTokens?: number | undefined;
+  /** Tokens of prompt and reply together at most; the lesser of the two limits counts. */
+  readonly maxLength?: number | undefined;
+  /** Tells with the reply how likely each token was, under the model's own distribution. */
+  readonly logprobs?: boolean | undefined;
+  /** Also the so many likeliest tokens at each place, at most 20; asks for `logprobs`. */
+  readonly topLogprobs?: number | undefined;
+  /** Functions on the logits before each token. Each costs a copy of the logits, and a message where the engine is elsewhere. */
+  readonly processors?: readonly LogitsProcessor[] | undefined;
+  /** Functions that may end the reply. */
+  readonly stoppingCriteria?: readonly StoppingCriterion[] | undefined;
   /** Texts that end the reply; they are cut off. At most 16 of 256 characters. */
   readonly stop?: string | readonly string[] | undefined;
   /** Token ids that end the reply; default the checkpoint's end tokens. */
@@ -31,6 +60,11 @@ export interface TurnRequest {
   readonly stop: readonly string[];
   readonly stopIds: readonly number[];
   readonly sampling: Sampling;
+  readonly processing: ProcessorOptions;
+  readonly endIds: readonly number[];
+  readonly topLogprobs: number | undefined;
+  readonly processors: readonly LogitsProcessor[];
+  readonly stoppingCriteria: readonly StoppingCriterion[];
   readonly onProgress: ((progress: PromptProgress) => void) | undefined;
   readonly signal: AbortSignal | undefined;
   readonly onAbort: "throw" | "return";
@@ -49,7 +83,7 @@ export function checkOptions(
   defaults: SamplingOptions,
   endIds: readonly number[],
 ): TurnRequest {
-  const { maxTokens = Number.MAX_SAFE_INTEGER, stopIds = endIds, onProgress, signal, onAbort = "throw" } = options;
+  const { maxTokens = Number.MAX_SAFE_INTEGER, maxLength, stopIds = endIds, onProgress, signal, onAbort = "throw" } = options;
   if (!Array.isArray(stopIds) || !stopIds.every((id) => Number.isSafeInteger(id) && id >= 0)) {
     throw new InputError(
       `options: stopIds: expected a list of token ids, got ${Array.isArray(stopIds) ? JSON.stringify(stopIds) : kindOf(stopIds)}. Pass [] for none.`,
@@ -66,8 +100,46 @@ export function checkOptions(
   if (onProgress !== undefined && typeof onProgress !== "function") {
     throw new InputError(`options: onProgress: expected a function, got ${kindOf(onProgress)}. Leave it out to hear nothing.`);
   }
-  const [stop, sampling] = [checkStop(options.stop), resolveSampling(options, defaults)];
-  return { ids, maxTokens, stop, stopIds, sampling, onProgress, signal, onAbort };
+  if (maxLength !== undefined && !(Number.isSafeInteger(maxLength) && maxLength > ids.length)) {
+    throw new InputError(
+      `options: maxLength: expected a whole number above the prompt's ${ids.length} tokens, got ${String(maxLength)}. It counts the prompt; maxTokens does not.`,
+    );
+  }
+  return {
+    ids,
+    maxTokens: Math.min(maxTokens, (maxLength ?? Number.MAX_SAFE_INTEGER) - ids.length),
+    stop: checkStop(options.stop),
+    stopIds,
+    sampling: resolveSampling(options, defaults),
+    processing: checkProcessors(options),
+    endIds,
+    topLogprobs: checkLogprobs(options),
+    processors: checkFunctions("processors", options.processors),
+    stoppingCriteria: checkFunctions("stoppingCriteria", options.stoppingCriteria),
+    onProgress,
+    signal,
+    onAbort,
+  };
+}
+
+/** Likeliest tokens that a place tells at most: as many as the usual interfaces. */
+const MOST_LOGPROBS = 20;
+
+function checkLogprobs({ logprobs, topLogprobs }: GenerateOptions): number | undefined {
+  if (logprobs !== undefined && typeof logprobs !== "boolean")
+    throw new InputError(`options: logprobs: expected true or false, got ${kindOf(logprobs)}. Ask for more by topLogprobs.`);
+  if (topLogprobs === undefined) return logprobs ? 0 : undefined;
+  if (Number.isSafeInteger(topLogprobs) && topLogprobs >= 0 && topLogprobs <= MOST_LOGPROBS && logprobs !== false) return topLogprobs;
+  throw new InputError(
+    `options: topLogprobs: expected a whole number from 0 to ${MOST_LOGPROBS} and logprobs not false, got ${String(topLogprobs)}. Leave it out for none.`,
+  );
+}
+
+function checkFunctions<T>(name: string, list: readonly T[] = []): readonly T[] {
+  if (Array.isArray(list) && list.every((item) => typeof item === "function")) return list;
+  throw new InputError(
+    `options: ${name}: expected a list of functions, got ${Array.isArray(list) ? "others in it" : kindOf(list)}. Pass [] for none.`,
+  );
 }
 
 /** @returns what `promise` gives, unless the signal fires first. @throws AbortError */
@@ -90,6 +162,7 @@ export async function unlessAborted<T>(promise: Promise<T> | undefined, signal: 
 class Progress {
   text = "";
   readonly tokens: number[] = [];
+  readonly logprobs: TokenLogprob[] = [];
   cachedTokens = 0;
   timings: Timings = { prefillMs: 0, decodeMs: 0, firstTokenMs: 0 };
   reason: FinishReason = "interrupted";
@@ -101,8 +174,11 @@ class Progress {
       this.cachedTokens = cachedTokens;
       return { type: "prefill", processedTokens, totalTokens, cachedTokens };
     }
-    if (event.type === "token") this.tokens.push(event.id);
-    else {
+    if (event.type === "logits") return undefined;
+    if (event.type === "token") {
+      this.tokens.push(event.id);
+      if (event.logprob) this.logprobs.push(event.logprob);
+    } else {
       this.reason = event.reason;
       this.timings = event.timings;
     }
@@ -114,13 +190,27 @@ class Progress {
     const { text, cachedTokens, timings, reason } = this;
     const tokens = Uint32Array.from(this.tokens);
     const usage = { inputTokens: request.ids.length, cachedTokens, outputTokens: tokens.length };
-    return { type: "finish", reply: { text, tokens, finishReason: reason, usage, timings, seed: request.sampling.seed } };
+    const logprobs = request.topLogprobs === undefined ? {} : { logprobs: this.logprobs };
+    return { type: "finish", reply: { text, tokens, finishReason: reason, usage, timings, seed: request.sampling.seed, ...logprobs } };
   }
+}
+
+/** Asks the caller's own processors, one after the other. */
+function processed(processors: readonly LogitsProcessor[], logits: Float32Array, state: GenerationState): Float32Array {
+  return processors.reduce<Float32Array>((values, processor) => {
+    const returned: unknown = processor(values, state);
+    if (returned === undefined) return values;
+    if (returned instanceof Float32Array) return returned;
+    throw new InputError(
+      `options: processors: expected a function that returns a Float32Array or nothing, got ${kindOf(returned)}. It may not be asynchronous.`,
+    );
+  }, logits);
 }
 
 /** Runs a turn on an open session and yields its parts. */
 export async function* runTurn(engine: Engine, call: number, session: number, request: TurnRequest): AsyncGenerator<Part> {
-  const { ids, maxTokens, stop, stopIds, sampling, onProgress, signal, onAbort } = request;
+  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, processors, stoppingCriteria } = request;
+  const { onProgress, signal, onAbort } = request;
   const progress = new Progress();
   const cancel = (): void => {
     engine.cancel(call).catch(() => {}); // an engine that is gone has nothing left to cancel
@@ -129,11 +219,19 @@ export async function* runTurn(engine: Engine, call: number, session: number, re
     if (signal?.aborted && onAbort === "throw") throwIfAborted(signal);
     if (!signal?.aborted) {
       signal?.addEventListener("abort", cancel, { once: true });
-      for await (const event of engine.generate(call, session, { ids, maxTokens, stop, stopIds, sampling })) {
+      const asksForLogits = processors.length > 0;
+      const state = (): GenerationState => ({ tokens: [...ids, ...progress.tokens], promptTokens: ids.length });
+      const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, topLogprobs };
+      for await (const event of engine.generate(call, session, asked)) {
+        if (event.type === "logits") await engine.supply(call, processed(processors, event.logits, state()));
         const part = progress.take(event);
         if (part?.type === "prefill") {
           const { processedTokens, totalTokens, cachedTokens } = part;
           onProgress?.({ processedTokens, totalTokens, cachedTokens });
+        }
+        if (event.type === "token" && stoppingCriteria.length > 0) {
+          const now = state();
+          if (stoppingCriteria.some((isOver) => isOver(now))) await engine.cancel(call, "stop");
         }
         if (part) yield part;
       }

@@ -1,7 +1,9 @@
 // The boundary between the façade and whatever computes: asynchronous calls at the grain of a turn, whose arguments and results all survive `structuredClone`.
 // The engine may run in this thread, in a worker or behind a service; who calls numbers the sessions and calls.
 import type { KernelTime } from "../kernels/profile.ts";
-import type { Sampling } from "./sampler.ts";
+import type { TokenLogprob } from "./logprobs.ts";
+import type { ProcessorOptions } from "./processors.ts";
+import type { SamplingOptions } from "./sampler.ts";
 
 /** A turn: continue a session so that it holds `ids`, then generate. */
 export interface GenerateRequest {
@@ -13,7 +15,15 @@ export interface GenerateRequest {
   readonly stopIds: readonly number[];
   /** Texts that end the turn; they are cut off. */
   readonly stop: readonly string[];
-  readonly sampling: Sampling;
+  readonly sampling: SamplingOptions;
+  /** Rules on the logits beside those of sampling. */
+  readonly processing?: ProcessorOptions | undefined;
+  /** Ids that end a reply for rules that look at them; default `stopIds`. */
+  readonly endIds?: readonly number[] | undefined;
+  /** Logits go to the caller before each choice: a `"logits"` event comes, which the caller answers by `supply` before it pulls the next one. */
+  readonly asksForLogits?: boolean | undefined;
+  /** Log-probabilities come with each token: its own, and those of so many likeliest ones. */
+  readonly topLogprobs?: number | undefined;
 }
 
 /** Why a turn ended. */
@@ -34,7 +44,9 @@ export type GenerateEvent =
   /** After each chunk of the prompt; `cachedTokens` of `totalTokens` were there already and count as processed. */
   | { readonly type: "prefill"; readonly processedTokens: number; readonly totalTokens: number; readonly cachedTokens: number }
   /** A token, with the text that may be shown now: none while a character or a stop string is incomplete. */
-  | { readonly type: "token"; readonly id: number; readonly text: string }
+  | { readonly type: "token"; readonly id: number; readonly text: string; readonly logprob?: TokenLogprob }
+  /** Only with `asksForLogits`: a copy of the logits (V,) after all rules, before temperature and cuts. */
+  | { readonly type: "logits"; readonly logits: Float32Array }
   /** The end; `text` is what was still held back. */
   | { readonly type: "finish"; readonly reason: FinishReason; readonly text: string; readonly timings: Timings };
 
@@ -79,8 +91,10 @@ export interface Engine {
   /** Runs a turn as call number `call`. One step is computed for each event that is pulled. */
   generate(call: number, session: number, request: GenerateRequest): AsyncIterable<GenerateEvent>;
   forward(call: number, request: ForwardRequest): Promise<ForwardResult>;
-  /** Ends a call before its next step: a turn finishes as "interrupted", a forward pass throws AbortError. The session stays usable. */
-  cancel(call: number): Promise<void>;
+  /** Answers a `"logits"` event: these (V,) take the place of the model's. */
+  supply(call: number, logits: Float32Array): Promise<void>;
+  /** Ends a call before its next step: a turn finishes for that reason, by default as "interrupted"; a forward pass throws AbortError. The session stays usable. */
+  cancel(call: number, reason?: "interrupted" | "stop"): Promise<void>;
   status(): Promise<EngineStatus>;
   /** Times each kernel of the next steps, or no more. @returns what was measured since it was last turned on */
   profile(isOn: boolean): Promise<readonly KernelTime[]>;

@@ -5,12 +5,15 @@ import type { LanguageModel } from "../models/language-model.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
 import type { FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
-import { sample } from "./sampler.ts";
+import { History } from "./history.ts";
+import { LogprobReader } from "./logprobs.ts";
+import { rulesOf } from "./processors.ts";
+import { pickToken, process } from "./sampler.ts";
 import type { Session } from "./session.ts";
 import { StopFinder } from "./stop.ts";
 
-/** Asked before every step. @returns whether the call was cancelled. @throws AbortError when the engine is gone */
-export type CancelCheck = () => boolean;
+/** Asked before every step. @returns why the call is to end, if it is. @throws AbortError when the engine is gone */
+export type CancelCheck = () => FinishReason | undefined;
 
 /** Throws unless `ids` and one token more fit the context. */
 function checkPrompt(model: LanguageModel, ids: ArrayLike<number>): void {
@@ -65,6 +68,7 @@ class TurnText {
 /**
  * Runs one turn. Steps of other sessions may come between two of its own, so a token is sampled in the same breath as its logits are computed.
  * @param table bytes of the tokens, undefined for a model without tokenizer: its tokens have no text
+ * @param takeSupplied gives the logits that the caller put in the place of those it was shown
  */
 export async function* generate(
   model: LanguageModel,
@@ -72,6 +76,7 @@ export async function* generate(
   request: GenerateRequest,
   table: ByteTable | undefined,
   isCancelled: CancelCheck,
+  takeSupplied: () => Float32Array | undefined,
 ): AsyncGenerator<GenerateEvent> {
   const start = performance.now();
   const { ids, sampling } = request;
@@ -79,22 +84,36 @@ export async function* generate(
   const { maxContextTokens, chunkTokens } = model.options;
   // the last token of a full context needs no place of its own: it is not fed any more
   const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
-  const context = new Set(ids);
-  const next = (): number => sample(model.logits(), sampling, context, session.tokens.length);
+  const history = new History(ids);
+  const rules = rulesOf(request.processing ?? {}, history, {
+    endIds: request.endIds ?? request.stopIds,
+    maxLength: ids.length + limit,
+  });
+  const reader = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
+  /** The token that follows what the model was fed last. Between its two halves the caller may change the logits. */
+  async function* next(): AsyncGenerator<GenerateEvent, number> {
+    const logits = model.logits();
+    reader?.read(logits);
+    process(logits, sampling, history, rules);
+    if (request.asksForLogits) {
+      yield { type: "logits", logits: logits.copy() };
+      isCancelled(); // throws where the engine has gone meanwhile
+      logits.replace(takeSupplied());
+    }
+    return pickToken(logits, sampling, session.tokens.length);
+  }
 
   const cachedTokens = session.keep(ids);
   let reason: FinishReason | undefined;
   let id = -1;
   let prefilled = start;
   while (session.tokens.length < ids.length) {
-    if (isCancelled()) {
-      reason = "interrupted";
-      break;
-    }
+    reason = isCancelled();
+    if (reason) break;
     const at = session.cache.statePosition; // after a rewind before the kept tokens' end: those rows replay
     const end = Math.min(ids.length, at + chunkTokens);
     step(model, session, ids.subarray(at, end), end === ids.length);
-    if (end === ids.length) id = next();
+    if (end === ids.length) id = yield* next();
     prefilled = performance.now();
     yield { type: "prefill", processedTokens: session.tokens.length, totalTokens: ids.length, cachedTokens };
     await nextMacrotask();
@@ -103,20 +122,18 @@ export async function* generate(
   const text = new TurnText(table, request.stop);
   const stopIds = new Set(request.stopIds);
   for (let n = 1; reason === undefined; n++) {
-    if (isCancelled()) {
-      reason = "interrupted";
-      break;
-    }
-    context.add(id);
+    reason = isCancelled();
+    if (reason) break;
+    history.push(id);
     const isStop = stopIds.has(id);
-    yield { type: "token", id, text: isStop ? "" : text.push(id) };
+    yield { type: "token", id, text: isStop ? "" : text.push(id), ...(reader && { logprob: reader.of(id) }) };
     if (isStop || text.isStopped) reason = "stop";
     else if (n >= limit) reason = "length";
     else {
       await nextMacrotask();
       if (isCancelled()) continue;
       step(model, session, [id], true);
-      id = next();
+      id = yield* next();
     }
   }
   const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };

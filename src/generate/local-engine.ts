@@ -5,7 +5,7 @@ import { nextMacrotask } from "../macrotask.ts";
 import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
 import type { ByteTable } from "../text/byte-level.ts";
-import type { Engine, EngineStatus, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "./engine.ts";
+import type { Engine, EngineStatus, FinishReason, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "./engine.ts";
 import { type CancelCheck, generate } from "./generate.ts";
 import { Session } from "./session.ts";
 
@@ -24,7 +24,8 @@ export class LocalEngine implements Engine {
   #model: LanguageModel | undefined;
   readonly #table: ByteTable | undefined;
   readonly #sessions = new Map<number, SessionSlot>();
-  readonly #cancelled = new Set<number>();
+  readonly #cancelled = new Map<number, FinishReason>();
+  readonly #supplied = new Map<number, Float32Array>();
   readonly #running = new Set<number>();
 
   /** @param table bytes of the tokens; undefined for a model without tokenizer */
@@ -63,7 +64,7 @@ export class LocalEngine implements Engine {
     try {
       const { slot, end } = await this.#turn(session);
       try {
-        yield* generate(this.#use(), slot.session, request, this.#table, isCancelled);
+        yield* generate(this.#use(), slot.session, request, this.#table, isCancelled, () => this.#takeSupplied(call));
       } finally {
         end();
       }
@@ -83,8 +84,12 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async cancel(call: number): Promise<void> {
-    if (this.#running.has(call)) this.#cancelled.add(call);
+  async supply(call: number, logits: Float32Array): Promise<void> {
+    if (this.#running.has(call)) this.#supplied.set(call, logits);
+  }
+
+  async cancel(call: number, reason: FinishReason = "interrupted"): Promise<void> {
+    if (this.#running.has(call) && !this.#cancelled.has(call)) this.#cancelled.set(call, reason);
   }
 
   async status(): Promise<EngineStatus> {
@@ -111,13 +116,20 @@ export class LocalEngine implements Engine {
     this.#running.add(call);
     return () => {
       this.#use();
-      return this.#cancelled.has(call);
+      return this.#cancelled.get(call);
     };
   }
 
   #end(call: number): void {
     this.#running.delete(call);
     this.#cancelled.delete(call);
+    this.#supplied.delete(call);
+  }
+
+  #takeSupplied(call: number): Float32Array | undefined {
+    const logits = this.#supplied.get(call);
+    this.#supplied.delete(call);
+    return logits;
   }
 
   /** Waits for the session's earlier turns; `end` lets the next one start. */

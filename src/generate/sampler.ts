@@ -1,12 +1,14 @@
-// From logits to one token: penalty, temperature, top-k, top-p, min-p in the reference's order, then a draw. Sees a row of logits, knows no model and no text.
+// From logits to one token: penalty, temperature, top-k, top-p, min-p and their like in the reference's order, then a draw. Sees a row of logits, knows no model and no text.
 // Tokens must not depend on the JavaScript engine: exponentials come from the kernels, everything else here is + - × ÷ and comparison.
 import { FormatError, InputError, type Lfm2Error, type Lfm2ErrorOptions } from "../errors.ts";
 import type { Logits, TopLogits } from "../kernels/logits.ts";
 import { random } from "./philox.ts";
-import { bucketAt, fillBuckets, idsBetween, smallestOf, sortByScore } from "./selection.ts";
+import type { Rules } from "./processors.ts";
+import { bucketAt, type Candidates, fillBuckets, idsBetween, smallestOf, sortByScore } from "./selection.ts";
+import { cutsTails, cutTails, everything, type TailOptions } from "./tails.ts";
 
 /** How a token is chosen. What is absent is off; `temperature` defaults to 1. */
-export interface SamplingOptions {
+export interface SamplingOptions extends TailOptions {
   /** 0 takes the likeliest token; above, logits are divided by it. */
   readonly temperature?: number | undefined;
   /** Keeps the k largest logits, and those equal to the k-th; 0 keeps all. */
@@ -15,6 +17,8 @@ export interface SamplingOptions {
   readonly topP?: number | undefined;
   /** Removes tokens less likely than this share of the likeliest; 0 removes none. */
   readonly minP?: number | undefined;
+  /** Keeps logits within so many deviations of the largest, whatever the temperature; 0 keeps all. */
+  readonly topNSigma?: number | undefined;
   /** Above 1 makes tokens of the prompt and of the reply less likely; 1 is off. */
   readonly repetitionPenalty?: number | undefined;
   /** Names the random numbers; the same seed gives the same text. */
@@ -24,12 +28,6 @@ export interface SamplingOptions {
 /** Sampling options with every value filled in. */
 export type Sampling = { readonly [K in keyof SamplingOptions]-?: number };
 
-/** Tokens that may be drawn, the largest logit first, ties by id, with unnormalised weights: the first has 1. */
-export interface Candidates {
-  readonly ids: Uint32Array;
-  readonly weights: Float32Array;
-}
-
 /** Closer to 0 than this, f32 logits overflow when divided; the likeliest token is taken. */
 const GREEDY_BELOW = 1e-5;
 /** Up to here the kernel's insertion into a sorted list is the fastest way to the k largest. */
@@ -38,7 +36,18 @@ const INSERTION_K = 200;
 const FEW = 64;
 /** e^-1, as a number: no engine's `exp` is asked. */
 const INVERSE_E = 0.36787944117144233;
-const OFF: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+const OFF: Sampling = {
+  temperature: 1,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  typicalP: 1,
+  epsilonCutoff: 0,
+  etaCutoff: 0,
+  topNSigma: 0,
+  repetitionPenalty: 1,
+  seed: 0,
+};
 
 interface Range {
   readonly expected: string;
@@ -61,6 +70,10 @@ const ranges: Readonly<Record<keyof Sampling, Range>> = {
   },
   topP: between(0, 1, "1 is off, 0.9 is usual."),
   minP: between(0, 1, "0 is off, 0.15 is usual."),
+  typicalP: between(0, 1, "1 is off, 0.9 is usual."),
+  epsilonCutoff: between(0, 1, "0 is off, 0.0003 is usual."),
+  etaCutoff: between(0, 1, "0 is off, 0.0003 is usual."),
+  topNSigma: between(0, 1000, "0 is off, 1 is usual."),
   repetitionPenalty: between(0.01, 100, "1 is off, 1.05 is usual."),
   seed: {
     expected: "an integer of 0 or more, at most 2^53 - 1",
@@ -114,6 +127,10 @@ export function resolveSampling(options: SamplingOptions, defaults: SamplingOpti
     topK: value("topK", OFF.topK),
     topP: value("topP", OFF.topP),
     minP: value("minP", OFF.minP),
+    typicalP: value("typicalP", OFF.typicalP),
+    epsilonCutoff: value("epsilonCutoff", OFF.epsilonCutoff),
+    etaCutoff: value("etaCutoff", OFF.etaCutoff),
+    topNSigma: value("topNSigma", OFF.topNSigma),
     repetitionPenalty: value("repetitionPenalty", OFF.repetitionPenalty),
     seed: options.seed ?? defaults.seed ?? randomSeed(),
   };
@@ -128,17 +145,43 @@ export function isGreedy(sampling: SamplingOptions): boolean {
  * Chooses the next token. The logits are changed in place.
  * @param context distinct ids of prompt and reply so far, for the repetition penalty
  * @param position absolute position in the sequence that the token will have
+ * @param rules of the call beside the repetition penalty
  * @returns its id
  * @throws FormatError when logits are NaN or infinite, or all are ruled out
  */
-export function sample(logits: Logits, options: SamplingOptions, context: Iterable<number>, position: number): number {
-  const best = prepare(logits, options, context);
+export function sample(logits: Logits, options: SamplingOptions, context: Iterable<number>, position: number, rules?: Rules): number {
+  process(logits, options, context, rules);
+  return pickToken(logits, options, position);
+}
+
+/**
+ * The first half of `sample`: everything that a user's own function finds done.
+ * @throws FormatError when logits are NaN or infinite
+ */
+export function process(logits: Logits, options: SamplingOptions, context: Iterable<number>, rules?: Rules): void {
+  rules?.before(logits.view());
+  if (!rules?.removeInvalidValues && !logits.isFinite())
+    throw new FormatError(`logits: expected finite numbers, got NaN or Infinity. ${DAMAGED}`);
+  const { repetitionPenalty = OFF.repetitionPenalty } = options;
+  if (repetitionPenalty !== 1) logits.penalize(context, repetitionPenalty);
+  rules?.after(logits.view());
+}
+
+/**
+ * The second half of `sample`: temperature, cuts, draw.
+ * @throws FormatError when all logits are ruled out
+ */
+export function pickToken(logits: Logits, options: SamplingOptions, position: number): number {
+  const best = heat(logits, options);
   if (isGreedy(options)) return best;
   const u = random(options.seed ?? OFF.seed, position);
-  const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
-  const isOpen = (topK === 0 || topK >= logits.size) && topP >= 1 && minP <= 0;
-  if (isOpen && Number.isFinite(logits.view()[best])) return drawFromAll(logits, u);
+  if (isOpen(logits, options) && Number.isFinite(logits.view()[best])) return drawFromAll(logits, u);
   return draw(choose(logits, options, best), u);
+}
+
+/** Whether nothing is cut off. */
+function isOpen({ size }: Logits, { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP, ...rest }: SamplingOptions): boolean {
+  return (topK === 0 || topK >= size) && topP >= 1 && minP <= 0 && !cutsTails(rest);
 }
 
 /**
@@ -146,34 +189,58 @@ export function sample(logits: Logits, options: SamplingOptions, context: Iterab
  * @param context distinct ids of prompt and reply so far, for the repetition penalty
  * @throws FormatError when logits are NaN or infinite, or all are ruled out
  */
-export function candidates(logits: Logits, options: SamplingOptions, context: Iterable<number>): Candidates {
-  const best = prepare(logits, options, context);
+export function candidates(logits: Logits, options: SamplingOptions, context: Iterable<number>, rules?: Rules): Candidates {
+  process(logits, options, context, rules);
+  const best = heat(logits, options);
   return isGreedy(options) ? single(best) : choose(logits, options, best);
 }
 
-/** Checks the logits, applies penalty and temperature. @returns the id of the largest. */
-function prepare(logits: Logits, options: SamplingOptions, context: Iterable<number>): number {
-  const advice = "The checkpoint is damaged, or its values overflow: try another file or dtype.";
-  if (!logits.isFinite()) throw new FormatError(`logits: expected finite numbers, got NaN or Infinity. ${advice}`);
-  const { temperature = OFF.temperature, repetitionPenalty = OFF.repetitionPenalty } = options;
-  if (repetitionPenalty !== 1) logits.penalize(context, repetitionPenalty);
+const DAMAGED = "The checkpoint is damaged, or its values overflow: try another file or dtype.";
+
+/** Applies the temperature. @returns the id of the largest logit */
+function heat(logits: Logits, options: SamplingOptions): number {
+  const { temperature = OFF.temperature, topNSigma = OFF.topNSigma } = options;
   const best = logits.argmax();
-  if (logits.view()[best] === Number.NEGATIVE_INFINITY) {
-    throw new FormatError(`logits: expected one token at least that is not ruled out, got -Infinity for all. ${advice}`);
-  }
-  if (temperature !== 1 && !isGreedy(options)) logits.divide(temperature);
+  const largest = logits.view()[best] ?? Number.NaN;
+  if (!(largest > Number.NEGATIVE_INFINITY))
+    throw new FormatError(`logits: expected one token at least that is not ruled out, got -Infinity for all. ${DAMAGED}`);
+  if (isGreedy(options)) return best;
+  if (topNSigma > 0) cutBySigma(logits.view(), topNSigma, largest);
+  if (temperature !== 1) logits.divide(temperature);
   return best;
+}
+
+/** Rules out the logits below largest - n·σ, σ the deviation of those that are not ruled out. */
+function cutBySigma(scores: Float32Array, n: number, largest: number): void {
+  const live = (add: (score: number) => number): number => {
+    let total = 0;
+    for (const score of scores) if (Number.isFinite(score)) total += add(score);
+    return total;
+  };
+  const count = live(() => 1);
+  const mean = live((score) => score) / count;
+  const least = largest - n * Math.sqrt(live((score) => (score - mean) * (score - mean)) / count);
+  for (let id = 0; id < scores.length; id++) if (scores[id]! < least) scores[id] = Number.NEGATIVE_INFINITY;
 }
 
 const single = (id: number): Candidates => ({ ids: Uint32Array.of(id), weights: Float32Array.of(1) });
 
-/** top-k, top-p and min-p on prepared logits, each on what the one before left. */
+/** Every cut on prepared logits, each on what the one before left. */
 function choose(logits: Logits, options: SamplingOptions, best: number): Candidates {
-  const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
-  const scores = logits.view();
-  const largest = scores[best]!;
   // Only a penalty or temperature at the end of its range on absurd logits gets here.
-  if (!Number.isFinite(largest)) return single(best);
+  if (!Number.isFinite(logits.view()[best])) return single(best);
+  if (!cutsTails(options)) return chooseLikely(logits, options, best);
+  const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
+  const isOpen = (topK === 0 || topK >= logits.size) && topP >= 1 && minP <= 0;
+  const kept = cutTails(isOpen ? everything(logits) : chooseLikely(logits, options, best), logits, options);
+  const ids = sortByScore(logits.view(), kept.ids);
+  return weigh(logits, ids);
+}
+
+/** top-k, top-p and min-p. */
+function chooseLikely(logits: Logits, options: SamplingOptions, best: number): Candidates {
+  const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
+  const largest = logits.view()[best]!;
   if (topK > 0 && topK < logits.size) return cutByMinP(cutByTopP(weigh(logits, largestScores(logits, topK)), topP), minP);
   if (topP < 1) return cutByMinP(nucleus(logits, topP), minP);
   const least = minP > 0 ? largest - reach(minP) : -Number.MAX_VALUE;

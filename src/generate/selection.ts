@@ -1,5 +1,11 @@
 // Sets of token ids picked out of scores and weights without sorting more of them than must be. Pure arrays and comparison; knows no sampling option.
 
+/** Tokens that may be drawn, with unnormalised weights: e^(score - largest score). From the sampler they come the largest logit first, ties by id. */
+export interface Candidates {
+  readonly ids: Uint32Array;
+  readonly weights: Float32Array;
+}
+
 /** @returns ids whose value is in [low, high), ascending. */
 export function idsBetween(values: Float32Array, low: number, high: number): Uint32Array {
   const ids = new Uint32Array(values.length);

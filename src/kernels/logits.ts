@@ -1,4 +1,5 @@
 // One row of logits in linear memory with the kernels that sampling needs on it. Knows no sampling option and no random number.
+import { InputError } from "../errors.ts";
 import { roundUp } from "../memory/dtype.ts";
 
 /** The exports of the module that work on logits. */
@@ -65,6 +66,15 @@ export class Logits {
   /** @returns a copy of the logits (V,). */
   copy(): Float32Array {
     return this.view().slice();
+  }
+
+  /** Puts other values (V,) into the row. @throws InputError when there are none, or not so many */
+  replace(values: Float32Array | undefined): void {
+    if (values?.length !== this.size)
+      throw new InputError(
+        `logits: expected ${this.size} values from the processor, got ${values?.length ?? "none"}. Change the array that you are given.`,
+      );
+    this.view().set(values);
   }
 
   /** @returns false when a logit is NaN or +Infinity. -Infinity is a token that was ruled out, and is well. */

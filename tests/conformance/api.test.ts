@@ -7,8 +7,10 @@ import { loadWith } from "../../src/lfm2.ts";
 import { kernels } from "../golden/support.ts";
 import { apiSuite } from "./api.ts";
 import { cloningEngine, crossed } from "./cloning-engine.ts";
+import { generationSuite } from "./generation.ts";
 
 apiSuite("engine in this thread", load, mini);
+generationSuite("engine in this thread", () => load(mini));
 /** What is no options object is for load() to refuse. */
 const withTwo = (options: LoadOptions | undefined): LoadOptions | undefined =>
   options === undefined || (typeof options === "object" && options !== null) ? { threads: 2, ...options } : options;
@@ -20,6 +22,7 @@ describe("public API through structuredClone", () => {
     (source, options) => loadWith({ open: openPath, kernels, placeEngine: cloningEngine }, source, options),
     mini,
   );
+  generationSuite("engine behind a channel", () => loadWith({ open: openPath, kernels, placeEngine: cloningEngine }, mini));
 
   after(() => assert.ok(crossed.count > 1000, `only ${crossed.count} messages crossed the channel`));
 });

@@ -265,7 +265,8 @@ describe("sampler", () => {
 
   it("fills in what a call leaves open", () => {
     const sampling = resolveSampling({ topK: 3, seed: 8 }, { temperature: 0.3, topK: 50, repetitionPenalty: 1.05 });
-    assert.deepEqual(sampling, { temperature: 0.3, topK: 3, topP: 1, minP: 0, repetitionPenalty: 1.05, seed: 8 });
+    const off = { topP: 1, minP: 0, typicalP: 1, epsilonCutoff: 0, etaCutoff: 0, topNSigma: 0 };
+    assert.deepEqual(sampling, { ...off, temperature: 0.3, topK: 3, repetitionPenalty: 1.05, seed: 8 });
     const seeds = new Set(Array.from({ length: 50 }, () => resolveSampling({}).seed));
     assert.ok(seeds.size > 40);
     for (const seed of seeds) checkSampling({ seed });

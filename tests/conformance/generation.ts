@@ -1,0 +1,130 @@
+// What a call may ask of generation beyond plain sampling, on any engine: rules, the caller's own functions, log-probabilities.
+import assert from "node:assert/strict";
+import type { GenerateOptions, Model } from "lfm2-wasm";
+
+const STORY = "Tell me a story about a fox.";
+
+const throwsInput = (model: Model, options: GenerateOptions, message: RegExp): Promise<void> =>
+  assert.rejects(model.generate(STORY, options), (error: Error) => error.name === "InputError" && message.test(error.message));
+
+/** Adds the suite for one way to load the bundled model. */
+export function generationSuite(name: string, load: () => Promise<Model>): void {
+  describe(`generation, ${name}`, () => {
+    let model: Model;
+    before(async () => {
+      model = await load();
+    });
+    after(() => model.dispose());
+
+    const greedy = async (options: GenerateOptions = {}) => model.generate(STORY, { maxTokens: 24, ...options, temperature: 0 });
+    const ids = async (options: GenerateOptions = {}) => [...(await greedy(options)).tokens];
+
+    it("obeys rules on tokens", async () => {
+      const plain = await ids();
+      assert.equal(plain.length, 24);
+      const third = plain[2]!;
+      assert.ok(!(await ids({ suppressTokens: [third] })).includes(third));
+      assert.ok(!(await ids({ logitBias: { [third]: -100 } })).includes(third));
+      assert.notEqual((await ids({ beginSuppressTokens: [plain[0]!] }))[0], plain[0]);
+      const without = await ids({ badWordsIds: [plain.slice(1, 4)] });
+      assert.deepEqual(without.slice(0, 3), plain.slice(0, 3), "the words before the last stay");
+      assert.notEqual(without[3], plain[3]);
+      assert.deepEqual(await ids({ maxTokens: 2, forcedEosTokenId: third }), [plain[0], third]);
+      const seen = await ids({ maxTokens: 40, noRepeatNgramSize: 2 });
+      const pairs = seen.slice(1).map((id, i) => `${seen[i]} ${id}`);
+      assert.equal(new Set(pairs).size, pairs.length);
+    });
+
+    it("holds end tokens back, and counts the prompt where it should", async () => {
+      const whole = await model.generate(STORY, { temperature: 0 });
+      assert.equal(whole.finishReason, "stop");
+      const more = await model.generate(STORY, { temperature: 0, minTokens: whole.tokens.length + 5 });
+      assert.ok(more.tokens.length >= whole.tokens.length + 5);
+      const { inputTokens } = whole.usage;
+      const short = await model.generate(STORY, { temperature: 0, maxLength: inputTokens + 3 });
+      assert.deepEqual([short.tokens.length, short.finishReason], [3, "length"]);
+      await throwsInput(model, { maxLength: inputTokens }, /maxLength: expected a whole number above the prompt's/);
+    });
+
+    it("asks the caller's own processors and criteria", async () => {
+      const plain = await ids();
+      const banned = plain[4]!;
+      const places: number[] = [];
+      const ban = (logits: Float32Array, { tokens, promptTokens }: { tokens: readonly number[]; promptTokens: number }): void => {
+        assert.equal(logits.length, model.config.vocabSize);
+        places.push(tokens.length - promptTokens);
+        logits[banned] = Number.NEGATIVE_INFINITY;
+      };
+      const other = await ids({ processors: [ban] });
+      assert.ok(!other.includes(banned));
+      assert.deepEqual(other, await ids({ suppressTokens: [banned] }), "as the rule does");
+      assert.deepEqual(places, Array.from(other.keys()), "once a token");
+      assert.deepEqual(await ids({ processors: [(logits) => logits.slice(), () => undefined] }), plain, "a returned array counts");
+
+      const reply = await greedy({ stoppingCriteria: [({ tokens, promptTokens }) => tokens.length - promptTokens === 5] });
+      assert.deepEqual([[...reply.tokens], reply.finishReason], [plain.slice(0, 5), "stop"]);
+      assert.equal(reply.text, model.tokenizer.decode(plain.slice(0, 5)));
+    });
+
+    it("ends a call with what the caller's function throws, or by what it should not return", async () => {
+      const mine = new Error("mine");
+      const fails = {
+        processors: [
+          () => {
+            throw mine;
+          },
+        ],
+      };
+      await assert.rejects(model.generate(STORY, fails), (error) => error === mine);
+      await throwsInput(model, { processors: [(async () => {}) as never] }, /returns a Float32Array or nothing/);
+      await throwsInput(model, { processors: [() => new Float32Array(3)] }, /expected \d+ values from the processor, got 3/);
+      await throwsInput(model, { stoppingCriteria: [7 as never] }, /stoppingCriteria: expected a list of functions/);
+      assert.equal((await model.status()).openSessions, 0);
+    });
+
+    it("tells log-probabilities under the model's own distribution", async () => {
+      const { logprobs = [], tokens } = await model.generate(STORY, {
+        maxTokens: 6,
+        temperature: 1,
+        seed: 3,
+        topLogprobs: 20,
+        repetitionPenalty: 1.5,
+      });
+      assert.deepEqual(
+        logprobs.map((l) => l.id),
+        [...tokens],
+      );
+      const prompt = model.tokenizer.encode("x").length; // the tokenizer is there; ids of the prompt come from forward below
+      assert.ok(prompt > 0);
+      for (const { id, logprob, top } of logprobs) {
+        assert.ok(logprob <= 0 && top.length === 20);
+        assert.ok(top.every((t, i) => i === 0 || t.logprob <= top[i - 1]!.logprob));
+        assert.equal(top.find((t) => t.id === id)?.logprob ?? logprob, logprob);
+        assert.ok(top.reduce((sum, t) => sum + Math.exp(t.logprob), 0) <= 1 + 1e-6);
+      }
+      assert.equal((await greedy({ maxTokens: 2 })).logprobs, undefined);
+      assert.deepEqual(
+        (await greedy({ maxTokens: 2, logprobs: true })).logprobs?.map((l) => l.top.length),
+        [0, 0],
+      );
+    });
+
+    it("gives the log-probabilities of forward's logits", async () => {
+      const inputIds = Uint32Array.from([1, ...model.tokenizer.encode("Once upon a time")]);
+      const { logits } = await model.forward({ inputIds, logits: "last" });
+      const largest = logits.data.reduce((a, b) => Math.max(a, b));
+      const sum = logits.data.reduce((total, x) => total + Math.exp(x - largest), 0);
+      const { logprobs = [] } = await model.generate(inputIds, { maxTokens: 1, temperature: 0, topLogprobs: 5 });
+      for (const { id, logprob } of logprobs[0]!.top)
+        assert.ok(Math.abs(logprob - (logits.data[id]! - largest - Math.log(sum))) < 1e-5, `${id}: ${logprob}`);
+    });
+
+    it("refuses what is no rule", async () => {
+      await throwsInput(model, { badWordsIds: [[]] }, /badWordsIds: expected a list of lists of token ids, none of them empty/);
+      await throwsInput(model, { logitBias: { x: 1 } as never }, /logitBias: expected an object from token ids/);
+      await throwsInput(model, { exponentialDecayLengthPenalty: [1, 0] }, /exponentialDecayLengthPenalty/);
+      await throwsInput(model, { topLogprobs: 21 }, /topLogprobs: expected a whole number from 0 to 20/);
+      await throwsInput(model, { typicalP: 2 }, /typicalP/);
+    });
+  });
+}
