@@ -23,8 +23,11 @@ const TRAPPED: i32 = 1;
 /** A thread did not arrive for so long that it must have ended. */
 const STALLED: i32 = 2;
 
-/** Polls before a thread sleeps; some 30 µs, about what falling asleep and being woken costs. */
-const POLLS: i32 = 100000;
+/**
+ * Polls before a thread sleeps, some 200 µs. Being woken is 0.1 to 0.5 ms late, and between two steps of a turn the host takes 0.1 to 0.2 ms. With 30 µs two threads
+ * decode 8 to 10 % slower; with both cores busy by others it makes no difference (`npm run bench -- generate`).
+ */
+const POLLS: i32 = 700000;
 /** A sleep of thread 0, in ns. It counts them, so that a process that was stopped for an hour has lost one. */
 const NAP: i64 = 100_000_000;
 /** Naps until a thread that has not even taken up the step, or is late by this much more than thread 0's own share, counts as ended. */
@@ -72,7 +75,7 @@ export function claim(total: usize, least: usize, ith: usize, nth: usize, run: i
 }
 
 /**
- * Returns true when the word at p is no longer `seen`: polls for some microseconds, then sleeps, and polls again when it was woken for nothing (`wake`).
+ * Returns true when the word at p is no longer `seen`: polls for a fifth of a millisecond, then sleeps, and polls again when it was woken for nothing (`wake`).
  * False after so many naps; with naps < 0 it waits for ever.
  * A function of its own on purpose: inlined into its callers, such a loop never ended under V8 11.3 (Node 20).
  */

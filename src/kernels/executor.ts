@@ -18,6 +18,9 @@ export class Executor {
   readonly #buffer: CommandBuffer;
   readonly #scratch: KernelScratch;
   readonly #kvDtype: KvDType;
+  /** The step that the buffer holds, and how many commands it has. */
+  #held = "";
+  #count = 0;
   /** Runs the commands of the next steps one by one, with a clock around each. */
   timer: CommandTimer | undefined;
 
@@ -31,15 +34,21 @@ export class Executor {
 
   /**
    * Records a step and runs it; returns when it has been computed.
+   * @param name of the step. Where the buffer still holds a step of this name, that is what runs: a decode step's commands are the same from token to
+   *   token, and between two steps the processor's caches are full of weights, which makes recording them 30 µs. Without a name it is recorded each time.
    * @throws PlatformError when the kernels trap or a thread has stopped: what the step was to write is then half written
    */
-  run(record: (c: CommandEncoder) => void): void {
+  run(record: (c: CommandEncoder) => void, name = ""): void {
     this.#threads.wake();
     const { address, capacity } = this.#buffer;
-    const encoder = new CommandEncoder(this.#memory, address, capacity, this.#scratch, this.#kvDtype);
-    record(encoder);
-    const submit = (from: number, count: number): void => this.#threads.run(from, count);
-    if (this.timer) this.timer.run(encoder.address, encoder.count, (command) => submit(command, 1));
-    else submit(encoder.address, encoder.count);
+    if (name === "" || name !== this.#held) {
+      this.#held = "";
+      const encoder = new CommandEncoder(this.#memory, address, capacity, this.#scratch, this.#kvDtype);
+      record(encoder);
+      this.#count = encoder.count;
+      this.#held = name;
+    }
+    if (this.timer) this.timer.run(address, this.#count, (command) => this.#threads.run(command, 1));
+    else this.#threads.run(address, this.#count);
   }
 }

@@ -196,11 +196,13 @@ export class LanguageModel {
     try {
       const ids = this.#writeInputs(inputs, lengths);
       const tap = collector?.record;
-      this.#run(inputs, (c) => {
+      const record = (c: CommandEncoder): void => {
         const rows = { address: this.#at("rowTable"), sequences: inputs.length };
         this.#lfm2.layers(c, { T, rows, ids, outputs, tap: tap?.(c) });
         if (logitsOf?.length) this.#recordHead(c, logitsOf, outputs !== undefined);
-      });
+      };
+      // positions, pages and states are in the row table: nothing else tells two steps of one name apart
+      this.#run(inputs, record, tap ? "" : `${T} rows of ${inputs.length}${ids === undefined ? "" : ", ids"}, logits of ${logitsOf}`);
       collector?.read(taps ?? new Map());
     } finally {
       collector?.release();
@@ -258,9 +260,9 @@ export class LanguageModel {
     return readRows(this.#memory, this.#lfm2.buffers.x, M, this.config.hiddenSize);
   }
 
-  #run(inputs: readonly StepInput[], record: (c: CommandEncoder) => void): void {
+  #run(inputs: readonly StepInput[], record: (c: CommandEncoder) => void, name: string): void {
     try {
-      this.#executor.run(record);
+      this.#executor.run(record, name);
     } catch (error) {
       // a trap leaves some layers' states advanced and others not: these sessions start again
       if (error instanceof PlatformError) for (const { cache } of inputs) cache.reset();

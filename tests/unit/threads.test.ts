@@ -252,11 +252,16 @@ describe("threads", () => {
     it("an idle pool takes no time of a core", async () => {
       const model = await load(mini, { threads: 3 });
       await model.generate(STORY, { maxTokens: 20 });
-      await sleep(50);
-      const before = process.cpuUsage();
-      await sleep(1000);
-      const { user, system } = process.cpuUsage(before);
-      assert.ok(user + system < 200_000, `${(user + system) / 1000} ms of a second`); // a thread that polled would take all of it
+      const cpuMs = async (): Promise<number> => {
+        await sleep(50);
+        const before = process.cpuUsage();
+        await sleep(1000);
+        const { user, system } = process.cpuUsage(before);
+        return (user + system) / 1000;
+      };
+      let ms = await cpuMs();
+      if (ms > 20) ms = await cpuMs(); // a garbage collection may have come; threads that poll do so again
+      assert.ok(ms <= 20, `${ms} ms of a second`);
       model.dispose();
     });
 
