@@ -10,26 +10,19 @@ import { DTYPES, type DType, KV_DTYPES, type KvDType } from "./memory/dtype.ts";
 import { Model, type ModelInfo } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
+import { type LoadProgress, Meter, type Progress } from "./progress.ts";
 import { checkObject } from "./turn.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
+import { type ObjectSource, openObject } from "./weights/objects.ts";
 import { checkRemoteOptions, type NetworkPlatform, openRemote, type Remote, type RemoteOptions } from "./weights/remote.ts";
-import { type ByteSource, bytesSource, type Folder } from "./weights/source.ts";
+import type { ByteSource, Folder } from "./weights/source.ts";
 
 /**
- * Where a checkpoint may be: a path or `file:` URL that the runtime can open, an `https:` address, a hub's id `org/name[@revision][:file or type]`, bytes of a
- * GGUF, anything that reads by ranges, a set of files. What a path and an id could mean is a path where there is one.
+ * Where a checkpoint may be: a path or `file:` URL that the runtime can open, an `https:` address, a hub's id `org/name[@revision][:file or type]`; bytes of a
+ * GGUF, a `Blob` or `File`; a list of Files, or a handle of a file or folder (OPFS, a picker); `{ bucket, key }` in R2; anything that reads by ranges, a set of
+ * files. What a path and an id could mean is a path where there is one.
  */
-export type ModelSource = string | URL | Uint8Array | ArrayBuffer | ByteSource | Folder;
-
-/** How far a load is. */
-export interface LoadProgress {
-  /** `"open"` once where a hub's file was chosen, with what will be downloaded; `"read"` while weights stream in, `"ready"` once at the end. */
-  readonly phase: "open" | "read" | "ready";
-  /** Bytes of weights read so far; never falls, never exceeds the total. */
-  readonly loadedBytes: number;
-  readonly totalBytes: number;
-  readonly file: string;
-}
+export type ModelSource = string | URL | ObjectSource;
 
 /** Options of `load`. */
 export interface LoadOptions extends RemoteOptions {
@@ -78,7 +71,7 @@ const AUTO_THREADS = 8;
 const PARAMETERS_PER_THREAD = 32e6;
 
 function isUrl(source: ModelSource): source is URL {
-  return typeof source === "object" && "href" in source && "protocol" in source;
+  return typeof source === "object" && source !== null && "href" in source && "protocol" in source;
 }
 
 const isAddress = (source: string | URL): boolean => /^https?:/i.test(String(source));
@@ -116,12 +109,7 @@ export async function openSource(platform: Platform, source: ModelSource, option
     if (source === "") throw new InputError("load: expected a path, a URL, a hub's id, bytes or a source, got an empty text.");
     return openNamed(platform, source, options);
   }
-  if (source instanceof Uint8Array) return local(bytesSource(source, "model.gguf"));
-  if (source instanceof ArrayBuffer) return local(bytesSource(new Uint8Array(source), "model.gguf"));
-  if (typeof source === "object" && source !== null && ("read" in source || "open" in source)) return local(source);
-  throw new InputError(
-    `load: expected a path, a URL, a hub's id, bytes or an object with { name, size, read }, got ${source === null ? "null" : typeof source}.`,
-  );
+  return local(await openObject(source, options.signal));
 }
 
 export function checkLoadOptions(options: LoadOptions): void {
@@ -172,12 +160,12 @@ export async function loadWith(platform: Platform, source: ModelSource, options:
   checkLoadOptions(options);
   throwIfAborted(options.signal);
   const trial: Trial = { isFromHub: false };
-  const steady = { ...options, onProgress: options.onProgress && rising(options.onProgress) };
+  const meter = options.onProgress && new Meter(options.onProgress);
   try {
-    return await loadOnce(platform, source, steady, trial);
+    return await loadOnce(platform, source, options, trial, meter);
   } catch (error) {
     if (options.signal?.aborted || !isWorthAnother(error, trial)) throw error;
-    return loadOnce(platform, source, steady, trial);
+    return loadOnce(platform, source, options, trial, meter);
   }
 }
 
@@ -195,28 +183,24 @@ function isWorthAnother(error: unknown, { isFromHub }: Trial): boolean {
   );
 }
 
-/** Reports only what goes on from what was reported before: a load that starts over is silent until it has caught up. */
-function rising(onProgress: (progress: LoadProgress) => void): (progress: LoadProgress) => void {
-  let most = -1;
-  return (progress) => {
-    if (progress.phase !== "ready" && progress.loadedBytes <= most) return;
-    most = progress.loadedBytes;
-    onProgress(progress);
-  };
-}
-
-async function loadOnce(platform: Platform, source: ModelSource, options: LoadOptions, trial: Trial): Promise<Model> {
+async function loadOnce(
+  platform: Platform,
+  source: ModelSource,
+  options: LoadOptions,
+  trial: Trial,
+  meter: Meter | undefined,
+): Promise<Model> {
   const opened = await openSource(platform, source, options);
   trial.isFromHub = opened.hub !== undefined;
-  if (opened.hub) options.onProgress?.({ phase: "open", loadedBytes: 0, totalBytes: opened.hub.downloadBytes, file: opened.hub.file });
+  if (opened.hub) meter?.report({ phase: "open", loadedBytes: 0, totalBytes: opened.hub.downloadBytes, file: opened.hub.file });
   const checkpoint = await openCheckpoint(opened.source, options.signal);
   try {
     checkContext(checkpoint, options.maxContextTokens);
     const loaded = await loadModel(checkpoint, platform.kernels, {
-      ...loadModelOptions({ ...options, dtype: options.dtype ?? opened.dtype }),
+      ...loadModelOptions({ ...options, dtype: options.dtype ?? opened.dtype }, meter),
       threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
     });
-    await checkpoint.verify(options.signal);
+    await proved(checkpoint, loaded, options.signal, meter);
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable());
     return new Model({
       engine: platform.placeEngine?.(engine) ?? engine,
@@ -235,15 +219,21 @@ function checkContext({ config }: Checkpoint, maxContextTokens: number | undefin
   throw new InputError(`load: maxContextTokens: expected at most the model's ${config.maxPositionEmbeddings}, got ${maxContextTokens}.`);
 }
 
-function loadModelOptions(options: LoadOptions): LoadModelOptions {
-  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress } = options;
-  const report =
-    onProgress &&
-    ((p: Omit<LoadProgress, "phase">): void => {
-      onProgress({ phase: "read", ...p });
-      if (p.loadedBytes === p.totalBytes) onProgress({ phase: "ready", ...p });
-    });
-  return { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress: report };
+function loadModelOptions(options: LoadOptions, meter: Meter | undefined): LoadModelOptions {
+  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal } = options;
+  const onProgress = meter && ((p: Omit<Progress, "phase">): void => meter.report({ phase: "read", ...p }));
+  return { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress };
+}
+
+/** The last that can fail: what was loaded is given back if it does. */
+async function proved(checkpoint: Checkpoint, { model }: LoadedModel, signal?: AbortSignal, meter?: Meter): Promise<void> {
+  try {
+    await checkpoint.verify(signal);
+    meter?.ready();
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
 }
 
 /** @returns how many parameters the checkpoint's tensors hold */

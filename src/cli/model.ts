@@ -7,19 +7,14 @@ import { bar, harmless, StatusLine } from "./terminal.ts";
 
 /** Loading that is over sooner shows no bar. */
 const BAR_AFTER_MS = 300;
-const BAR_EVERY_MS = 80;
 
 /** Draws how far loading is, with the rate. */
 function progressBar(status: StatusLine): (progress: LoadProgress) => void {
   const start = performance.now();
-  let next = start + BAR_AFTER_MS;
-  return ({ phase, loadedBytes, totalBytes, file }) => {
-    const now = performance.now();
-    if (phase === "ready" || now < next || totalBytes === 0) return;
-    next = now + BAR_EVERY_MS;
-    const rate = formatBytes((loadedBytes / (now - start)) * 1000);
+  return ({ phase, loadedBytes, totalBytes, file, bytesPerSecond }) => {
+    if (phase === "ready" || performance.now() < start + BAR_AFTER_MS || totalBytes === 0) return;
     status.show(
-      `${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${rate}/s`,
+      `${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${formatBytes(bytesPerSecond)}/s`,
     );
   };
 }

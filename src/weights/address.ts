@@ -3,7 +3,7 @@ import { FormatError, NetworkError, UnsupportedError } from "../errors.ts";
 import { quoted } from "../values.ts";
 import { HttpSource } from "./http.ts";
 import { checkAddress, type Network } from "./request.ts";
-import { type ByteSource, type Folder, isPlainPath } from "./source.ts";
+import { type ByteSource, type Folder, isFolderFile, isPlainPath } from "./source.ts";
 
 const isMissing = (error: unknown): boolean => error instanceof NetworkError && (error.status === 404 || error.status === 410);
 
@@ -26,24 +26,26 @@ function fileName({ pathname, host }: URL): string {
   }
 }
 
+/** @returns the file at `path` in the folder; undefined where the server has none. It cannot leave the folder, nor its origin. */
+async function openIn(network: Network, base: URL, path: string, signal?: AbortSignal): Promise<ByteSource | undefined> {
+  if (!isPlainPath(path)) throw new FormatError(`load: expected the name of a file in the folder, got ${quoted(path)}.`);
+  try {
+    return await begun(new HttpSource(network, { name: path, url: new URL(path, base).href + base.search }, signal));
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
 function urlFolder(network: Network, base: URL, signal?: AbortSignal): Folder {
   return {
     name: fileName(new URL(base.pathname.replace(/\/$/, ""), base)),
-    open: async (path) => {
-      if (!isPlainPath(path)) throw new FormatError(`load: expected the name of a file in the folder, got ${quoted(path)}.`);
-      const url = new URL(path, base).href + base.search;
-      try {
-        return await begun(new HttpSource(network, { name: path, url }, signal));
-      } catch (error) {
-        if (isMissing(error)) return undefined;
-        throw error;
-      }
-    },
+    open: (path) => openIn(network, base, path, signal),
   };
 }
 
 /**
- * @param address of a GGUF file, of a folder (it ends in a slash), or of model.safetensors in one
+ * @param address of a GGUF file (any part of a split one), of a folder (it ends in a slash), or of model.safetensors, a shard or the shards' index in one
  * @param signal ends whatever the source or the folder's files do
  * @returns the file, or the folder
  * @throws InputError, UnsupportedError for an address of another kind; NetworkError when it does not answer; AbortError
@@ -51,12 +53,14 @@ function urlFolder(network: Network, base: URL, signal?: AbortSignal): Folder {
 export async function openUrl(network: Network, address: string | URL, signal?: AbortSignal): Promise<ByteSource | Folder> {
   const url = checkAddress(address, "source");
   const name = fileName(url);
+  const folder = new URL(`./${url.search}`, url);
   if (url.pathname.endsWith("/")) return urlFolder(network, url, signal);
-  if (name === "model.safetensors") return urlFolder(network, new URL(`./${url.search}`, url), signal);
+  if (isFolderFile(name)) return urlFolder(network, folder, signal);
   if (name.endsWith(".safetensors")) {
     throw new UnsupportedError(
-      `load: expected a GGUF file, a folder or model.safetensors in it, got ${quoted(name)}. One shard or a renamed file cannot be loaded alone: pass the folder's address.`,
+      `load: expected a GGUF file, a folder or model.safetensors in it, got ${quoted(name)}. A file of another name cannot be loaded alone: pass the folder's address.`,
     );
   }
-  return begun(new HttpSource(network, { name, url: url.href }, signal));
+  const sibling = (path: string): Promise<ByteSource | undefined> => openIn(network, folder, path, signal);
+  return begun(new HttpSource(network, { name, url: url.href, sibling }, signal));
 }

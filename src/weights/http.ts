@@ -4,10 +4,15 @@ import { MAX_CONNECTIONS, MAX_UNSIZED_BYTES, NETWORK_WINDOW_PIECES } from "./lim
 import { Piece } from "./piece.ts";
 import { NoLength, NoRanges, RemoteFile, type RemoteFileOptions } from "./remote-file.ts";
 import { type Hash, type Network, windowBytes } from "./request.ts";
-import type { ByteSource } from "./source.ts";
+import { type ByteSource, readClipped, truncated, unlessAborted } from "./source.ts";
 
 /** Pieces ahead of the reader at most; with the one or two that are being read they fill the window. */
 const MOST_AHEAD = NETWORK_WINDOW_PIECES - 2;
+
+/** How a file is asked for, and how the files beside it are opened. */
+export interface HttpSourceOptions extends RemoteFileOptions {
+  readonly sibling?: ByteSource["sibling"] | undefined;
+}
 
 /**
  * A file on a server. Bytes come in order through a window of `windowBytes`; what a reader skips is loaded too where a checksum has to be proved.
@@ -15,6 +20,7 @@ const MOST_AHEAD = NETWORK_WINDOW_PIECES - 2;
  */
 export class HttpSource implements ByteSource {
   readonly name: string;
+  readonly sibling?: ByteSource["sibling"] & object;
   readonly #file: RemoteFile;
   readonly #network: Network;
   readonly #caller: AbortSignal | undefined;
@@ -43,8 +49,9 @@ export class HttpSource implements ByteSource {
   readonly #fromBytes: number;
   #isProved = false;
 
-  constructor(network: Network, options: RemoteFileOptions, signal?: AbortSignal) {
+  constructor(network: Network, options: HttpSourceOptions, signal?: AbortSignal) {
     this.name = options.name;
+    if (options.sibling) this.sibling = options.sibling;
     this.#network = network;
     this.#file = new RemoteFile(network, options);
     this.#isProvedByReader = options.isProvedByReader ?? false;
@@ -74,16 +81,14 @@ export class HttpSource implements ByteSource {
     this.#room?.();
   }
 
-  async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
-    const target = new Uint8Array(Math.max(0, Math.min(length, this.size - offset)));
-    await this.readInto(offset, target, signal);
-    return target;
+  read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+    return readClipped(this, offset, length, signal);
   }
 
   async readInto(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
     if (target.length === 0) return;
     if (offset + target.length > this.size) {
-      throw new FormatError(`${this.name}: truncated: expected ${target.length} bytes at ${offset}, got a file of ${this.size} bytes.`);
+      throw truncated(this.name, offset, target.length, `a file of ${this.size}`);
     }
     if (this.#whole) {
       throwIfAborted(signal);
@@ -162,17 +167,7 @@ export class HttpSource implements ByteSource {
     const ready = piece.until(bytes);
     this.#pump();
     this.#room?.();
-    if (signal === undefined || signal === this.#caller) return ready;
-    let stop = (): void => {};
-    const aborted = new Promise<never>((_, reject) => {
-      stop = () => reject(new AbortError(undefined, { cause: signal.reason }));
-      signal.addEventListener("abort", stop, { once: true });
-    });
-    try {
-      await Promise.race([ready, aborted]);
-    } finally {
-      signal.removeEventListener("abort", stop);
-    }
+    return signal === this.#caller ? ready : unlessAborted(ready, signal);
   }
 
   /** The reader stands at `index`: what lies before goes, and the further it reads on the more is fetched ahead. */

@@ -16,6 +16,8 @@ export interface RemoteFileOptions {
   readonly fromBytes?: number | undefined;
   /** The commit that a hub must say it answers from. */
   readonly commit?: string | undefined;
+  /** ETag of the version to take, where it is known: any other is an error. */
+  readonly version?: string | undefined;
 }
 
 /** What the bytes must add up to: git's sha1 of a blob, or the sha256 of the content. */
@@ -50,7 +52,7 @@ export class RemoteFile {
   #version: string | undefined;
   #takesRanges = true;
 
-  constructor(network: Network, { name, url, sizeBytes, checksum, commit }: RemoteFileOptions) {
+  constructor(network: Network, { name, url, sizeBytes, checksum, commit, version }: RemoteFileOptions) {
     this.#network = network;
     this.name = name;
     this.#url = url;
@@ -58,6 +60,7 @@ export class RemoteFile {
     this.sizeBytes = sizeBytes;
     this.checksum = checksum;
     this.#commit = commit;
+    this.#version = version;
   }
 
   /**

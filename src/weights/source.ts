@@ -1,21 +1,24 @@
 // Where bytes come from: something with a name and a size that can be read by ranges. Must not know what the bytes mean, nor any runtime.
-import { FormatError, throwIfAborted } from "../errors.ts";
+import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
 
-/** Bytes that can be read by ranges: a file, a Blob, an object in a bucket. */
+/** Bytes that can be read by ranges: a file, a Blob, an object in a bucket. Reads may overlap; every one of them settles, also when the source is closed meanwhile. */
 export interface ByteSource {
   /** What error messages call it: a file name, an address. */
   readonly name: string;
   /** Size in bytes. */
   readonly size: number;
-  /** @returns up to `length` bytes from `offset`; fewer only if the source is shorter than it said. */
+  /** @returns up to `length` bytes from `offset`; fewer only where the file ends before, none past its end. Rejects once `signal` has fired. */
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
-  /** Fills `target` from `offset`: spares a copy where the runtime can. It may lie in memory that threads share: its buffer cannot be transferred. */
+  /**
+   * Fills all of `target` from `offset`, or rejects: spares a copy where the runtime can. It may lie in memory that threads share: its buffer cannot be
+   * transferred.
+   */
   readInto?(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Opens the file of this name beside it, where there is such a thing: a split file needs its other parts. */
   sibling?(name: string): Promise<ByteSource | undefined>;
   /** Proves the whole by a checksum, where there is one. @throws FormatError when the bytes are others than they should be */
   verify?(signal?: AbortSignal): Promise<void>;
-  /** Gives back what the source holds open. */
+  /** Gives back what the source holds open; once more does nothing. */
   close?(): Promise<void>;
 }
 
@@ -28,17 +31,77 @@ export interface Folder {
   list?(): Promise<readonly string[]>;
 }
 
-/** @returns a source over bytes that are already in memory; nothing is copied. */
-export function bytesSource(bytes: Uint8Array, name: string): ByteSource {
-  return {
-    name,
-    size: bytes.length,
-    read: (offset, length) => Promise.resolve(bytes.subarray(offset, offset + length)),
-    readInto: (offset, target) => {
-      target.set(bytes.subarray(offset, offset + target.length));
-      return Promise.resolve();
-    },
+/** Brings up to `length` bytes from `offset`, at least one. */
+export type ReadPart = (offset: number, length: number, signal: AbortSignal | undefined) => Promise<Uint8Array>;
+
+/** @throws FormatError: the file is shorter than it said */
+export function truncated(name: string, offset: number, length: number, got: string): FormatError {
+  return new FormatError(
+    `${name}: truncated: expected ${length} bytes at ${offset}, got ${got}. The file changed or is damaged: load it again.`,
+  );
+}
+
+/**
+ * A source from one function that brings parts, however short they come.
+ * @param partBytes - what is asked for at once at most
+ */
+export function sourceOf(
+  name: string,
+  size: number,
+  part: ReadPart,
+  partBytes: number = Number.POSITIVE_INFINITY,
+): Required<Pick<ByteSource, "readInto">> & ByteSource {
+  const readInto = async (offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> => {
+    if (offset < 0 || offset + target.length > size) throw truncated(name, offset, target.length, `a file of ${size}`);
+    for (let done = 0; done < target.length; ) {
+      throwIfAborted(signal);
+      const length = Math.min(target.length - done, partBytes);
+      const bytes = await unlessAborted(part(offset + done, length, signal), signal);
+      if (bytes.length === 0) throw truncated(name, offset, target.length, `${done}`);
+      target.set(bytes, done);
+      done += bytes.length;
+    }
   };
+  return { name, size, readInto, read: (offset, length, signal) => readClipped({ size, readInto }, offset, length, signal) };
+}
+
+/** `read` by way of `readInto`. */
+export async function readClipped(
+  source: Required<Pick<ByteSource, "size" | "readInto">>,
+  offset: number,
+  length: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const target = new Uint8Array(Math.max(0, Math.min(length, source.size - offset)));
+  if (target.length > 0) await source.readInto(offset, target, signal);
+  return target;
+}
+
+/** @returns what `promise` gives, but no later than the signal, whether the promise heeds it or not */
+export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  let stop = (): void => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(new AbortError(undefined, { cause: signal.reason }));
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** @returns a source over bytes that are already in memory; `read` copies nothing. */
+export function bytesSource(bytes: Uint8Array, name: string): ByteSource {
+  const size = bytes.length;
+  const part: ReadPart = async (offset, length) => bytes.subarray(offset, offset + length);
+  const read: ByteSource["read"] = async (offset, length, signal) => {
+    throwIfAborted(signal);
+    return bytes.subarray(offset, offset + length);
+  };
+  return { ...sourceOf(name, size, part), read };
 }
 
 /**
@@ -65,6 +128,9 @@ export async function readExactly(source: ByteSource, offset: number, length: nu
 export function isPlainPath(path: string): boolean {
   return path.length <= 1024 && path.split("/").every((part) => /^[A-Za-z0-9._-]+$/.test(part) && !/^\.{1,2}$/.test(part));
 }
+
+/** Files that stand for the folder that they lie in: model.safetensors, a shard, the shards' index. */
+export const isFolderFile = (name: string): boolean => /^model(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?$/.test(name);
 
 const ascii = (bytes: Uint8Array): string => String.fromCharCode(...bytes);
 

@@ -193,7 +193,7 @@ describe("a model on a hub", () => {
       assert.equal((await model.generate("What is 3 + 4?", { maxTokens: 8, temperature: 0 })).text.length > 0, true);
       model.dispose();
     }
-    await assert.rejects(load(`${at}model-00001-of-00002.safetensors`, options()), { name: "UnsupportedError" });
+    await assert.rejects(load(`${at}weights.safetensors`, options()), { name: "UnsupportedError" });
     await assert.rejects(load(`${server.hub}/org/none/resolve/main/`, options()), {
       name: "FormatError",
       message: /expected a config\.json/,

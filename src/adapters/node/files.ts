@@ -2,8 +2,8 @@
 import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { FormatError, StorageError, throwIfAborted, UnsupportedError } from "../../errors.ts";
-import type { ByteSource, Folder } from "../../weights/source.ts";
+import { StorageError, throwIfAborted, UnsupportedError } from "../../errors.ts";
+import { type ByteSource, type Folder, isFolderFile, readClipped, truncated } from "../../weights/source.ts";
 
 /** A file that reads straight into the memory it is given. */
 class FileSource implements ByteSource {
@@ -19,24 +19,19 @@ class FileSource implements ByteSource {
     this.#handle = handle;
   }
 
-  sibling(name: string): Promise<ByteSource | undefined> {
-    return folder(this.#folder).open(name);
+  async sibling(name: string): Promise<ByteSource | undefined> {
+    return name === basename(name) ? folder(this.#folder).open(name) : undefined;
   }
 
-  async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
-    const target = new Uint8Array(Math.max(0, Math.min(length, this.size - offset)));
-    await this.readInto(offset, target, signal);
-    return target;
+  read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+    return readClipped(this, offset, length, signal);
   }
 
   async readInto(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
     for (let done = 0; done < target.length; ) {
       throwIfAborted(signal);
       const { bytesRead } = await this.#read(target, done, offset + done);
-      if (bytesRead === 0)
-        throw new FormatError(
-          `${this.name}: truncated: expected ${target.length} bytes at ${offset}, got ${done}. The file changed while it was read; load it again.`,
-        );
+      if (bytesRead === 0) throw truncated(this.name, offset, target.length, `${done}`);
       done += bytesRead;
     }
   }
@@ -59,7 +54,9 @@ class FileSource implements ByteSource {
 
 const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "");
 
-export async function openFile(path: string): Promise<FileSource> {
+/** @returns undefined for what is no file: opening a pipe would wait for somebody to write to it */
+export async function openFile(path: string): Promise<FileSource | undefined> {
+  if (!(await stat(path)).isFile()) return undefined;
   const handle = await open(path, "r");
   const { size } = await handle.stat();
   return new FileSource(path, size, handle);
@@ -98,9 +95,6 @@ function cannotOpen(path: string, cause: unknown): StorageError {
   });
 }
 
-/** Files that stand for the folder that they lie in. */
-const WEIGHTS = /^model(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?$/;
-
 /**
  * @param source a path, or a file: URL
  * @returns the file; the folder, also for the path of model.safetensors, of a shard or of the shards' index in it
@@ -120,8 +114,9 @@ export async function openPath(source: string | URL): Promise<ByteSource | Folde
   const path = scheme === "file" ? fileURLToPath(text) : text;
   try {
     if ((await stat(path)).isDirectory()) return folder(path);
-    if (WEIGHTS.test(basename(path))) return folder(dirname(path));
-    if (!path.endsWith(".safetensors")) return await openFile(path);
+    if (isFolderFile(basename(path))) return folder(dirname(path));
+    const file = path.endsWith(".safetensors") ? undefined : await openFile(path);
+    if (file) return file;
   } catch (cause) {
     throw cannotOpen(path, cause);
   }
