@@ -54,9 +54,9 @@ class FileSource implements ByteSource {
 
 const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "");
 
-/** @returns undefined for what is no file: opening a pipe would wait for somebody to write to it */
-export async function openFile(path: string): Promise<FileSource | undefined> {
-  if (!(await stat(path)).isFile()) return undefined;
+/** @throws StorageError for what is no file: opening a pipe would wait for somebody to write to it */
+export async function openFile(path: string): Promise<FileSource> {
+  if (!(await stat(path)).isFile()) throw new StorageError(`${basename(path)}: expected a file, got a folder or a device. Pass a file.`);
   const handle = await open(path, "r");
   const { size } = await handle.stat();
   return new FileSource(path, size, handle);
@@ -84,6 +84,7 @@ function folder(path: string): Folder {
 }
 
 function cannotOpen(path: string, cause: unknown): StorageError {
+  if (cause instanceof StorageError) return cause;
   if (isMissing(cause)) {
     return new StorageError(
       `load: expected a file or folder at ${JSON.stringify(path)}, got none. Check the path; a model on a hub is named org/name.`,
@@ -115,8 +116,7 @@ export async function openPath(source: string | URL): Promise<ByteSource | Folde
   try {
     if ((await stat(path)).isDirectory()) return folder(path);
     if (isFolderFile(basename(path))) return folder(dirname(path));
-    const file = path.endsWith(".safetensors") ? undefined : await openFile(path);
-    if (file) return file;
+    if (!path.endsWith(".safetensors")) return await openFile(path);
   } catch (cause) {
     throw cannotOpen(path, cause);
   }
