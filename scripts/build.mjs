@@ -56,6 +56,7 @@ async function buildJs() {
     target: "node20.19",
     outdir: at("dist"),
     sourcemap: true,
+    sourcesContent: false, // positions and names; the text itself is in the repository
     legalComments: "none",
     absWorkingDir: root,
     tsconfigRaw: {},
