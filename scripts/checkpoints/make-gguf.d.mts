@@ -8,5 +8,14 @@ export function fromPreset(name: string, seed: number): WeightSource;
 export function fromFolder(dir: string): WeightSource;
 export function writeGguf(
   source: WeightSource,
-  options: { type: string; out: string; head?: string; name?: string; tokenizer?: string; template?: string; finalNorm?: string },
+  options: {
+    type: string;
+    out: string;
+    head?: string;
+    name?: string;
+    tokenizer?: string;
+    template?: string;
+    finalNorm?: string;
+    encoders?: Readonly<Record<string, (values: Float32Array) => Uint8Array>>;
+  },
 ): void;

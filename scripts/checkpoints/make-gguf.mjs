@@ -250,8 +250,14 @@ function metadata(shape, scheme, name, tokenizer, template) {
 /** Rows written at a time, so that a chunk stays near four million values. */
 const rowsAtOnce = (K) => Math.max(1, Math.floor((1 << 22) / K));
 
-/** @param options `type` as on the command line; `head`, a block type, is that of the embedding and the head where it should differ */
-export function writeGguf(source, { type, head, out, name = "lfm2-random", tokenizer, template, finalNorm = "token_embd_norm" }) {
+/**
+ * @param options `type` as on the command line; `head`, a block type, is that of the embedding and the head where it should differ; `encoders` may replace the
+ * quantizer of a block type by another
+ */
+export function writeGguf(
+  source,
+  { type, head, out, name = "lfm2-random", tokenizer, template, finalNorm = "token_embd_norm", encoders = {} },
+) {
   const { shape } = source;
   if (shape.convBias) throw new Error("GGUF has no tensors for conv_bias");
   let offset = 0;
@@ -284,7 +290,8 @@ export function writeGguf(source, { type, head, out, name = "lfm2-random", token
   for (const t of tensors) {
     const total = count(t.shape);
     const step = t.shape.length === 2 ? rowsAtOnce(t.shape[1]) * t.shape[1] : total;
-    for (let at = 0; at < total; at += step) writeSync(fd, quantize(source.read(t, at, Math.min(step, total - at)), t.format));
+    const encoded = encoders[t.format] ?? ((values) => quantize(values, t.format));
+    for (let at = 0; at < total; at += step) writeSync(fd, encoded(source.read(t, at, Math.min(step, total - at))));
     pad((ALIGNMENT - (t.size % ALIGNMENT)) % ALIGNMENT);
   }
   closeSync(fd);

@@ -60,7 +60,7 @@ export interface StoredLayout {
 
 /**
  * Every type that can be packed. Beside F32 to Q4_0, Q5_0 and IQ4_NL keep their values, as int8 with the same scale. Other blocks are quantized again: to q8, which
- * loses at most 1/225 of the largest of 32 weights and 0.6 % of their rms; those of 2 and 3 bits to q4, which adds 4 and 8 % to the error that they have already
+ * loses 0.5 % of their rms; those of 2 and 3 bits to q4, which adds 3 and 7 % to the error that they have already
  * and spares half of the memory (IQ4_NL as q4 would add half as much again). `tests/kernels/dequantize.test.ts` holds the bounds.
  */
 export const STORED_TYPES: Readonly<Record<StoredType, StoredLayout>> = {

@@ -12,6 +12,7 @@ import type { KernelSource, Variant } from "../../src/kernels/variants.ts";
 import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
 import { type LoadModelOptions, loadModel } from "../../src/models/load-model.ts";
+import { encodeQ4, encodeQ8, quantizeQ4, quantizeQ8 } from "../reference/convert.ts";
 
 const data = join("tests", "golden", "data");
 
@@ -67,10 +68,21 @@ export function checkpointFolder(preset: string, dtype: "bf16" | "f16" | "f32" =
   return made(join("build", "checkpoints", `${preset}-${dtype}`), (dir) => writeCheckpoint(presetOf(preset), { seed: 1, dtype, dir }));
 }
 
-/** A GGUF of a preset's weights, seed 1. */
-export function ggufFile(preset: string, type: string, options: { head?: string; tokenizer?: string; template?: string } = {}): string {
-  const name = [preset, type, options.head ?? "", options.tokenizer ? "text" : ""].filter(Boolean).join("-");
-  return made(join("build", "checkpoints", `${name}.gguf`), (out) => writeGguf(fromPreset(preset, 1), { type, out, ...options }));
+/** Q8_0 and Q4_0 with the scales of the least squared error. */
+const searched = {
+  Q8_0: (values: Float32Array) => encodeQ8(quantizeQ8(values)),
+  Q4_0: (values: Float32Array) => encodeQ4(quantizeQ4(values)),
+};
+
+/** A GGUF of a preset's weights, seed 1; `isSearched`: quantized as a load quantizes, not as simply as can be. */
+export function ggufFile(
+  preset: string,
+  type: string,
+  { isSearched = false, ...options }: { head?: string; tokenizer?: string; template?: string; isSearched?: boolean } = {},
+): string {
+  const name = [preset, type, options.head ?? "", options.tokenizer ? "text" : "", isSearched ? "searched" : ""].filter(Boolean).join("-");
+  const encoders = isSearched ? searched : {};
+  return made(join("build", "checkpoints", `${name}.gguf`), (out) => writeGguf(fromPreset(preset, 1), { type, out, encoders, ...options }));
 }
 
 export async function withModel<T>(

@@ -12,6 +12,7 @@ import {
   f32FromBits,
   quantizeQ4,
   quantizeQ8,
+  toF16,
 } from "../reference/convert.ts";
 import { codeOf, DTYPES, type DType, describeMatrix, golden, isQuantized, packMatrix, rounded, type Segment, stored } from "./fixtures.ts";
 import { columnsOf, normal, type Sandbox, suite, up } from "./harness.ts";
@@ -118,10 +119,10 @@ suite("pack_rows", (lab) => {
       }
   });
 
-  lab.it("f32 to q8 and q4: values at and next to ties round as the division does", () => {
+  lab.it("f32 to q8 and q4: values at and next to ties, small and large blocks round as the reference rounds", () => {
     const [N, K] = [16, 96];
     for (const dtype of ["q8", "q4"] as const)
-      for (const scale of [1, 1 / 3, 0.0123, 1e-33, 3e35]) {
+      for (const scale of [1, 1 / 3, 0.0123, 3e-6, 2 ** -27, 1e-33]) {
         const most = dtype === "q8" ? 127 : -8;
         const w = Float32Array.from({ length: N * K }, (_, i) => {
           const tie = (i % 16) - 8 + 0.5; // both dtypes have these between their integers
@@ -154,7 +155,7 @@ suite("pack_rows", (lab) => {
         }
   });
 
-  lab.it("f32 to q8 and q4 gives the blocks that Q8_0 and Q4_0 files of the same weights give", () => {
+  lab.it("f32 to q8 and q4 gives the blocks that the reference quantizes to", () => {
     const [N, K] = [9, 96];
     for (const dtype of ["q8", "q4"] as const)
       for (const scale of [1, 1e-3, 300]) {
@@ -311,4 +312,32 @@ suite("gather", (lab) => {
       lab.reset();
     }
   });
+});
+
+describe("the scale of a quantized block", () => {
+  /** Squared error of a block with the scale d, the best integers in range. */
+  function squaredError(block: Float32Array, d: number, low: number, high: number): number {
+    return block.reduce((sum, v) => sum + (v - d * Math.min(high, Math.max(low, Math.round(v / d)))) ** 2, 0);
+  }
+
+  for (const [dtype, quantize, low, high, gain, slack] of [
+    ["q4", quantizeQ4, -8, 7, 0.91, 1.004],
+    ["q8", quantizeQ8, -127, 127, 0.82, 1.08],
+  ] as const) {
+    it(`${dtype}: has ${gain} of the squared error that the largest value's scale has, and ${slack} of what the finest search finds`, () => {
+      const x = normal(32 * 300, 7);
+      const values = dequantize(quantize(x));
+      let [error, plain, least] = [0, 0, 0];
+      for (let b = 0; b < x.length; b += 32) {
+        const block = x.subarray(b, b + 32);
+        const top = block.reduce((a, v) => (Math.abs(v) > Math.abs(a) ? v : a), 0);
+        const at = (steps: number): number => squaredError(block, toF16(top / steps), low, high);
+        error += block.reduce((sum, v, i) => sum + (v - values[b + i]!) ** 2, 0);
+        plain += at(dtype === "q4" ? -8 : 127);
+        least += Math.min(...Array.from({ length: 1200 }, (_, i) => at(dtype === "q4" ? -5.5 - i / 300 : 115 + i / 90)));
+      }
+      assert.ok(error < gain * plain && error > 0.9 * gain * plain, `${error / plain} of the plain scale's`);
+      assert.ok(error < slack * least && error >= least * 0.999, `${error / least} of the least`);
+    });
+  }
 });

@@ -74,35 +74,52 @@ export function dequantize({ q, d }: Quantized): Float32Array {
   return Float32Array.from(q, (v, i) => v * d[i >> 5]!);
 }
 
-/** Q8_0: d = max|x| / 127 rounded to f16, q = round(x / unrounded d), halves away from zero. x.length % 32 == 0. */
-export function quantizeQ8(x: Float32Array): Quantized {
+/** What the kernels try for a block's scale, in the order in which the first of equally good ones wins (lanes 0, 2, 1, 3 of two vectors of trials). */
+const TRIALS = { q8: [1019, 997, 1008, 985, 1013, 991, 1002, 980], q4: [71, 62, 66, 57, 69, 59, 64, 54] } as const;
+const RANGE = { q8: [-127, 127], q4: [-8, 7] } as const;
+const FINE = 4095;
+
+/** The scale of the least squared error among the trials, before its rounding to f16. */
+function bestScale(block: Float32Array, dtype: "q8" | "q4"): number {
+  const f = Math.fround;
+  const top = block.reduce((a, v) => (Math.abs(v) > Math.abs(a) ? v : a), 0);
+  const most = dtype === "q8" ? Math.abs(top) : -top;
+  if (!(Math.abs(most) > 2 ** -40 && Math.abs(most) < 2 ** 40)) return Math.abs(top);
+  const [low, high] = RANGE[dtype];
+  const x = Array.from(block, (v) => roundToEven(f(v * f(FINE / most))));
+  let [best, scale] = [0, 0];
+  for (const trial of TRIALS[dtype]) {
+    const q = x.map((v) => Math.min(high, Math.max(low, Math.floor(v * (trial / 2 ** 15) + 0.5))));
+    const xq = x.reduce((sum, v, i) => sum + v * q[i]!, 0);
+    const s = f(f(xq) / f(q.reduce((sum, v) => sum + v * v, 0)));
+    const gain = f(f(xq) * s);
+    if (gain > best) [best, scale] = [gain, s];
+  }
+  return f(scale * f(most / FINE));
+}
+
+/** Blocks of 32: d of the least squared error rounded to f16, then q = x / d to the nearest integer in range. x.length % 32 == 0. */
+function quantize(x: Float32Array, dtype: "q8" | "q4"): Quantized {
+  const f = Math.fround;
+  const [low, high] = RANGE[dtype];
   const q = new Int8Array(x.length);
   const d = new Float64Array(x.length / 32);
   for (let b = 0; b < d.length; b++) {
     const block = x.subarray(b * 32, b * 32 + 32);
-    const scale = block.reduce((top, v) => Math.max(top, Math.abs(v)), 0) / 127;
-    d[b] = toF16(scale);
+    const scale = toF16(bestScale(block, dtype));
+    d[b] = scale;
     block.forEach((v, i) => {
-      q[b * 32 + i] = scale ? Math.sign(v) * Math.floor(Math.abs(v / scale) + 0.5) : 0;
+      q[b * 32 + i] = scale ? Math.min(high, Math.max(low, roundToEven(f(v * f(1 / scale))))) : 0;
     });
   }
   return { q, d };
 }
 
-/** Q4_0: d = (value of largest size) / -8 rounded to f16, q = min(15, ⌊x / unrounded d + 8.5⌋) - 8. x.length % 32 == 0. */
-export function quantizeQ4(x: Float32Array): Quantized {
-  const q = new Int8Array(x.length);
-  const d = new Float64Array(x.length / 32);
-  for (let b = 0; b < d.length; b++) {
-    const block = x.subarray(b * 32, b * 32 + 32);
-    const scale = block.reduce((top, v) => (Math.abs(v) > Math.abs(top) ? v : top), 0) / -8;
-    d[b] = toF16(scale);
-    block.forEach((v, i) => {
-      q[b * 32 + i] = scale ? Math.min(15, Math.trunc(v / scale + 8.5)) - 8 : 0;
-    });
-  }
-  return { q, d };
-}
+/** Q8_0, q in -127..127. */
+export const quantizeQ8 = (x: Float32Array): Quantized => quantize(x, "q8");
+
+/** Q4_0, q in -8..7; the largest value becomes negative. */
+export const quantizeQ4 = (x: Float32Array): Quantized => quantize(x, "q4");
 
 /** Bytes of Q8_0 blocks: f16 scale, 32 signed bytes. */
 export function encodeQ8({ q, d }: Quantized): Uint8Array {
