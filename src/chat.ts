@@ -1,9 +1,9 @@
 // A conversation with a cache of its own: each turn renders the history anew and computes only what the cache does not hold.
-import { AbortError, InputError } from "./errors.ts";
+import { AbortError, FormatError, InputError } from "./errors.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { Message } from "./text/messages.ts";
 import { checkObject, type GenerateOptions, unlessAborted } from "./turn.ts";
-import { kindOf } from "./values.ts";
+import { isRecord, kindOf } from "./values.ts";
 
 /** How a conversation begins. */
 export interface ChatOptions {
@@ -25,20 +25,19 @@ export interface ChatHost {
   /** Opens a session with what `session` holds. */
   forkSession(session: number): Promise<number>;
   rewindSession(session: number, position: number): Promise<void>;
+  saveSession(session: number, note: string): Promise<Uint8Array>;
   /** The ids that a session holds. */
   tokensOf(session: number): Promise<Uint32Array>;
 }
 
-/** The end of a turn: what had been said by then. */
+/** The end of a turn, and how many messages there were then. */
 interface Mark {
   readonly position: number;
-  readonly messages: readonly Message[];
+  readonly messages: number;
 }
 
 /** A conversation as a value. */
 interface State {
-  /** What it began with. */
-  readonly start: readonly Message[];
   readonly messages: readonly Message[];
   /** The start, at position 0, then the end of every turn. */
   readonly marks: readonly Mark[];
@@ -94,7 +93,7 @@ export class Chat {
       throw new InputError(`chat: messages: expected a list of messages, got ${kindOf(messages)}. Leave it out for none.`);
     this.#host = host;
     const start = copyMessages([...(system === undefined ? [] : [{ role: "system", content: system } as const]), ...messages]);
-    this.#state = { start, messages: start, marks: [{ position: 0, messages: start }], tokens: new Uint32Array(0) };
+    this.#state = { messages: start, marks: [{ position: 0, messages: start.length }], tokens: new Uint32Array(0) };
   }
 
   /** The conversation so far. */
@@ -175,6 +174,23 @@ export class Chat {
     return fork;
   }
 
+  /**
+   * The conversation and its cache as bytes, after the turns that were started before: `model.restore(bytes)` goes on where this chat stands, here or in
+   * another process, in any runtime and build. About `model.info.kvBytesPerToken` a token.
+   * @throws InputError when this chat is disposed; MemoryError when the host has no room for the bytes
+   */
+  async save(): Promise<Uint8Array> {
+    return this.#queue(async () => this.#host.saveSession(await this.#open(), noteOf(this.#state)));
+  }
+
+  /** @internal @param session that holds `tokens` @param note as `save` wrote it */
+  static restore(host: ChatHost, session: number, tokens: Uint32Array, note: string): Chat {
+    const chat = new Chat(host, {});
+    chat.#state = { ...stateOf(note), tokens };
+    chat.#session = Promise.resolve(session);
+    return chat;
+  }
+
   /** Ends the turns that run and frees the cache. Twice does no harm. */
   dispose(): void {
     if (this.#isDisposed) return;
@@ -232,23 +248,27 @@ export class Chat {
     if (!tokens) return;
     const position = tokens.length;
     const marks = this.#state.marks.map((mark) => (mark.position > position ? { ...mark, position } : mark)); // a turn may have read its past anew
-    if (messages) this.#state = { ...this.#state, messages, marks: [...marks, { position, messages }], tokens };
+    if (messages) this.#state = { ...this.#state, messages, marks: [...marks, { position, messages: messages.length }], tokens };
     else this.#state = { ...this.#state, marks, tokens };
   }
 
   /** Runs `work` after the turns that were started before; those that come later wait for it. */
-  #queue(work: () => Promise<void>): Promise<void> {
+  #queue<T>(work: () => Promise<T>): Promise<T> {
     const before = this.#last;
     const done = (async () => {
       await before?.settle();
-      await work();
+      return work();
     })();
-    this.#last = new Turn(before, { drain: () => done.catch(() => {}), cancel: () => {} }); // who called gets its error
+    const settled = done.then(
+      () => {},
+      () => {}, // who called gets its error
+    );
+    this.#last = new Turn(before, { drain: () => settled, cancel: () => {} });
     return done;
   }
 
   async #rewind(position: number): Promise<void> {
-    const { start, tokens, marks } = this.#state;
+    const { tokens, marks, messages } = this.#state;
     if (!(Number.isSafeInteger(position) && position >= 0 && position <= tokens.length)) {
       throw new InputError(
         `rewind: expected a position from 0 to ${tokens.length}, got ${typeof position === "number" ? position : kindOf(position)}. Take one that chat.position gave.`,
@@ -257,7 +277,11 @@ export class Chat {
     if (this.#session) await this.#host.rewindSession(await this.#open(), position);
     else this.#checkOpen();
     const last = marks.findLastIndex((mark, i) => i === 0 || (position > 0 && mark.position <= position));
-    this.#state = { start, messages: marks[last]?.messages ?? start, marks: marks.slice(0, last + 1), tokens: tokens.slice(0, position) };
+    this.#state = {
+      messages: messages.slice(0, marks[last]?.messages),
+      marks: marks.slice(0, last + 1),
+      tokens: tokens.slice(0, position),
+    };
   }
 
   /** Takes over what `origin` holds, sharing its cache; where that cannot be, the first turn computes it again. */
@@ -289,6 +313,26 @@ export class Chat {
       throw error;
     }
   }
+}
+
+/** @throws InputError when a message holds what JSON has no word for */
+function noteOf({ messages, marks }: State): string {
+  try {
+    return JSON.stringify({ messages, marks });
+  } catch (cause) {
+    throw new InputError(`save: expected messages that JSON can hold, got others: ${(cause as Error).message}.`, { cause });
+  }
+}
+
+/** @throws FormatError when the note is not one that `noteOf` wrote */
+function stateOf(note: string): Omit<State, "tokens"> {
+  const state = JSON.parse(note) as Omit<State, "tokens">;
+  const { messages, marks }: Record<string, unknown> = state;
+  const isMark = (mark: unknown): boolean => isRecord(mark) && Number.isSafeInteger(mark.position) && Number.isSafeInteger(mark.messages);
+  const isList = (list: unknown, isItem: (item: unknown) => boolean): boolean => Array.isArray(list) && list.every(isItem);
+  if (isList(messages, isRecord) && isList(marks, isMark) && state.marks.length > 0)
+    return { messages: state.messages, marks: state.marks };
+  throw new FormatError("restore: expected the messages of a chat in the state, got others. The state was not made by chat.save().");
 }
 
 /** The caller may change its objects later; the history may not change with them. */

@@ -1,5 +1,5 @@
 // The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
-import { Chat, type ChatOptions } from "./chat.ts";
+import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
 import { AbortError, InputError, throwIfAborted, UnsupportedError } from "./errors.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
@@ -125,17 +125,28 @@ export class Model {
 
   /** Opens a conversation, which keeps its cache from turn to turn. */
   chat(options: ChatOptions = {}): Chat {
-    return new Chat(
-      {
-        turn: (session, messages, turnOptions) => this.#turn(session, () => this.#encode(messages, false), turnOptions),
-        openSession: () => this.#open(),
-        closeSession: (session) => this.#close(session),
-        forkSession: (session) => this.#fork(session),
-        rewindSession: (session, position) => this.#parts.engine.rewind(session, position),
-        tokensOf: (session) => this.#parts.engine.tokens(session),
-      },
-      options,
-    );
+    return new Chat(this.#chatHost(), options);
+  }
+
+  /**
+   * Opens a conversation that `chat.save()` put away. What comes next is what would have come without the pause, to the last bit.
+   * @throws FormatError when the bytes are damaged, or were saved with other weights, another dtype or kvDtype; InputError when it exceeds the context; MemoryError
+   * @example
+   * const bytes = await chat.save();
+   * const again = await model.restore(bytes);
+   */
+  async restore(bytes: Uint8Array): Promise<Chat> {
+    if (!(bytes instanceof Uint8Array)) {
+      throw new InputError(`restore: expected the bytes (Uint8Array) that chat.save() gave, got ${kindOf(bytes)}. Pass them whole.`);
+    }
+    const session = this.#sessions++;
+    const { tokens, note } = await this.#parts.engine.restore(session, bytes);
+    try {
+      return Chat.restore(this.#chatHost(), session, tokens, note);
+    } catch (error) {
+      this.#close(session);
+      throw error;
+    }
   }
 
   /**
@@ -191,6 +202,19 @@ export class Model {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+
+  #chatHost(): ChatHost {
+    const { engine } = this.#parts;
+    return {
+      turn: (session, messages, options) => this.#turn(session, () => this.#encode(messages, false), options),
+      openSession: () => this.#open(),
+      closeSession: (session) => this.#close(session),
+      forkSession: (session) => this.#fork(session),
+      rewindSession: (session, position) => engine.rewind(session, position),
+      saveSession: (session, note) => engine.save(session, note),
+      tokensOf: (session) => engine.tokens(session),
+    };
   }
 
   async *#once(input: ModelInput, options: GenerateOptions): AsyncGenerator<Part> {

@@ -67,6 +67,13 @@ export interface ForwardResult {
   readonly hiddenStates?: readonly Float32Array[];
 }
 
+/** What a restored session holds. */
+export interface RestoredSession {
+  readonly tokens: Uint32Array;
+  /** What was saved with it. */
+  readonly note: string;
+}
+
 /** The engine's state, for whoever looks after memory. */
 export interface EngineStatus {
   /** Linear memory in bytes. */
@@ -84,6 +91,10 @@ export interface Engine {
   fork(session: number, copy: number): Promise<void>;
   /** Cuts a session to its first `position` tokens, after its turns so far. @throws InputError when it has not so many */
   rewind(session: number, position: number): Promise<void>;
+  /** @returns a session as bytes, after its turns so far; `note` is kept with it */
+  save(session: number, note: string): Promise<Uint8Array>;
+  /** Opens session number `session` with what `save` gave. @throws FormatError when it is not this model's; InputError when it is too long; MemoryError */
+  restore(session: number, bytes: Uint8Array): Promise<RestoredSession>;
   /** @returns the ids that a session holds now; a turn that runs adds to them */
   tokens(session: number): Promise<Uint32Array>;
   /** Closes a session and frees what it held. */

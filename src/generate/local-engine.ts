@@ -5,7 +5,16 @@ import { nextMacrotask } from "../macrotask.ts";
 import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
 import type { ByteTable } from "../text/byte-level.ts";
-import type { Engine, EngineStatus, FinishReason, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "./engine.ts";
+import type {
+  Engine,
+  EngineStatus,
+  FinishReason,
+  ForwardRequest,
+  ForwardResult,
+  GenerateEvent,
+  GenerateRequest,
+  RestoredSession,
+} from "./engine.ts";
 import { type CancelCheck, generate } from "./generate.ts";
 import { Session } from "./session.ts";
 
@@ -44,6 +53,16 @@ export class LocalEngine implements Engine {
 
   async rewind(session: number, position: number): Promise<void> {
     await this.#inOrder(session, (slot) => slot.session.rewind(position));
+  }
+
+  async save(session: number, note: string): Promise<Uint8Array> {
+    return this.#inOrder(session, (slot) => slot.session.save(this.#use(), note));
+  }
+
+  async restore(session: number, bytes: Uint8Array): Promise<RestoredSession> {
+    const { session: restored, note } = Session.restore(this.#use(), bytes);
+    this.#add(session, restored);
+    return { tokens: restored.tokens.toArray(), note };
   }
 
   async tokens(session: number): Promise<Uint32Array> {

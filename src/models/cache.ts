@@ -56,6 +56,33 @@ export class CachePool {
   open(): Cache {
     return new Cache(this);
   }
+
+  /**
+   * @param contents bytes of whole pages, as `contentOf` gave them
+   * @param position where the cache then stands, at most their end
+   * @returns a cache that holds copies of them
+   * @throws MemoryError
+   */
+  restore(contents: readonly Uint8Array[], position: number): Cache {
+    const taken: number[] = [];
+    try {
+      for (const content of contents) {
+        const id = this.pages.allocate();
+        taken.push(id);
+        new Uint8Array(this.memory.buffer, this.pages.addressOf(id), content.length).set(content);
+      }
+      const cache = this.open();
+      cache.adopt(taken, position);
+      return cache;
+    } finally {
+      for (const id of taken) this.pages.release(id); // the cache holds them now
+    }
+  }
+
+  /** @returns the bytes of a page, a view */
+  contentOf(page: number): Uint8Array {
+    return new Uint8Array(this.memory.buffer, this.pages.addressOf(page), this.size.pageBytes);
+  }
 }
 
 /** One session's cache. */

@@ -13,6 +13,7 @@ import type { WasmMemory } from "../memory/wasm.ts";
 import type { PlanItem } from "../weights/plan.ts";
 import { type Cache, CachePool, cacheSize } from "./cache.ts";
 import type { Lfm2Config } from "./config.ts";
+import { fingerprint } from "./fingerprint.ts";
 import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride, type Tap } from "./lfm2.ts";
 
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
@@ -162,6 +163,14 @@ export class LanguageModel {
   /** Threads that compute. */
   get threads(): number {
     return this.#threads.count;
+  }
+
+  /** Tells this model from others, see `fingerprint`: keys and values that one has computed mean nothing to another. */
+  get fingerprint(): string {
+    const { hiddenSize: D, numAttentionHeads: H, numKeyValueHeads: G, headDim: hd, convLCache: Kc, normEps, layerTypes } = this.config;
+    const frequencies = new Float64Array(this.#memory.buffer, this.#at("frequencies"), hd / 2);
+    const kinds = layerTypes.map((type) => (type === "conv" ? 1 : 2));
+    return fingerprint(this.#memory, this.#lfm2.weights, [D, H, G, hd, Kc, normEps, ...kinds, ...frequencies]);
   }
 
   /** Ends the threads. Twice does no harm; afterwards no step can be run. */

@@ -27,6 +27,13 @@ async function parts(stream: ReplyStream): Promise<Part[]> {
   return out;
 }
 
+/** A copy with another byte at `at`. */
+function withByte(bytes: Uint8Array, at: number, byte: number): Uint8Array {
+  const copy = bytes.slice();
+  copy[at] = byte;
+  return copy;
+}
+
 const isIdle = async (model: Model): Promise<void> => {
   await new Promise((resolve) => setTimeout(resolve, 5)); // dispose() of a chat does not wait for the engine
   const { openSessions, usedPages } = await model.status();
@@ -391,6 +398,69 @@ export function apiSuite(name: string, load: Load, mini: ModelSource): void {
         chat.dispose();
         assert.equal((await lost.prompt("What is 3 + 4?")).text, (await model.generate(lost.messages.slice(0, 5))).text);
         for (const f of [unused, fork, forkOfFork, lost]) f.dispose();
+        await isIdle(model);
+      });
+
+      it("save() and restore() go on as if there had been no pause", async () => {
+        const chat = model.chat({ system: "You are kind." });
+        await chat.prompt(NAME);
+        const mark = chat.position;
+        await chat.prompt("I have a dog and a cat. ".repeat(8), { maxTokens: 30 });
+        const bytes = await chat.save();
+        const kept = 32 * Math.floor(chat.position / 32) * model.info.kvBytesPerToken;
+        assert.ok(
+          bytes.length > kept && bytes.length < kept + 4 * chat.position + 4096,
+          `${bytes.length} bytes, ${kept} of keys and values`,
+        );
+        assert.deepEqual(await chat.save(), bytes);
+        const again = await model.restore(bytes);
+        assert.deepEqual([again.messages, again.tokens, again.marks], [chat.messages, chat.tokens, chat.marks]);
+        assert.deepEqual(await again.save(), bytes);
+        const early = again.fork();
+        await early.rewind(mark);
+        const [a, b] = await Promise.all([chat.prompt(ASK), again.prompt(ASK)]);
+        assert.deepEqual([b.text, [...b.tokens]], [a.text, [...a.tokens]]);
+        assert.ok(b.usage.cachedTokens >= a.usage.cachedTokens - 31, `${b.usage.cachedTokens} of ${a.usage.cachedTokens} tokens`);
+        assert.equal((await early.prompt(ASK)).text, (await model.generate(early.messages.slice(0, 4))).text);
+        await again.clear();
+        assert.equal(again.messages.length, 1);
+        const unused = model.chat();
+        const empty = await model.restore(await unused.save());
+        assert.equal((await empty.prompt(STORY)).text, (await model.generate(STORY)).text);
+        for (const c of [chat, again, early, unused, empty]) c.dispose();
+        await isIdle(model);
+      });
+
+      it("restore() refuses what is damaged, another model's, another dtype's or too long, and leaves nothing behind", async () => {
+        const chat = model.chat();
+        await chat.prompt(NAME);
+        const bytes = await chat.save();
+        chat.dispose();
+        const refuses = async (what: Uint8Array, message: RegExp, by = model, name = "FormatError"): Promise<void> => {
+          await assert.rejects(by.restore(what), (error: Error) => {
+            assert.equal(error.name, name, error.stack);
+            assert.match(error.message, message);
+            assert.match(error.message, /^\[lfm2\] restore: expected .*got .*\. [A-Z]/s);
+            return true;
+          });
+        };
+        for (let i = 0; i < bytes.length; i += 1 + Math.floor(bytes.length / 97)) {
+          const flipped = bytes.slice();
+          flipped[i] = (flipped[i] ?? 0) ^ (1 << (i % 8));
+          await refuses(flipped, /expected/);
+        }
+        for (const length of [0, 7, 100, bytes.length - 1, bytes.length - 4]) await refuses(bytes.slice(0, length), /expected/);
+        await refuses(new Uint8Array(500), /chat\.save\(\)/);
+        await refuses(withByte(bytes, 8, 2), /version 2.*Update/);
+        await refuses(bytes, /other weights.*dtype/, exact);
+        const q8 = await load(mini, { kvDtype: "q8" });
+        await refuses(bytes, /keys and values in q8.*got f16.*kvDtype: "f16"/, q8);
+        q8.dispose();
+        const short = await load(mini, { maxContextTokens: 8 });
+        await refuses(bytes, /at most 8 tokens.*got \d+/, short, "InputError");
+        assert.equal((await short.status()).openSessions, 0);
+        short.dispose();
+        for (const bad of [undefined, null, "bytes", [1, 2]]) await refuses(bad as never, /Uint8Array/, model, "InputError");
         await isIdle(model);
       });
 

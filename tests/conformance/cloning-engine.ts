@@ -24,6 +24,8 @@ export function cloningEngine(engine: Engine): Engine {
     open: (session) => across(() => engine.open(clone(session))),
     fork: (session, copy) => across(() => engine.fork(clone(session), clone(copy))),
     rewind: (session, position) => across(() => engine.rewind(clone(session), clone(position))),
+    save: (session, note) => across(() => engine.save(clone(session), clone(note))),
+    restore: (session, bytes) => across(() => engine.restore(clone(session), clone(bytes))),
     tokens: (session) => across(() => engine.tokens(clone(session))),
     close: (session) => across(() => engine.close(clone(session))),
     forward: (call, request: ForwardRequest): Promise<ForwardResult> => across(() => engine.forward(clone(call), clone(request))),

@@ -1,0 +1,171 @@
+// The format of saved sessions: what later versions must read, what tells models apart, what a damaged state meets.
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { openPath } from "../../src/adapters/node/files.ts";
+import { Session } from "../../src/generate/session.ts";
+import { Hash } from "../../src/memory/hash.ts";
+import { openCheckpoint } from "../../src/models/checkpoint.ts";
+import type { LanguageModel } from "../../src/models/language-model.ts";
+import { type LoadModelOptions, loadModel } from "../../src/models/load-model.ts";
+import { decodeState, encodeState, STATE_VERSION } from "../../src/models/saved-state.ts";
+import { Random } from "../bits/random.ts";
+import { checkpointFolder, feed, kernels, sameBits, threads, variants } from "../golden/support.ts";
+
+const FIXTURES = join("tests", "golden", "data", "saved");
+/** Saved by each version of the format: `tiny-gqa3`, seed 1, as bf16, keys and values in f16, after the ids below. */
+const VERSIONS = [1];
+const fixture = (version: number): string => join(FIXTURES, `tiny-gqa3-v${version}.lfm2chat`);
+const IDS = Array.from({ length: 75 }, (_, i) => (i * i * 7 + 3 * i + 11) % 257);
+const MORE = [5, 4, 3, 2, 1];
+
+async function tiny(options: LoadModelOptions = {}, preset = "tiny-gqa3"): Promise<LanguageModel> {
+  const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
+  const { model } = await loadModel(checkpoint, kernels, options);
+  await checkpoint.close();
+  return model;
+}
+
+function sessionOf(model: LanguageModel, ids: readonly number[]): Session {
+  const session = new Session(model.openCache());
+  model.step([{ cache: session.cache, ids }], { logitsOf: [] });
+  session.follow(0, ids);
+  return session;
+}
+
+/** Logits (V,) after all tokens and `more`. */
+function next(model: LanguageModel, session: Session, more: readonly number[]): Float32Array {
+  const ids = [...session.tokens.toArray(), ...more].slice(session.cache.statePosition);
+  model.step([{ cache: session.cache, ids }], { logitsOf: [ids.length - 1] });
+  return model.logits().copy();
+}
+
+describe("saved sessions", () => {
+  it("of every version so far load, and go on to the last bit", async () => {
+    const model = await tiny();
+    const V = model.config.vocabSize;
+    const expected = feed(model, [...IDS, ...MORE]).slice(-V);
+    if (process.env.LFM2_WRITE_FIXTURE && !existsSync(fixture(STATE_VERSION))) {
+      writeFileSync(fixture(STATE_VERSION), sessionOf(model, IDS).save(model, "first"));
+    }
+    assert.deepEqual(VERSIONS.at(-1), STATE_VERSION, "a new version of the format needs a fixture of its own");
+    for (const version of VERSIONS) {
+      const bytes = new Uint8Array(readFileSync(fixture(version)));
+      const { session, note } = Session.restore(model, bytes);
+      assert.equal(note, "first");
+      assert.deepEqual([...session.tokens.toArray()], IDS);
+      assert.equal(session.cache.position, 64);
+      assert.ok(sameBits(next(model, session, MORE), expected), `version ${version}`);
+      if (version === STATE_VERSION)
+        assert.deepEqual(Buffer.from(sessionOf(model, IDS).save(model, "first")), Buffer.from(bytes), "the same bytes");
+    }
+    model.dispose();
+  });
+
+  it("load in every build and with every number of threads", async () => {
+    const bytes = new Uint8Array(readFileSync(fixture(STATE_VERSION)));
+    const seen: Float32Array[] = [];
+    for (const variant of variants)
+      for (const count of [1, 2]) {
+        const model = await tiny({ variant, ...(count > 1 ? { threads: threads(count) } : {}) });
+        seen.push(next(model, Session.restore(model, bytes).session, MORE));
+        model.dispose();
+      }
+    assert.ok(seen.length >= 2 && seen.every((logits) => sameBits(logits, seen[0]!)));
+  });
+
+  it("belong to weights, dtypes and shapes: each has a fingerprint of its own, the same in every build", async () => {
+    const prints = new Map<string, string>();
+    for (const preset of ["tiny-gqa3", "tiny-attn-first", "tiny-conv-only", "tiny-quant"])
+      for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const) {
+        const ofBuilds = new Set<string>();
+        for (const variant of variants) {
+          const model = await tiny({ dtype, variant }, preset);
+          ofBuilds.add(model.fingerprint);
+          model.dispose();
+        }
+        assert.equal(ofBuilds.size, 1, `${preset} ${dtype}`);
+        prints.set([...ofBuilds][0]!, `${preset} ${dtype}`);
+      }
+    assert.equal(prints.size, 20);
+  });
+
+  it("of a model in which one tensor has changed are refused", async () => {
+    const model = await tiny();
+    const bytes = sessionOf(model, IDS).save(model, "");
+    const floats = new Float32Array(model.caches.memory.buffer);
+    // one of the first norm's gains: they lie in front, near 1
+    const at = floats.findIndex((x, i) => i > 16_384 && Math.abs(x - 1) < 0.5 && Math.abs((floats[i + 1] ?? 0) - 1) < 0.5);
+    assert.ok(at > 0);
+    floats[at] = (floats[at] ?? 0) + 0.25;
+    assert.throws(() => Session.restore(model, bytes), { name: "FormatError", code: "other-model" });
+    model.dispose();
+  });
+
+  it("of more tokens than the memory has room for are a MemoryError, and leave nothing", async () => {
+    const big = await tiny({ kvDtype: "f32" }, "tiny-attn-only");
+    const bytes = sessionOf(big, IDS).save(big, "");
+    const limit = big.caches.memory.buffer.byteLength;
+    const small = await tiny({ kvDtype: "f32", maxMemoryBytes: limit }, "tiny-attn-only");
+    const restored: Session[] = [];
+    const fill = (): void => {
+      for (;;) restored.push(Session.restore(small, bytes).session);
+    };
+    assert.throws(fill, { name: "MemoryError" });
+    assert.ok(restored.length > 0);
+    assert.equal(small.caches.pages.used, 2 * restored.length);
+    for (const model of [big, small]) model.dispose();
+  });
+
+  it("survive no change of a bit, no cut, no other length in the header", () => {
+    const owner = { model: "0123456789abcdef", kvDtype: "f16", pageBytes: 256 } as const;
+    const r = new Random(3);
+    const page = (): Uint8Array => Uint8Array.from({ length: 256 }, () => r.below(256));
+    const state = { tokens: Uint32Array.from(IDS), pages: [page(), page()], note: 'a "note" – ünïcode' };
+    const bytes = encodeState(owner, state);
+    assert.deepEqual(decodeState(bytes, owner), state);
+    const odd = new Uint8Array(bytes.length + 3).subarray(3);
+    odd.set(bytes);
+    assert.deepEqual(decodeState(odd, owner), state, "at an odd address");
+    for (let bit = 0; bit < 8 * bytes.length; bit++) {
+      const changed = bytes.slice();
+      changed[bit >> 3]! ^= 1 << (bit & 7);
+      assert.throws(() => decodeState(changed, owner), { name: "FormatError" }, `bit ${bit}`);
+    }
+    for (let length = 0; length < bytes.length; length++)
+      assert.throws(() => decodeState(bytes.slice(0, length), owner), { name: "FormatError" });
+    // with a checksum that fits
+    const sealed = (change: (json: string) => string): Uint8Array => {
+      const out = bytes.slice();
+      const words = new Uint32Array(out.buffer);
+      const json = change(Buffer.from(out.subarray(16, 16 + words[3]!)).toString());
+      assert.equal(Buffer.byteLength(json), words[3]);
+      out.set(Buffer.from(json), 16);
+      words.set(new Hash().add(words.subarray(0, -2)).words, words.length - 2);
+      return out;
+    };
+    assert.deepEqual(
+      decodeState(
+        sealed((json) => json),
+        owner,
+      ),
+      state,
+    );
+    for (const [from, to] of [
+      ['"tokens":75', '"tokens":95'],
+      ['"pages":2', '"pages":9'],
+      ['"pageBytes":256', '"pageBytes":-56'],
+      ['"pages":2', '"pages":"'],
+      ['"kvDtype":"f16"', '"kvDtype":["f"]'],
+    ] as const)
+      assert.throws(
+        () =>
+          decodeState(
+            sealed((json) => json.replace(from, to)),
+            owner,
+          ),
+        { name: "FormatError", code: "checksum" },
+        to,
+      );
+  });
+});
