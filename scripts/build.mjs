@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const at = (...parts) => join(root, ...parts);
@@ -49,6 +50,7 @@ export function ensureProbes() {
 async function buildJs() {
   const [plain, relaxed] = ensureProbes().map((path) => readFileSync(at(path), "base64"));
   const { build } = await import("esbuild");
+  for (const name of readdirSync(at("dist"))) if (/^core-.*\.js/.test(name)) rmSync(at("dist", name));
   const common = {
     bundle: true,
     format: "esm",
@@ -61,15 +63,41 @@ async function buildJs() {
     absWorkingDir: root,
     tsconfigRaw: {},
   };
-  const external = ["@huggingface/jinja", "@huggingface/tokenizers", "lfm2-wasm", "lfm2-wasm/mini"];
+  // half the bytes; names stay, for stack traces without the map
+  const small = { minifyWhitespace: true, minifySyntax: true };
+  // wasm and gguf are imported as modules by the runtimes that can, and lie in dist/ as well
+  const external = ["@huggingface/jinja", "@huggingface/tokenizers", "lfm2-wasm", "lfm2-wasm/mini", "*.wasm", "*.gguf"];
   const version = JSON.stringify(JSON.parse(readFileSync(at("package.json"), "utf8")).version);
+  const adapter = (name) => `src/adapters/${name}/index.ts`;
   await build({
     ...common,
-    entryPoints: { index: "src/adapters/node/index.ts", thread: "src/adapters/node/thread.ts", mini: "src/mini.ts" },
+    ...small,
+    entryPoints: {
+      index: adapter("node"),
+      ...Object.fromEntries(["deno", "bun", "browser", "workerd"].map((name) => [name, adapter(name)])),
+    },
     external,
-    // half the bytes; names stay, for stack traces without the map
-    minifyWhitespace: true,
-    minifySyntax: true,
+    splitting: true, // they share the core
+    chunkNames: "core-[hash]",
+    target: "es2022",
+    supported: { "import-source": true }, // in a chunk that Deno alone asks for
+  });
+  await build({
+    ...common,
+    ...small,
+    entryPoints: { thread: "src/adapters/node/thread.ts", mini: "src/mini.ts", "mini.workerd": "src/adapters/workerd/mini.ts" },
+    external,
+  });
+  const kernels = (name) => gzipSync(readFileSync(at("dist", `kernels.${name}.wasm`)), { level: 9 }).toString("base64");
+  await build({
+    ...common,
+    ...small,
+    entryPoints: { inline: adapter("inline") },
+    external,
+    platform: "neutral",
+    target: "es2022",
+    define: { LFM2_KERNELS: JSON.stringify({ plain: kernels("plain"), relaxed: kernels("relaxed") }) },
+    sourcemap: false, // it would be the kernels once more
   });
   await build({
     ...common,
@@ -103,8 +131,8 @@ const parts = {
   wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: KERNELS.map((name) => `dist/kernels.${name}.wasm`) },
   js: {
     run: buildJs,
-    from: ["src", "package.json", "scripts/build.mjs", "assembly/probe.ts"],
-    to: ["dist/index.js", "dist/thread.js", "dist/mini.js", "dist/cli.js"],
+    from: ["src", "package.json", "scripts/build.mjs", "assembly/probe.ts", "dist/kernels.plain.wasm", "dist/kernels.relaxed.wasm"],
+    to: ["index", "deno", "bun", "browser", "workerd", "thread", "mini", "mini.workerd", "inline", "cli"].map((name) => `dist/${name}.js`),
   },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },
   mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "scripts/checkpoints"], to: ["dist/mini.gguf"] },

@@ -1,7 +1,8 @@
 // What a checkpoint is, from its headers alone: config, tensors, and the memory that each dtype and context would take.
 import { UnsupportedError } from "./errors.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
-import { checkLoadOptions, type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
+import type { KernelSource } from "./kernels/variants.ts";
+import { checkLoadOptions, kernelsFor, type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
 import type { DType } from "./memory/dtype.ts";
 import { DTYPES } from "./memory/dtype.ts";
 import { cacheSize } from "./models/cache.ts";
@@ -48,15 +49,15 @@ export interface Inspection {
 }
 
 /** Options of `inspect`, each as for `load`; `dtype` chooses among a hub's files. */
-export type InspectOptions = Pick<LoadOptions, "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network">;
+export type InspectOptions = Pick<LoadOptions, "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network" | "wasm">;
 
 /** Contexts of the table, as far as the model goes. */
 const CONTEXTS = [512, 2048, 8192, 32_768];
 
 /** The plan, or undefined where a tensor that the model needs has a type that cannot be loaded. */
-async function planIfLoadable(checkpoint: Checkpoint, platform: Platform, options: LoadModelOptions): Promise<Plan | undefined> {
+async function planIfLoadable(checkpoint: Checkpoint, kernels: KernelSource, options: LoadModelOptions): Promise<Plan | undefined> {
   try {
-    return await planModel(checkpoint, platform.kernels, options);
+    return await planModel(checkpoint, kernels, options);
   } catch (error) {
     if (error instanceof UnsupportedError && checkpoint.unsupported.size > 0) return undefined;
     throw error;
@@ -75,7 +76,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
     const memory: MemoryEstimate[] = [];
     let dtypes: ReadonlyMap<string, DType> = new Map();
     for (const dtype of [undefined, ...DTYPES]) {
-      const plan = await planIfLoadable(checkpoint, platform, { dtype, kvDtype });
+      const plan = await planIfLoadable(checkpoint, kernelsFor(platform, options), { dtype, kvDtype });
       if (!plan) break;
       const { items, totalBytes } = plan;
       if (dtype === undefined) dtypes = plan.dtypes;

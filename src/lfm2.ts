@@ -4,6 +4,7 @@ import { recommendedSampling } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
+import { checkWasmOption, type FetchWasm, kernelSource, type WasmOption } from "./kernels/delivery.ts";
 import type { ThreadOptions, ThreadSource } from "./kernels/threads.ts";
 import type { KernelSource, Variant } from "./kernels/variants.ts";
 import { DTYPES, type DType, KV_DTYPES, type KvDType } from "./memory/dtype.ts";
@@ -32,7 +33,7 @@ export interface LoadOptions extends RemoteOptions {
   readonly kvDtype?: KvDType | undefined;
   /** Positions of a session, so many tokens of prompt and reply together and the last token of a reply; default the model's limit, at most 32,768. Reserves no memory. */
   readonly maxContextTokens?: number | undefined;
-  /** Linear memory that the model may take, cache included; default 4 GiB. */
+  /** Linear memory that the model may take, cache included; default 4 GiB, in workerd 100 MB. */
   readonly maxMemoryBytes?: number | undefined;
   /**
    * Threads to compute with. `"auto"` (default): one a core that this process may use, at most 8, fewer for a model too small to share, one where the
@@ -41,18 +42,31 @@ export interface LoadOptions extends RemoteOptions {
   readonly threads?: number | "auto" | undefined;
   /** Build of the kernels; default the best one that the engine runs. */
   readonly variant?: Variant | undefined;
+  /**
+   * The kernels, where they do not lie beside this module: one build (`lfm2-wasm/kernels.relaxed.wasm` or `…plain.wasm`) as a module, URL, `Response` or bytes, which
+   * computes in one thread; or an object of several by name (`plain`, `relaxed`, `plain-threads`, `relaxed-threads`), of which the best is taken.
+   */
+  readonly wasm?: WasmOption | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Where the package runs, by the adapter that was chosen. */
+export type Runtime = "node" | "deno" | "bun" | "browser" | "workerd";
+
 /** What a runtime gives to the core. */
 export interface Platform {
+  readonly runtime: Runtime;
   /** Opens what a path or URL names. */
   open(source: string | URL): Promise<ByteSource | Folder>;
   /** The way to models on the network, where there is one. */
   readonly network?: NetworkPlatform | undefined;
   /** Hands over a build of the kernels. */
   readonly kernels: KernelSource;
+  /** Gets a build from an address that the caller gives; left out where modules are imported only. */
+  readonly fetchWasm?: FetchWasm | undefined;
+  /** Stands in where `maxMemoryBytes` is left out; left out where nothing but addresses limits a memory. */
+  readonly memoryBudgetBytes?: number | undefined;
   /** Starts threads; left out where a runtime has none. */
   readonly threads?: ThreadSource | undefined;
   /** Puts an engine elsewhere: in a worker, or behind whatever carries messages. */
@@ -128,6 +142,7 @@ export function checkLoadOptions(options: LoadOptions): void {
       throw new InputError(`load: ${name}: expected a whole number of at least 1, got ${String(value)}.`);
   }
   checkRemoteOptions(options);
+  checkWasmOption(options.wasm);
   if (threads !== undefined && threads !== "auto" && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
     throw new InputError(`load: threads: expected "auto" or a whole number from 1 to ${MOST_THREADS}, got ${String(threads)}.`);
 }
@@ -196,8 +211,9 @@ async function loadOnce(
   const checkpoint = await openCheckpoint(opened.source, options.signal);
   try {
     checkContext(checkpoint, options.maxContextTokens);
-    const loaded = await loadModel(checkpoint, platform.kernels, {
-      ...loadModelOptions({ ...options, dtype: options.dtype ?? opened.dtype }, meter),
+    const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
+    const loaded = await loadModel(checkpoint, kernelsFor(platform, options), {
+      ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, meter),
       threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
     });
     await proved(checkpoint, loaded, options.signal, meter);
@@ -205,7 +221,7 @@ async function loadOnce(
     return new Model({
       engine: platform.placeEngine?.(engine) ?? engine,
       config: checkpoint.config,
-      info: modelInfo(checkpoint, loaded),
+      info: { ...modelInfo(checkpoint, loaded), runtime: platform.runtime },
       tokenizer: checkpoint.tokenizer,
       template: checkpoint.template,
     });
@@ -213,6 +229,13 @@ async function loadOnce(
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
 }
+
+/** @returns the kernels that the caller hands over, else the package's own */
+export function kernelsFor({ kernels, fetchWasm = noAddress }: Platform, { wasm }: Pick<LoadOptions, "wasm">): KernelSource {
+  return wasm === undefined ? kernels : kernelSource(wasm, fetchWasm);
+}
+
+const noAddress: FetchWasm = () => Promise.reject(new Error("this runtime fetches no kernels: import the module"));
 
 function checkContext({ config }: Checkpoint, maxContextTokens: number | undefined): void {
   if (maxContextTokens === undefined || maxContextTokens <= config.maxPositionEmbeddings) return;
@@ -243,7 +266,7 @@ export function parameterCount({ tensors }: Checkpoint): number {
   return count;
 }
 
-function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: LoadedModel): ModelInfo {
+function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: LoadedModel): Omit<ModelInfo, "runtime"> {
   return {
     name: checkpoint.names[0] ?? "",
     format: checkpoint.format,

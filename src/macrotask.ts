@@ -1,45 +1,43 @@
 // Gives the runtime's event loop a turn between two steps of long work, so that signals, timers and input act. Knows no work.
 
+/** Resolves in a macrotask of its own. */
+export type Turn = () => Promise<void>;
+
 /** What is used of a port; runtimes type it differently. */
 interface Port {
   onmessage: (() => void) | null;
   postMessage(message: unknown): void;
 }
 
-/** Who waits, the oldest first: whichever message comes resumes it, so that all who wait take turns. */
+/** Where there is setImmediate (Node, Deno, Bun): its phase comes once a round of the loop, behind timers and input, and it holds no process open when nobody waits. */
+const { setImmediate } = globalThis as { readonly setImmediate?: (callback: () => void) => unknown };
+
+/** Elsewhere a message: about 10 µs where `setTimeout(0)` would take 4 ms in a browser. Made when first used: a module may be loaded where there are no channels. */
+let channel: { readonly receiver: Port; readonly sender: Port } | undefined;
+/** Who waits for a message, the oldest first. */
 const waiting: (() => void)[] = [];
 
-interface Gate {
-  readonly receiver: Port;
-  readonly sender: Port;
-  /** Messages on their way. A port with a listener keeps Node alive: it listens only while there are some. */
-  pending: number;
-}
-
-function openGate(): Gate {
+function openChannel(): NonNullable<typeof channel> {
   const { port1, port2 } = new MessageChannel() as unknown as { readonly port1: Port; readonly port2: Port };
-  return { receiver: port1, sender: port2, pending: 0 };
+  port1.onmessage = () => waiting.shift()?.();
+  return { receiver: port1, sender: port2 };
 }
 
-// Two in turn: Node hands out up to 1000 messages of one port before it looks at timers, signals and sockets, those posted meanwhile included.
-const gates = [openGate(), openGate()] as const;
-let next: 0 | 1 = 0;
+let turn: Turn = setImmediate
+  ? () => new Promise<void>((resolve) => void setImmediate(resolve))
+  : () =>
+      new Promise<void>((resolve) => {
+        waiting.push(resolve);
+        channel ??= openChannel();
+        channel.sender.postMessage(0);
+      });
 
-function post(gate: Gate): void {
-  gate.pending++;
-  gate.receiver.onmessage = () => {
-    gate.pending--;
-    if (gate.pending === 0) gate.receiver.onmessage = null;
-    waiting.shift()?.();
-  };
-  gate.sender.postMessage(0);
+/** Takes a runtime's own way, where the ones above do not serve it. */
+export function useTurn(own: Turn): void {
+  turn = own;
 }
 
-/** @returns a promise that resolves in a macrotask of its own: about 10 µs where `setTimeout(0)` would take 1 to 4 ms. */
+/** @returns a promise that resolves in a macrotask of its own. Many that wait resolve in the order in which they came. */
 export function nextMacrotask(): Promise<void> {
-  return new Promise((resolve) => {
-    waiting.push(resolve);
-    next = next === 0 ? 1 : 0;
-    post(gates[next]);
-  });
+  return turn();
 }

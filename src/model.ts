@@ -26,7 +26,10 @@ export interface ModelInfo {
   readonly kvDtype: KvDType;
   /** Build of the kernels that this engine runs. */
   readonly variant: Variant;
+  /** Threads that compute, the engine's own included. */
   readonly threads: number;
+  /** The runtime whose adapter loaded it: "node", "deno", "bun", "browser" or "workerd". */
+  readonly runtime: string;
   readonly parameterCount: number;
   /** Bytes of the packed weights. */
   readonly weightBytes: number;

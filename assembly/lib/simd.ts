@@ -30,6 +30,9 @@ export const CONST_SIXTEEN16: usize = 128;
 export const CONST_NIBBLE16_4: usize = 144; // the second and the third nibble of 16 bits, in place
 export const CONST_NIBBLE16_8: usize = 160;
 
+/** Whether this is a build with relaxed SIMD: a module that a caller hands over cannot be told by its name. */
+export const IS_RELAXED: i32 = ASC_FEATURE_RELAXED_SIMD;
+
 /**
  * How this engine reads the right operand of the relaxed integer dots when its top bit is set:
  * 1 unsigned and not saturated (x86 with VNNI), -1 signed (Arm with dot product), 0 neither, but unsigned in the dot that sums no more than pairs

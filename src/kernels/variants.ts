@@ -23,6 +23,8 @@ export interface Kernels extends SamplingKernels {
   recover(count: number): number;
   /** @returns 2 when the engine's relaxed dot is not exact for the build's layouts, which it then must not be used with */
   dot_operand_kind(): number;
+  /** 1 in the builds with relaxed SIMD. */
+  readonly IS_RELAXED: { readonly value: number };
   qd8_block_bytes(): number;
   attention_scratch_bytes(queryHeads: number, kvHeads: number, headDim: number): number;
   attention_slot_bytes(headDim: number): number;
@@ -51,9 +53,11 @@ export type Variant = (typeof VARIANTS)[number];
 
 /** A build's file is named so: for one thread, or for several on a shared memory. */
 export type KernelBuild = Variant | `${Variant}-threads`;
+/** Names of all builds. */
+export const KERNEL_BUILDS: readonly KernelBuild[] = ["plain", "relaxed", "plain-threads", "relaxed-threads"];
 
-/** Hands over a build: its bytes, or the module where a runtime compiles none. */
-export type KernelSource = (build: KernelBuild) => Promise<WasmModule | Uint8Array>;
+/** Hands over a build, compiled or as bytes; undefined where there is none for this engine. */
+export type KernelSource = (build: KernelBuild) => Promise<WasmModule | Uint8Array | undefined>;
 
 /** An instance of the kernels on one linear memory. */
 export interface KernelInstance {
@@ -73,7 +77,7 @@ export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {
  * @param memory the linear memory that the kernels work on
  * @param only takes this variant and no other
  * @param isShared whether threads share the memory
- * @throws PlatformError when no build validates, which means that the engine lacks WASM SIMD (or threads; or, for "relaxed", an exact relaxed dot)
+ * @throws PlatformError when there is no build that validates and multiplies exactly, of the variant and for the threads that are asked for
  */
 export async function instantiateKernels(
   source: KernelSource,
@@ -83,13 +87,16 @@ export async function instantiateKernels(
 ): Promise<KernelInstance> {
   for (const variant of only ? [only] : VARIANTS) {
     const build = await source(isShared ? `${variant}-threads` : variant);
-    if (build instanceof Uint8Array && !WebAssembly.validate(build)) continue;
+    if (build === undefined || (build instanceof Uint8Array && !WebAssembly.validate(build))) continue;
     const module = build instanceof Uint8Array ? await WebAssembly.compile(build) : build;
     const kernels = instantiate(module, memory);
-    if (kernels.dot_operand_kind() === INEXACT_DOT) continue;
+    // a build that a caller handed over says itself what it is
+    if (kernels.dot_operand_kind() === INEXACT_DOT || (kernels.IS_RELAXED.value === 1) !== (variant === "relaxed")) continue;
     return { variant, module, kernels, memory };
   }
   throw new PlatformError(
-    `kernels: expected an engine with WebAssembly SIMD${only === "relaxed" ? " and relaxed SIMD" : ""}${isShared ? " and threads" : ""}, got one that refuses the module. Use Node 20.19 or newer, or a browser of 2023 or newer.`,
+    `kernels: expected ${only ? `the ${only} build` : "a build"}${isShared ? " for threads" : ""} that this engine runs exactly, got none. ` +
+      "Leave variant and wasm out, or pass threads: 1; the oldest engines are Chrome and Edge 110, Firefox 115, Safari 16.4, Node 20.19.",
+    { code: "no-build" },
   );
 }

@@ -16,4 +16,6 @@ export const WebAssembly: {
   readonly Memory: new (descriptor: { readonly initial: number; readonly maximum?: number; readonly shared?: boolean }) => WasmMemory;
   validate(bytes: Uint8Array): boolean;
   compile(bytes: Uint8Array): Promise<WasmModule>;
+  /** Takes a `Response`; not everywhere. */
+  readonly compileStreaming?: (response: object) => Promise<WasmModule>;
 } = (globalThis as unknown as { readonly WebAssembly: typeof WebAssembly }).WebAssembly;

@@ -96,7 +96,7 @@ const PROMPTS = ["Tell me a story about a fox.", "What is 7 plus 5?"];
 
 /** The bundled model through the public API, on a platform of bytes. */
 async function bundledModel({ ledger, full, files, kernels, variants }: Run): Promise<void> {
-  const platform: Platform = { open: () => Promise.reject(new Error("only bytes here")), kernels };
+  const platform: Platform = { runtime: "node", open: () => Promise.reject(new Error("only bytes here")), kernels };
   const gguf = files["mini.gguf"];
   if (!gguf) throw new Error("mini.gguf is missing");
   for (const variant of variants) {

@@ -19,10 +19,10 @@ apiSuite("two threads", (source, options) => load(source, withTwo(options)), min
 describe("public API through structuredClone", () => {
   apiSuite(
     "engine behind a channel",
-    (source, options) => loadWith({ open: openPath, kernels, placeEngine: cloningEngine }, source, options),
+    (source, options) => loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, source, options),
     mini,
   );
-  generationSuite("engine behind a channel", () => loadWith({ open: openPath, kernels, placeEngine: cloningEngine }, mini));
+  generationSuite("engine behind a channel", () => loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini));
 
   after(() => assert.ok(crossed.count > 1000, `only ${crossed.count} messages crossed the channel`));
 });

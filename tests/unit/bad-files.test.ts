@@ -14,6 +14,7 @@ const LIMIT_MS = 2000;
 const LIMIT_BYTES = 64 * 1024 * 1024;
 
 const platform: Platform = {
+  runtime: "node",
   open: () => assert.fail("a path was opened"),
   kernels,
 };

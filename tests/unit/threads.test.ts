@@ -137,7 +137,7 @@ describe("threads", () => {
       });
 
     it("a runtime without: one thread, or a PlatformError", async () => {
-      const platform = { open: openPath, kernels };
+      const platform = { runtime: "node", open: openPath, kernels } as const;
       const model = await loadWith(platform, mini, { threads: "auto" });
       assert.equal(model.info.threads, 1);
       model.dispose();

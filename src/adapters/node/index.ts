@@ -1,44 +1,13 @@
-// The package in Node: files by path or file: URL, models on the network through fetch, kernels beside this module.
-import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+// The package in Node.
+import process from "node:process";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
-import type { KernelBuild } from "../../kernels/variants.ts";
-import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
+import { type LoadOptions, loadWith, type ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
-import { openPath } from "./files.ts";
-import { threadsOf } from "./threads.ts";
+import { nodePlatform } from "./platform.ts";
 
 export * from "../../index.ts";
 
-/** Beside this module, each named as a whole, so that bundlers see the files. */
-const builds: Readonly<Record<KernelBuild, URL>> = {
-  plain: new URL("./kernels.plain.wasm", import.meta.url),
-  relaxed: new URL("./kernels.relaxed.wasm", import.meta.url),
-  "plain-threads": new URL("./kernels.plain-threads.wasm", import.meta.url),
-  "relaxed-threads": new URL("./kernels.relaxed-threads.wasm", import.meta.url),
-};
-
-/** A variable that says something. */
-const variable = (name: string): string | undefined => process.env[name]?.trim() || undefined;
-
-const platform: Platform = {
-  open: openPath,
-  network: {
-    fetch: (url, init) => fetch(url, init),
-    createHash: (algorithm) => {
-      const hash = createHash(algorithm);
-      return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") };
-    },
-    get endpoint() {
-      return variable("HF_ENDPOINT");
-    },
-    get token() {
-      return variable("HF_TOKEN");
-    },
-  },
-  kernels: (build) => readFile(builds[build]),
-  threads: threadsOf(new URL("./thread.js", import.meta.url)),
-};
+const platform = nodePlatform({ runtime: "node", variable: (name) => process.env[name] });
 
 /**
  * Loads an LFM2 checkpoint.

@@ -1,0 +1,48 @@
+// What an address means in a browser: relative to the page, or of a scheme that only the browser itself knows.
+import { NetworkError, PlatformError, StorageError } from "../../errors.ts";
+import type { FetchWasm } from "../../kernels/delivery.ts";
+import type { ModelSource } from "../../lfm2.ts";
+import { quoted } from "../../values.ts";
+import type { ByteSource } from "../../weights/source.ts";
+
+export const fetchWasm: FetchWasm = (address) => fetch(address);
+
+/** @returns `source`, with an address that begins with `/`, `./` or `../` made whole */
+export function withBase(source: ModelSource): ModelSource {
+  if (typeof source !== "string" || !/^\.{0,2}\//.test(source)) return source;
+  const { location } = globalThis as { readonly location?: { readonly href: string } };
+  return location && /^https?:/.test(location.href) ? new URL(source, location.href) : source;
+}
+
+/** Slices of a Blob, which the browser keeps where it likes. */
+function blobSource(blob: Blob, name: string): ByteSource {
+  return { name, size: blob.size, read: async (offset, length) => new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer()) };
+}
+
+/**
+ * Opens what is no https: address: `blob:`, `data:`, an extension's own files.
+ * @throws StorageError for a name without a scheme; PlatformError for a file of the computer
+ */
+export async function openAddress(source: string | URL): Promise<ByteSource> {
+  const text = String(source);
+  const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(text)?.[1]?.toLowerCase();
+  if (scheme === undefined)
+    throw new StorageError(
+      `load: expected an address or a hub's id org/name, got ${quoted(text)}. An address relative to the page begins with "/", "./" or "../".`,
+      { code: "not-found" },
+    );
+  if (scheme === "file")
+    throw new PlatformError(
+      `load: expected an https: address, bytes or a File, got ${quoted(text)}, which a browser does not open. Let the user choose the file, or serve it.`,
+      { code: "no-files" },
+    );
+  try {
+    const response = await fetch(text);
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    return blobSource(await response.blob(), new URL(text).pathname.split("/").at(-1) || scheme);
+  } catch (cause) {
+    throw new NetworkError(`load: expected to read ${quoted(text)}, got an error: ${(cause as Error).message}. Check the address.`, {
+      cause,
+    });
+  }
+}

@@ -1,0 +1,47 @@
+// The package in Deno, which has Node's modules and asks for permissions: none is needed but for what a caller names.
+import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
+import { type LoadOptions, loadWith, type ModelSource } from "../../lfm2.ts";
+import { useTurn } from "../../macrotask.ts";
+import type { Model } from "../../model.ts";
+import { nodePlatform } from "../node/platform.ts";
+
+export * from "../../index.ts";
+
+/** What is used of Deno's own. */
+declare const Deno: {
+  readonly permissions: { querySync(what: { name: "env"; variable: string }): { readonly state: string } };
+  readonly env: { get(name: string): string | undefined };
+};
+
+const platform = nodePlatform({
+  runtime: "deno",
+  // without asking: nobody should have to answer for a variable that he never heard of
+  variable: (name) => (Deno.permissions.querySync({ name: "env", variable: name }).state === "granted" ? Deno.env.get(name) : undefined),
+  otherwise: async (build) => (await import("./modules.ts")).modules[build]?.(),
+});
+
+/** How long sockets may wait. */
+const BREATH_MS = 4;
+let lastBreath = 0;
+
+/**
+ * Deno looks at its sockets after every 61 turns, or when it has nothing to do (measured: an answer took 200 ms among steps of 1 ms). So now and then a
+ * step is followed by a timer, which lets it have nothing to do for a millisecond.
+ */
+function denoTurn(): Promise<void> {
+  const now = performance.now();
+  const isDue = now - lastBreath > BREATH_MS;
+  if (isDue) lastBreath = now;
+  return new Promise((resolve) => void (isDue ? setTimeout(resolve, 0) : setImmediate(resolve)));
+}
+
+/** As in Node. */
+export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
+  useTurn(denoTurn);
+  return loadWith(platform, source, options);
+}
+
+/** As in Node. */
+export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
+  return inspectWith(platform, source, options);
+}

@@ -1,0 +1,43 @@
+// The package in Cloudflare's workerd and what is like it: no files, no threads, and no bytes are compiled, so the kernels are imported as modules.
+import { PlatformError } from "../../errors.ts";
+import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
+import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
+import type { Model } from "../../model.ts";
+import plain from "./kernels.plain.wasm";
+import relaxed from "./kernels.relaxed.wasm";
+
+export * from "../../index.ts";
+
+/** Of the 128 MB that an isolate has, what is left for linear memory beside its objects and its program. Nothing else guards it: locally there is no limit. */
+const MEMORY_BUDGET_BYTES = 100_000_000;
+
+const platform: Platform = {
+  runtime: "workerd",
+  open: (source) =>
+    Promise.reject(
+      new PlatformError(
+        `load: expected an https: address, bytes or an object that reads by ranges, got ${JSON.stringify(String(source))}; this runtime has no files. Pass the bytes of a Data module, or a source that reads ranges of an R2 object.`,
+        { code: "no-files" },
+      ),
+    ),
+  network: {
+    fetch: (url, init) => fetch(url, init),
+    createHash: () => {
+      throw new PlatformError("load: expected a runtime with incremental hashes, got one without. Pass the file's https: address.", {
+        code: "no-hash",
+      });
+    },
+  },
+  kernels: (build) => Promise.resolve({ plain, relaxed, "plain-threads": undefined, "relaxed-threads": undefined }[build]),
+  memoryBudgetBytes: MEMORY_BUDGET_BYTES,
+};
+
+/** As everywhere; one thread, and at most 100 MB unless `maxMemoryBytes` says otherwise. */
+export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
+  return loadWith(platform, source, options);
+}
+
+/** As everywhere. */
+export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
+  return inspectWith(platform, source, options);
+}
