@@ -26,3 +26,12 @@ describe("public API through structuredClone", () => {
 
   after(() => assert.ok(crossed.count > 1000, `only ${crossed.count} messages crossed the channel`));
 });
+
+describe("paths", () => {
+  const cases = [
+    ["a file that is no model", "package.json", "FormatError", /GGUF/],
+    ["a folder without one", "tests", "FormatError", /config\.json/],
+    ["a safetensors file of another name", "models/other.safetensors", "StorageError", /other/],
+  ] as const;
+  for (const [what, path, name, message] of cases) it(`${what}: ${name}`, () => assert.rejects(load(path), { name, message }));
+});

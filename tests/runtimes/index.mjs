@@ -2,6 +2,7 @@
 import * as bun from "./bun/runtime.mjs";
 import * as chromium from "./chromium/runtime.mjs";
 import * as deno from "./deno/runtime.mjs";
+import * as workerd from "./workerd/runtime.mjs";
 import { nodeRuntime } from "./node/runtime.mjs";
 
 /**
@@ -9,6 +10,7 @@ import { nodeRuntime } from "./node/runtime.mjs";
  * @property {string} module path of an ES module without imports that exports `run(files, options)`, which returns JSON
  * @property {Record<string, string>} files what it is handed, by name: paths, which it receives as Uint8Arrays
  * @property {object} options JSON
+ * @property {boolean} [isPackaged] whether its module imports an installed package
  */
 
 const ALL_NODES = ["node20", "node22", "node24", "node26"];
@@ -19,7 +21,7 @@ export const NODES = ALL_NODES.filter((name) => name !== `node${process.versions
  * Every runtime by name: `find()` gives the path of its binary, or undefined where it is not installed; `run(binary, job, timeoutMs)` gives what the module returned.
  * @type {Record<string, { install: string, find(): string | undefined, run(binary: string, job: Job, timeoutMs: number): Promise<any> }>}
  */
-export const RUNTIMES = { ...Object.fromEntries(ALL_NODES.map((name) => [name, nodeRuntime(name)])), deno, bun, chromium };
+export const RUNTIMES = { ...Object.fromEntries(ALL_NODES.map((name) => [name, nodeRuntime(name)])), deno, bun, chromium, workerd };
 
 /**
  * The runtimes of `names` that are installed, with their binaries. One that is not is an error where CI=true, and a printed notice elsewhere.

@@ -1,5 +1,5 @@
 // What an address means in a browser: relative to the page, or of a scheme that only the browser itself knows.
-import { NetworkError, PlatformError, StorageError } from "../../errors.ts";
+import { NetworkError, PlatformError, StorageError, UnsupportedError } from "../../errors.ts";
 import type { FetchWasm } from "../../kernels/delivery.ts";
 import type { ModelSource } from "../../lfm2.ts";
 import { quoted } from "../../values.ts";
@@ -21,7 +21,7 @@ function blobSource(blob: Blob, name: string): ByteSource {
 
 /**
  * Opens what is no https: address: `blob:`, `data:`, an extension's own files.
- * @throws StorageError for a name without a scheme; PlatformError for a file of the computer
+ * @throws StorageError for a name without a scheme, PlatformError for a file of the computer, UnsupportedError for a scheme that the browser does not read
  */
 export async function openAddress(source: string | URL): Promise<ByteSource> {
   const text = String(source);
@@ -36,13 +36,17 @@ export async function openAddress(source: string | URL): Promise<ByteSource> {
       `load: expected an https: address, bytes or a File, got ${quoted(text)}, which a browser does not open. Let the user choose the file, or serve it.`,
       { code: "no-files" },
     );
+  let response: Response;
   try {
-    const response = await fetch(text);
-    if (!response.ok) throw new Error(`status ${response.status}`);
-    return blobSource(await response.blob(), new URL(text).pathname.split("/").at(-1) || scheme);
+    response = await fetch(text);
   } catch (cause) {
-    throw new NetworkError(`load: expected to read ${quoted(text)}, got an error: ${(cause as Error).message}. Check the address.`, {
-      cause,
-    });
+    throw new UnsupportedError(
+      `load: expected an address that the browser can read, got ${quoted(text)}: ${(cause as Error).message}. Download the file and pass its bytes.`,
+      { code: "scheme", cause },
+    );
   }
+  if (!response.ok) throw new NetworkError(`load: expected the file at ${quoted(text)}, got status ${response.status}. Check the address.`, {
+      status: response.status,
+    });
+  return blobSource(await response.blob(), new URL(text).pathname.split("/").at(-1) || scheme);
 }

@@ -1,8 +1,9 @@
 // The package in Cloudflare's workerd and what is like it: no files, no threads, and no bytes are compiled, so the kernels are imported as modules.
-import { PlatformError } from "../../errors.ts";
+import { PlatformError, StorageError, UnsupportedError } from "../../errors.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
+import { quoted } from "../../values.ts";
 import plain from "./kernels.plain.wasm";
 import relaxed from "./kernels.relaxed.wasm";
 
@@ -11,15 +12,16 @@ export * from "../../index.ts";
 /** Of the 128 MB that an isolate has, what is left for linear memory beside its objects and its program. Nothing else guards it: locally there is no limit. */
 const MEMORY_BUDGET_BYTES = 100_000_000;
 
+/** A name without a scheme may still be a hub's id. */
+function noFile(address: string): Error {
+  const where = `load: expected an https: address, a hub's id org/name, bytes or an object that reads by ranges, got ${quoted(address)}`;
+  if (!/^[a-z][a-z0-9+.-]+:/i.test(address)) return new StorageError(`${where}; there are no files here.`, { code: "not-found" });
+  return new UnsupportedError(`${where}. Download the file and pass its bytes, or a source that reads ranges of an R2 object.`, { code: "scheme" });
+}
+
 const platform: Platform = {
   runtime: "workerd",
-  open: (source) =>
-    Promise.reject(
-      new PlatformError(
-        `load: expected an https: address, bytes or an object that reads by ranges, got ${JSON.stringify(String(source))}; this runtime has no files. Pass the bytes of a Data module, or a source that reads ranges of an R2 object.`,
-        { code: "no-files" },
-      ),
-    ),
+  open: (source) => Promise.reject(noFile(String(source))),
   network: {
     fetch: (url, init) => fetch(url, init),
     createHash: () => {

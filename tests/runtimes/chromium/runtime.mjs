@@ -1,10 +1,10 @@
-// Chromium of the system: a page from a local server starts a worker, which runs the job and posts what it returned.
+// Chromium of the system: a page from a local server runs the job itself or in a worker that it starts; the answer comes as a request.
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { basename, delimiter, dirname, join } from "node:path";
 
 export const install = "apt-get install chromium, or name one in CHROMIUM";
 
@@ -27,28 +27,44 @@ export function find() {
   return paths.find((path) => existsSync(path));
 }
 
-const PAGE = `<!doctype html><script type="module">
+/** Runs the job where `run` has been imported, and tells what came of it. */
+const MAIN = `
   const tell = (path, body) => fetch(path, { method: "POST", body });
-  const worker = new Worker("/worker.mjs", { type: "module" });
-  worker.onerror = (e) => tell("/failed", e.message + " at " + e.filename + ":" + e.lineno);
-  worker.onmessage = (e) => tell(e.data.path, e.data.body);
-</script>`;
-const WORKER = `
-  try {
-    const { files, options } = await (await fetch("/job")).json();
-    const bytes = async (name) => [name, new Uint8Array(await (await fetch("/file?" + encodeURIComponent(name))).arrayBuffer())];
-    const all = Object.fromEntries(await Promise.all(files.map(bytes)));
-    const { run } = await import("/module.mjs");
-    postMessage({ path: "/result", body: JSON.stringify(await run(all, options)) });
-  } catch (error) {
-    postMessage({ path: "/failed", body: String(error?.stack ?? error) });
+  const bytes = async (name) => [name, new Uint8Array(await (await fetch("/file?" + encodeURIComponent(name))).arrayBuffer())];
+  async function main(load) {
+    try {
+      const { files, options } = await (await fetch("/job")).json();
+      const { run } = await load();
+      await tell("/result", JSON.stringify(await run(Object.fromEntries(await Promise.all(files.map(bytes))), options)));
+    } catch (error) {
+      await tell("/failed", String(error?.stack ?? error));
+    }
   }`;
+const IMPORTED = `${MAIN}\n main(() => import("/module.mjs"));`;
+/** In a page, a dedicated worker, a service worker (which may not import later, and lives as long as an event is waited for). */
+const PLACES = {
+  page: { page: IMPORTED },
+  worker: {
+    page: `${MAIN}
+      const worker = new Worker("/worker.mjs", { type: "module" });
+      worker.onerror = (e) => tell("/failed", e.message + " at " + e.filename + ":" + e.lineno);`,
+    script: IMPORTED,
+  },
+  service: {
+    page: `${MAIN}
+      navigator.serviceWorker.register("/worker.mjs", { type: "module" }).then(async () => {
+        (await navigator.serviceWorker.ready).active.postMessage("go");
+      }).catch((error) => tell("/failed", String(error)));`,
+    script: `import * as module from "/module.mjs"; ${MAIN}\n self.onmessage = (e) => e.waitUntil(main(() => module));`,
+  },
+};
 
-/** @param {import("../index.mjs").Job} job */
-export async function run(binary, job, timeoutMs) {
+/** @param {import("../index.mjs").Job} job files beside its module are served beside it */
+export async function run(binary, job, timeoutMs, place = "worker") {
+  const { page, script } = PLACES[place];
   const answers = {
-    "/": () => [PAGE, "text/html"],
-    "/worker.mjs": () => [WORKER, "text/javascript"],
+    "/": () => [`<!doctype html><script type="module">${page}</script>`, "text/html"],
+    "/worker.mjs": () => [script, "text/javascript"],
     "/module.mjs": async () => [await readFile(job.module), "text/javascript"],
     "/job": () => [JSON.stringify({ files: Object.keys(job.files), options: job.options }), "application/json"],
     "/file": async (query) => [await readFile(job.files[decodeURIComponent(query)]), "application/octet-stream"],
@@ -69,7 +85,7 @@ export async function run(binary, job, timeoutMs) {
         else reject(new Error(`chromium: ${body}`));
         return;
       }
-      const answer = answers[path];
+      const answer = answers[path] ?? beside(job, path);
       if (!answer) return response.writeHead(404).end();
       const [body, type] = await answer(query);
       response.writeHead(200, { "content-type": type }).end(body);
@@ -92,6 +108,13 @@ export async function run(binary, job, timeoutMs) {
     server.close();
     await rm(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   }
+}
+
+/** A file in the folder of the job's module. */
+function beside({ module }, path) {
+  const file = join(dirname(module), basename(path));
+  if (!existsSync(file)) return undefined;
+  return async () => [await readFile(file), file.endsWith(".wasm") ? "application/wasm" : "application/octet-stream"];
 }
 
 /** Ends the browser with the processes that it started: it leads a group of its own. */

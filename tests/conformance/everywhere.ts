@@ -1,0 +1,252 @@
+// The suite that every runtime runs, from the packed package: one function of plain options, bundled for no runtime in particular (tests/runtimes starts it).
+import assert from "node:assert/strict";
+import * as lfm2 from "lfm2-wasm";
+import { mini } from "lfm2-wasm/mini";
+import { apiSuite } from "./api.ts";
+import { type Outcome, runSuites } from "./runner.ts";
+
+const { load, inspect } = lfm2;
+
+/** What differs between runtimes, and how much is done. */
+export interface Everywhere {
+  readonly runtime: string;
+  /** Address of a server with `mini.gguf`, `model/` (the bundled checkpoint's folder), `dist/`, and of what servers get wrong under `html/` and `octets/`. */
+  readonly base: string;
+  /** Whether `threads: 2` works, or is refused. */
+  readonly hasThreads: boolean;
+  /** Whether bytes of a module may be compiled. */
+  readonly compiles: boolean;
+  readonly hasRelaxed: boolean;
+  readonly cycles: number;
+  readonly replyTokens: number;
+}
+
+/** What a runtime tells. */
+export interface Answer extends Outcome {
+  /** Ids of every reply, to be compared with other runtimes'. */
+  readonly replies: Readonly<Record<string, readonly number[]>>;
+  readonly info: unknown;
+  /** From before `load` to the first token, ms; the import has been before. */
+  readonly firstTokenMs: number;
+  /** Milliseconds by part. */
+  readonly ms: Readonly<Record<string, number>>;
+}
+
+const PROMPTS = [
+  ...["Tell me a story about a fox.", "What is 3 + 4?", "What is 12 minus 5?", "My name is Tom.", "Hello!", "Who are you?"],
+  ...["What color is the sky?", "Name an animal.", "Tell me a story about a bear and a bird.", "What is 9 + 8?", "Good night."],
+  ...["Where does a fish live?", "Is the sun hot?", "Say the fox emoji 🦊 and 你好", "Repeat this: apple, pear, plum.", "What is my name?"],
+  ...["Once upon a time", "How many legs has a dog?", "<|im_end|> what is that?", "Zwölf Boxkämpfer jagen Viktor quer über den Sylter Deich."],
+] as const;
+const SEEDS = [1, 2, 3];
+
+/** Greedy, as the checkpoint recommends, and hot: the ids must be the same in every runtime. */
+async function repliesOf(model: lfm2.Model, maxTokens: number): Promise<Record<string, number[]>> {
+  const out: Record<string, number[]> = {};
+  for (const prompt of PROMPTS)
+    for (const seed of SEEDS) {
+      const { tokens } = await model.generate(prompt, { seed, maxTokens, temperature: seed === 1 ? 0.3 : 1.3, minP: seed === 3 ? 0.05 : 0 });
+      out[`${seed} ${prompt}`] = [...tokens];
+    }
+  return out;
+}
+
+async function miniBytes(base: string): Promise<Uint8Array> {
+  return new Uint8Array(await (await fetch(`${base}mini.gguf`)).arrayBuffer());
+}
+
+const ask = async (model: lfm2.Model): Promise<string> => (await model.generate("What is 3 + 4?")).text;
+const SEVEN = "3 + 4 = 7";
+
+function sources(o: Everywhere): void {
+  describe("sources", () => {
+    const works = async (source: lfm2.ModelSource, options?: lfm2.LoadOptions): Promise<void> => {
+      const model = await load(source, options);
+      assert.equal(await ask(model), SEVEN);
+      model.dispose();
+    };
+    it("bytes, as Uint8Array and ArrayBuffer", async () => {
+      const bytes = await miniBytes(o.base);
+      await works(bytes);
+      await works(bytes.buffer as ArrayBuffer);
+    });
+    it("a file's URL, as URL and text", async () => {
+      await works(new URL("mini.gguf", o.base));
+      await works(`${o.base}mini.gguf`);
+    });
+    it("a folder's URL", () => works(new URL("model/", o.base)));
+    it("an object that reads by ranges", async () => {
+      const bytes = await miniBytes(o.base);
+      await works({ name: "mine", size: bytes.length, read: async (offset, length) => bytes.slice(offset, offset + length) });
+    });
+    it("inspect tells without loading", async () => {
+      const { parameterCount, format } = await inspect(`${o.base}mini.gguf`);
+      assert.deepEqual([format, parameterCount > 4e6], ["gguf", true]);
+    });
+    it("an address that is not there is a NetworkError with its status", () =>
+      assert.rejects(load(`${o.base}nothing.gguf`, { network: { maxRetries: 0 } }), { name: "NetworkError", status: 404 }));
+  });
+}
+
+function kernels(o: Everywhere): void {
+  const variant = o.hasRelaxed ? "relaxed" : "plain";
+  const build = (name: string, folder = ""): URL => new URL(`${folder}dist/kernels.${name}.wasm`, o.base);
+  describe("kernels", () => {
+    it("of this engine are chosen, and told with the runtime, threads and memory", async () => {
+      const model = await load(mini);
+      const { info } = model;
+      assert.deepEqual([info.runtime, info.variant, info.threads], [o.runtime, variant, 1]);
+      const { memoryBytes } = await model.status();
+      assert.ok(info.memoryBytes === memoryBytes && memoryBytes > info.weightBytes && info.weightBytes > 2e6);
+      assert.equal((await load(mini, { variant: "plain" })).info.variant, "plain");
+      model.dispose();
+    });
+    if (!o.compiles) {
+      it("are never compiled here: bytes are a PlatformError that says to import the module", async () => {
+        const bytes = await (await fetch(build("plain"))).arrayBuffer();
+        await assert.rejects(load(mini, { wasm: bytes }), { name: "PlatformError", code: "no-compile", message: /import module from "lfm2-wasm\/kernels/ });
+        await assert.rejects(load(mini, { wasm: build("plain") }), { name: "PlatformError", message: /import the module/ });
+      });
+      return;
+    }
+    it("come as URL, text, response, bytes or module, alone or by name", async () => {
+      const bytes = new Uint8Array(await (await fetch(build("plain"))).arrayBuffer());
+      const responses = { response: await fetch(build("plain")), untyped: await fetch(build("plain", "octets/")) };
+      const wasm = { url: build("plain"), text: build("plain").href, ...responses, bytes, buffer: bytes.slice().buffer, module: await WebAssembly.compile(bytes) };
+      for (const [how, one] of Object.entries(wasm)) {
+        const model = await load(mini, { wasm: one as Uint8Array });
+        assert.deepEqual([await ask(model), model.info.variant], [SEVEN, "plain"], how);
+        model.dispose();
+      }
+      const model = await load(mini, { wasm: { plain: build("plain"), relaxed: build("relaxed") } });
+      assert.equal(model.info.variant, variant);
+      model.dispose();
+    });
+    it("that are not there, or no wasm, are a PlatformError that says what to do", async () => {
+      const bad: [string, object, RegExp][] = [
+        ["missing", build("nothing"), /status 404\. Copy the \.wasm files/],
+        ["a page", build("plain", "html/"), /an HTML page\. Copy/],
+        ["words", new TextEncoder().encode("<html>words</html>"), /bytes of another kind\. Copy/],
+        ["nobody there", new URL("http://127.0.0.1:1/kernels.wasm"), /an error: .*\. Copy/],
+      ];
+      for (const [what, wasm, message] of bad)
+        await assert.rejects(load(mini, { wasm }), (error: Error) => {
+          assert.deepEqual([error.name, (error as lfm2.PlatformError).code], ["PlatformError", "no-wasm"], what);
+          assert.match(error.message, message, what);
+          return true;
+        });
+      const part = new Uint8Array(await (await fetch(build("plain"))).arrayBuffer()).slice(0, 20_000);
+      await assert.rejects(load(mini, { wasm: part }), { name: "PlatformError", message: /expected a build that this engine compiles/ });
+      for (const wasm of [5, {}, { fast: build("plain") }, { plain: 5 }, null])
+        await assert.rejects(load(mini, { wasm } as never), { name: "InputError", message: /load: wasm: expected.*got/s });
+    });
+    it("one build is for one thread", () =>
+      assert.rejects(load(mini, { wasm: build("plain"), threads: 2 }), { name: "PlatformError" }));
+  });
+}
+
+/** The bundled model with a feed-forward so wide that it takes more than 100 MB, of which nothing but the headers can be read. */
+async function wideModel(base: string): Promise<lfm2.Folder> {
+  const get = async (name: string): Promise<Response> => fetch(`${base}model/${name}`);
+  const config = (await (await get("config.json")).json()) as object;
+  const file = new Uint8Array(await (await get("model.safetensors")).arrayBuffer());
+  const length = Number(new DataView(file.buffer).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length))) as Record<string, { shape: number[]; data_offsets: number[] }>;
+  const width = 16_384;
+  const ff = { intermediate_size: width, block_ff_dim: width, block_auto_adjust_ff_dim: false };
+  let end = 0;
+  for (const [name, tensor] of Object.entries(header)) {
+    if (name === "__metadata__") continue;
+    if (name.includes("feed_forward")) tensor.shape = tensor.shape.map((n) => (n === 512 ? width : n));
+    const bytes = 2 * tensor.shape.reduce((x, y) => x * y, 1);
+    tensor.data_offsets = [end, (end += bytes)];
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const head = new Uint8Array(8 + text.length);
+  new DataView(head.buffer).setBigUint64(0, BigInt(text.length), true);
+  head.set(text, 8);
+  const source = (name: string, bytes: Uint8Array, size = bytes.length): lfm2.ByteSource => ({
+    name,
+    size,
+    read: async (offset, count) => {
+      if (offset + count > bytes.length) throw new Error("a weight was read");
+      return bytes.slice(offset, offset + count);
+    },
+  });
+  return {
+    name: "wide",
+    open: async (path) => {
+      if (path === "config.json") return source(path, new TextEncoder().encode(JSON.stringify({ ...config, ...ff })));
+      if (path === "model.safetensors") return source(path, head, head.length + end);
+      const response = await get(path);
+      return response.ok ? source(path, new Uint8Array(await response.arrayBuffer())) : undefined;
+    },
+  };
+}
+
+function limits(o: Everywhere): void {
+  describe("what the runtime has, and has not", () => {
+    if (o.hasThreads)
+      it("two threads give what one gives", async () => {
+        const model = await load(mini, { threads: 2 });
+        assert.deepEqual([await ask(model), model.info.threads], [SEVEN, 2]);
+        model.dispose();
+      });
+    else
+      it("threads: a PlatformError for two, one for auto", async () => {
+        await assert.rejects(load(mini, { threads: 2 }), { name: "PlatformError", code: "no-threads", message: /threads: 1/ });
+        const model = await load(mini, { threads: "auto" });
+        assert.equal(model.info.threads, 1);
+        model.dispose();
+      });
+    it("exports the same names everywhere", () => {
+      const classes = ["AbortError", "Chat", "FormatError", "InputError", "Lfm2Error", "MemoryError", "Model", "NetworkError", "PlatformError"];
+      for (const name of [...classes, "StorageError", "UnsupportedError", "load", "inspect"]) assert.equal(typeof lfm2[name as "load"], "function", name);
+    });
+    if (o.runtime === "workerd")
+      it("memory: 100 MB unless more is asked for, before a weight is read", async () => {
+        const wide = await wideModel(o.base);
+        await assert.rejects(load(wide), { name: "MemoryError", message: /95\.4 MiB/ });
+        await assert.rejects(load(wide, { maxMemoryBytes: 1e9 }), { message: /a weight was read/ });
+      });
+    it("memory: load and dispose leave nothing behind", async () => {
+      const held = new Set<number>();
+      for (let i = 0; i < o.cycles; i++) {
+        const model = await load(mini);
+        await model.generate("Hello", { maxTokens: 2 });
+        held.add((await model.status()).memoryBytes);
+        model.dispose();
+      }
+      assert.equal(held.size, 1, "each cycle takes the same");
+    });
+  });
+}
+
+/** Runs it all. */
+export async function run(_files: unknown, o: Everywhere): Promise<Answer> {
+  const ms: Record<string, number> = {};
+  const timed = async <T>(name: string, part: () => Promise<T>): Promise<T> => {
+    const start = performance.now();
+    const value = await part();
+    ms[name] = performance.now() - start;
+    return value;
+  };
+  let first = 0;
+  const start = performance.now();
+  const model = await load(mini);
+  for await (const part of model.stream("Tell me a story about a fox.", { maxTokens: 2 })) {
+    if (part.type === "text-delta") first ||= performance.now() - start;
+  }
+  const replies = await timed("replies", () => repliesOf(model, o.replyTokens));
+  const { info } = model;
+  model.dispose();
+  const outcome = await timed("suite", () =>
+    runSuites(() => {
+      sources(o);
+      kernels(o);
+      limits(o);
+      apiSuite("from the packed package", load, mini, new URL("model/", o.base));
+    }),
+  );
+  return { ...outcome, replies, info, firstTokenMs: first, ms };
+}

@@ -1,0 +1,150 @@
+// The package, packed and installed, in every runtime: one suite (tests/conformance/everywhere.ts), and the same tokens for the same seeds.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { build } from "esbuild";
+import type { Answer, Everywhere } from "../conformance/everywhere.ts";
+import { pick } from "../scale.ts";
+import { installPacked } from "../tools/packed.ts";
+import { installed, RUNTIMES } from "./index.mjs";
+import { type Server, serveFolders } from "./server.mjs";
+
+/** A runtime, and where in it the suite runs. */
+interface Where {
+  readonly binary: string;
+  /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker. */
+  readonly way: "installed" | "browser" | "workerd";
+  readonly place?: string;
+  readonly options: Pick<Everywhere, "runtime" | "hasThreads" | "compiles" | "hasRelaxed">;
+}
+
+const GATE = ["node20", "node26", "deno", "bun", "chromium", "workerd"];
+const FULL = ["node20", "node22", "node24", "node26", "deno", "bun", "chromium", "firefox", "workerd"];
+/** Chromium runs the suite in these; Firefox too, but for the module service workers that it lacks. */
+const PLACES: Readonly<Record<string, readonly string[]>> = { chromium: ["page", "worker", "service"], firefox: ["page", "worker"] };
+const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
+const LANES = 2;
+const SCALE = { cycles: pick({ gate: 10, full: 100 }), replyTokens: pick({ gate: 16, full: 64 }) };
+
+function places(): Map<string, Where> {
+  const out = new Map<string, Where>();
+  for (const { name, binary } of installed(pick({ gate: GATE, full: FULL }), "the package in every runtime")) {
+    const runtime = name.startsWith("node") ? "node" : name;
+    const base = { runtime, hasThreads: true, compiles: true, hasRelaxed: name !== "node20" };
+    if (name === "workerd") out.set(name, { binary, way: "workerd", options: { ...base, hasThreads: false, compiles: false } });
+    else if (name in PLACES)
+      for (const place of PLACES[name] ?? [])
+        out.set(`${name}, ${place}`, { binary, way: "browser", place, options: { ...base, runtime: "browser", hasThreads: false } });
+    else out.set(name, { binary, way: "installed", options: base });
+    if (name === "deno") out.set("deno without files and threads", { binary, way: "installed", place: "net", options: { ...base, hasThreads: false } });
+  }
+  return out;
+}
+
+/** The suite as an installed program has it, and bundled from there as users bundle. @returns the module by way */
+async function bundles(project: string): Promise<Record<Where["way"], string>> {
+  const common = { bundle: true, format: "esm", target: "es2022", absWorkingDir: project, tsconfigRaw: {}, logLevel: "warning" } as const;
+  const everywhere = join(project, "everywhere.mjs");
+  await build({
+    ...common,
+    entryPoints: [resolve("tests", "conformance", "everywhere.ts")],
+    outfile: everywhere,
+    platform: "neutral",
+    external: ["lfm2-wasm", "lfm2-wasm/*"],
+    alias: { "node:assert/strict": resolve("tests", "conformance", "assert.ts") },
+  });
+  const out = { installed: everywhere, browser: join(project, "browser", "module.mjs"), workerd: join(project, "workerd", "module.mjs") };
+  const entryPoints = [everywhere];
+  await build({ ...common, entryPoints, outfile: out.browser, platform: "browser" });
+  await build({ ...common, entryPoints, outfile: out.workerd, conditions: ["workerd", "worker", "browser"], external: ["*.wasm", "*.gguf"] });
+  const dist = join(project, "node_modules", "lfm2-wasm", "dist");
+  for (const name of readdirSync(dist))
+    if (/\.(wasm|gguf)$/.test(name)) for (const way of ["browser", "workerd"]) cpSync(join(dist, name), join(project, way, name));
+  return out;
+}
+
+/** Deno with the network and nothing else: a program of static imports, its options and its answer by HTTP. */
+async function runDenied(binary: string, project: string, options: Everywhere, answers: Map<string, (body: string) => void>): Promise<Answer> {
+  const main = join(project, "denied.mjs");
+  writeFileSync(
+    main,
+    `import { run } from "./everywhere.mjs";
+     const body = JSON.stringify(await run({}, ${JSON.stringify(options)}));
+     await fetch("${options.base}answer", { method: "POST", body });`,
+  );
+  const answer = new Promise<string>((tell) => answers.set("/answer", tell));
+  const child = spawn(binary, ["run", "--quiet", "--no-prompt", "--allow-net", main], { cwd: project, stdio: ["ignore", "inherit", "pipe"] });
+  const said: Buffer[] = [];
+  child.stderr.on("data", (bytes: Buffer) => said.push(bytes));
+  const timer = setTimeout(() => child.kill("SIGKILL"), TIMEOUT_MS);
+  const code = await new Promise((ended) => child.on("close", (code, signal) => ended(code ?? signal)));
+  clearTimeout(timer);
+  // it has ended by itself: nothing held its event loop open
+  assert.equal(code, 0, Buffer.concat(said).toString());
+  return JSON.parse(await answer) as Answer;
+}
+
+describe("the packed package in every runtime", () => {
+  const all = places();
+  const running = new Map<string, Promise<Answer>>();
+  const answers = new Map<string, (body: string) => void>();
+  let project: string;
+  let server: Server;
+  before(async () => {
+    project = mkdtempSync(join(tmpdir(), "lfm2-runtimes-"));
+    const dist = join(installPacked(project), "dist");
+    mkdirSync(join(project, "public"));
+    cpSync(join(dist, "mini.gguf"), join(project, "public", "mini.gguf"));
+    const answer = (request: IncomingMessage, response: ServerResponse): boolean => {
+      const tell = request.method === "POST" ? answers.get(request.url ?? "") : undefined;
+      if (!tell) return false;
+      const pieces: Buffer[] = [];
+      request.on("data", (piece: Buffer) => pieces.push(piece));
+      request.on("end", () => {
+        response.end();
+        tell(Buffer.concat(pieces).toString());
+      });
+      return true;
+    };
+    server = await serveFolders({ "/": join(project, "public"), "/dist/": dist, "/model/": resolve("models", "lfm2-mini") }, { answer });
+    const modules = await bundles(project);
+    const start = (name: string, { binary, way, place, options }: Where): Promise<Answer> => {
+      const everywhere: Everywhere = { ...options, ...SCALE, base: server.url };
+      if (place === "net") return runDenied(binary, project, everywhere, answers);
+      const job = { module: modules[way], files: {}, options: everywhere, isPackaged: true };
+      return RUNTIMES[name.split(",")[0] ?? ""]?.run(binary, job, TIMEOUT_MS, place) as Promise<Answer>;
+    };
+    const lanes: Promise<unknown>[] = Array.from({ length: LANES }, () => Promise.resolve());
+    for (const [i, [name, where]] of [...all].entries()) {
+      const answer = (lanes[i % LANES] as Promise<unknown>).then(() => start(name, where));
+      lanes[i % LANES] = answer.catch(() => {}); // told by its test
+      running.set(name, answer);
+    }
+  });
+  after(async () => {
+    await Promise.allSettled(running.values());
+    await server.close();
+    rmSync(project, { recursive: true, force: true });
+  });
+
+  let first: Answer | undefined;
+  for (const name of all.keys())
+    it(`${name}: passes the suite, with the same tokens as the first`, async () => {
+      const answer = await (running.get(name) as Promise<Answer>);
+      assert.deepEqual(answer.failed, []);
+      assert.ok(answer.passed > 80, `only ${answer.passed} tests`);
+      assert.equal(Object.keys(answer.replies).length, 60);
+      first ??= answer;
+      const other = Object.keys(first.replies).filter((key) => `${first?.replies[key]}` !== `${answer.replies[key]}`);
+      assert.deepEqual(other, []);
+    });
+
+  it("the tokens are those of this Node, and of many texts", async () => {
+    const ids = Object.values((first as Answer).replies).map((reply) => `${reply}`);
+    assert.ok(new Set(ids).size > 40, `${new Set(ids).size} texts`);
+    assert.ok(readFileSync(join(project, "everywhere.mjs"), "utf8").includes('from "lfm2-wasm"'));
+  });
+});

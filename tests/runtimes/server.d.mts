@@ -1,0 +1,15 @@
+/** See server.mjs. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+export interface Server {
+  readonly url: string;
+  /** Paths that were asked for and not there. */
+  readonly missing: readonly string[];
+  close(): Promise<void>;
+}
+export function serveFolders(
+  folders: Readonly<Record<string, string>>,
+  options?: {
+    readonly headers?: Readonly<Record<string, string>>;
+    readonly answer?: (request: IncomingMessage, response: ServerResponse) => boolean;
+  },
+): Promise<Server>;
