@@ -1,5 +1,5 @@
 // Runs the tests. `node scripts/test.mjs` is the gate: build, lint, types, every suite in this Node, and what depends on the engine once more in the newest Node
-// of tests/runtimes, which has relaxed SIMD. tests/bits itself runs in Deno, Bun, Chromium and those Nodes. `--full` is the same code with bigger counts and the large
+// of tests/runtimes, which has relaxed SIMD. tests/bits and tests/runtimes themselves run in Deno, Bun, Chromium and those Nodes. `--full` is the same code with bigger counts and the large
 // shapes, and every suite in every Node of tests/runtimes. What is not installed is a printed notice, and a failure where CI=true.
 // With patterns (substrings of test paths) only those test files run, without lint, types and build.
 import { execFileSync, spawnSync } from "node:child_process";
@@ -89,7 +89,7 @@ function mocha(files, { bin = process.execPath, scale = full ? "full" : "gate" }
 /** Suites whose result may depend on the engine. */
 const ENGINE_SUITES = ["kernels", "golden", "conformance"];
 /** Suites that start the other engines themselves. */
-const STARTS_ENGINES = ["bits"];
+const STARTS_ENGINES = ["bits", "runtimes", "bundlers"];
 
 /** The Node versions to test with: all in the full run, the newest in the gate. */
 const otherNodes = () => installed(full ? NODES : NODES.slice(-1), "the suites in another Node, newer ones of which have relaxed SIMD");

@@ -57,14 +57,22 @@ class Turn {
 
   /** Reads everything up to here to its end: a reply that nobody reads must not hold up the next one. */
   settle(): Promise<void> {
-    this.#settled ??= this.#settle();
-    return this.#settled;
+    // the oldest begins: each asking the one before it would be a stack as deep as the queue is long
+    const open = this.#upToHere((turn) => turn.#settled === undefined);
+    for (const turn of open) turn.#settled = turn.#settle();
+    return this.#settled ?? Promise.resolve();
   }
 
   /** Ends everything up to here. */
   cancel(reason: Error): void {
-    this.#before?.cancel(reason);
-    this.#work?.cancel(reason);
+    for (const turn of this.#upToHere(() => true)) turn.#work?.cancel(reason);
+  }
+
+  /** This turn and those before it, back to the first that `isWanted` refuses; the oldest first. */
+  #upToHere(isWanted: (turn: Turn) => boolean): Turn[] {
+    const turns: Turn[] = [];
+    for (let turn: Turn | undefined = this; turn && isWanted(turn); turn = turn.#before) turns.push(turn);
+    return turns.reverse();
   }
 
   async #settle(): Promise<void> {

@@ -22,7 +22,9 @@ describe("public API through structuredClone", () => {
     (source, options) => loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, source, options),
     mini,
   );
-  generationSuite("engine behind a channel", () => loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini));
+  generationSuite("engine behind a channel", () =>
+    loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini),
+  );
 
   after(() => assert.ok(crossed.count > 1000, `only ${crossed.count} messages crossed the channel`));
 });

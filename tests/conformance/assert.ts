@@ -34,19 +34,27 @@ function same(a: unknown, b: unknown): boolean {
 function told(error: unknown, expected: Expected | undefined): void {
   ok(error instanceof Error, `expected an Error, got ${show(error)}`);
   if (expected === undefined) return;
-  if (typeof expected === "function") return ok(expected(error), `an error that does not fit: ${error.message}`);
+  if (typeof expected === "function") {
+    ok(expected(error), `an error that does not fit: ${error.message}`);
+    return;
+  }
   for (const [key, value] of Object.entries(expected)) {
     const got = (error as unknown as Record<string, unknown>)[key];
-    ok(value instanceof RegExp ? value.test(String(got)) : same(got, value), `${key}: expected ${String(value)}, got ${show(got)}: ${error.message}`);
+    ok(
+      value instanceof RegExp ? value.test(String(got)) : same(got, value),
+      `${key}: expected ${String(value)}, got ${show(got)}: ${error.message}`,
+    );
   }
 }
 
 const equal = (a: unknown, b: unknown, message?: string): void =>
   ok(Object.is(a, b), `${message ?? "equal"}: expected ${show(b)}, got ${show(a)}`);
-const notEqual = (a: unknown, b: unknown, message?: string): void => ok(!Object.is(a, b), message ?? `expected another value than ${show(a)}`);
+const notEqual = (a: unknown, b: unknown, message?: string): void =>
+  ok(!Object.is(a, b), message ?? `expected another value than ${show(a)}`);
 const deepEqual = (a: unknown, b: unknown, message?: string): void =>
   ok(same(a, b), `${message ?? "deepEqual"}: expected ${show(b)}, got ${show(a)}`);
-const notDeepEqual = (a: unknown, b: unknown, message?: string): void => ok(!same(a, b), message ?? `expected another value than ${show(a)}`);
+const notDeepEqual = (a: unknown, b: unknown, message?: string): void =>
+  ok(!same(a, b), message ?? `expected another value than ${show(a)}`);
 const match = (text: string, pattern: RegExp, message?: string): void =>
   ok(pattern.test(text), message ?? `expected ${pattern}, got ${show(text)}`);
 const doesNotMatch = (text: string, pattern: RegExp, message?: string): void =>
@@ -67,7 +75,8 @@ function throws(what: () => unknown, expected?: Expected): void {
   try {
     value = what();
   } catch (error) {
-    return told(error, expected);
+    told(error, expected);
+    return;
   }
   fail(`expected an error, got ${show(value)}`);
 }

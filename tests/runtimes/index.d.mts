@@ -10,7 +10,11 @@ export const NODES: readonly string[];
 export const RUNTIMES: Readonly<
   Record<
     string,
-    { readonly install: string; find(): string | undefined; run(binary: string, job: Job, timeoutMs: number, place?: string): Promise<unknown> }
+    {
+      readonly install: string;
+      find(): string | undefined;
+      run(binary: string, job: Job, timeoutMs: number, place?: string): Promise<unknown>;
+    }
   >
 >;
 export function installed(names: readonly string[], what: string): { readonly name: string; readonly binary: string }[];

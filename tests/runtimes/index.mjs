@@ -2,8 +2,8 @@
 import * as bun from "./bun/runtime.mjs";
 import * as chromium from "./chromium/runtime.mjs";
 import * as deno from "./deno/runtime.mjs";
-import * as workerd from "./workerd/runtime.mjs";
 import { nodeRuntime } from "./node/runtime.mjs";
+import * as workerd from "./workerd/runtime.mjs";
 
 /**
  * @typedef {object} Job a module to run

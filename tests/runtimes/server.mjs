@@ -3,7 +3,14 @@ import { createReadStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json", ".wasm": "application/wasm" };
+const TYPES = {
+  ".html": "text/html",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".css": "text/css",
+  ".json": "application/json",
+  ".wasm": "application/wasm",
+};
 
 /**
  * @param {Record<string, string>} folders by URL prefix ("/models/"), the longest counts
@@ -19,9 +26,12 @@ export async function serveFolders(folders, { headers = {}, answer } = {}) {
     const common = { "access-control-allow-origin": "*", "access-control-allow-headers": "*", "cache-control": "no-store", ...headers };
     if (request.method === "OPTIONS") return response.writeHead(204, common).end();
     // what a server may answer by mistake
-    if (path.startsWith("/html/")) return response.writeHead(200, { ...common, "content-type": "text/html" }).end("<!doctype html><title>app</title>");
+    if (path.startsWith("/html/"))
+      return response.writeHead(200, { ...common, "content-type": "text/html" }).end("<!doctype html><title>app</title>");
     const octets = path.startsWith("/octets/");
-    const prefix = Object.keys(folders).filter((p) => path.replace(/^\/octets/, "").startsWith(p)).sort((a, b) => b.length - a.length)[0];
+    const prefix = Object.keys(folders)
+      .filter((p) => path.replace(/^\/octets/, "").startsWith(p))
+      .sort((a, b) => b.length - a.length)[0];
     const rest = prefix === undefined ? "" : path.replace(/^\/octets/, "").slice(prefix.length);
     const file = prefix === undefined ? "" : join(folders[prefix], normalize(`/${rest}`));
     const stat = file ? statSync(file.endsWith("/") ? `${file}index.html` : file, { throwIfNoEntry: false }) : undefined;

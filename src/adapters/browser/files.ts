@@ -45,7 +45,8 @@ export async function openAddress(source: string | URL): Promise<ByteSource> {
       { code: "scheme", cause },
     );
   }
-  if (!response.ok) throw new NetworkError(`load: expected the file at ${quoted(text)}, got status ${response.status}. Check the address.`, {
+  if (!response.ok)
+    throw new NetworkError(`load: expected the file at ${quoted(text)}, got status ${response.status}. Check the address.`, {
       status: response.status,
     });
   return blobSource(await response.blob(), new URL(text).pathname.split("/").at(-1) || scheme);

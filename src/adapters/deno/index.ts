@@ -1,6 +1,6 @@
 // The package in Deno, which has Node's modules and asks for permissions: none is needed but for what a caller names.
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
-import { type LoadOptions, loadWith, type ModelSource } from "../../lfm2.ts";
+import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import { useTurn } from "../../macrotask.ts";
 import type { Model } from "../../model.ts";
 import { nodePlatform } from "../node/platform.ts";
@@ -9,7 +9,11 @@ export * from "../../index.ts";
 
 /** What is used of Deno's own. */
 declare const Deno: {
-  readonly permissions: { querySync(what: { name: "env"; variable: string }): { readonly state: string } };
+  readonly permissions: {
+    querySync(what: { readonly name: "env"; readonly variable: string } | { readonly name: "read"; readonly path: URL }): {
+      readonly state: string;
+    };
+  };
   readonly env: { get(name: string): string | undefined };
 };
 
@@ -19,6 +23,12 @@ const platform = nodePlatform({
   variable: (name) => (Deno.permissions.querySync({ name: "env", variable: name }).state === "granted" ? Deno.env.get(name) : undefined),
   otherwise: async (build) => (await import("./modules.ts")).modules[build]?.(),
 });
+
+/** A thread is a file that is started, which takes the permission to read it. */
+function here(): Platform {
+  const { state } = Deno.permissions.querySync({ name: "read", path: new URL(".", import.meta.url) });
+  return state === "granted" ? platform : { ...platform, threads: undefined };
+}
 
 /** How long sockets may wait. */
 const BREATH_MS = 4;
@@ -38,7 +48,7 @@ function denoTurn(): Promise<void> {
 /** As in Node. */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
   useTurn(denoTurn);
-  return loadWith(platform, source, options);
+  return loadWith(here(), source, options);
 }
 
 /** As in Node. */

@@ -16,7 +16,9 @@ const MEMORY_BUDGET_BYTES = 100_000_000;
 function noFile(address: string): Error {
   const where = `load: expected an https: address, a hub's id org/name, bytes or an object that reads by ranges, got ${quoted(address)}`;
   if (!/^[a-z][a-z0-9+.-]+:/i.test(address)) return new StorageError(`${where}; there are no files here.`, { code: "not-found" });
-  return new UnsupportedError(`${where}. Download the file and pass its bytes, or a source that reads ranges of an R2 object.`, { code: "scheme" });
+  return new UnsupportedError(`${where}. Download the file and pass its bytes, or a source that reads ranges of an R2 object.`, {
+    code: "scheme",
+  });
 }
 
 const platform: Platform = {

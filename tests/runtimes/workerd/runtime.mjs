@@ -23,7 +23,11 @@ export async function run(binary, job, timeoutMs) {
   const folder = dirname(job.module);
   const entry = basename(job.module);
   const beside = (await readdir(folder)).filter((name) => /\.(wasm|gguf)$/.test(name));
-  const given = Object.entries(job.files).map(([name, file], i) => ({ name, file, path: `given-${i}${name.endsWith(".wasm") ? ".wasm" : ".bin"}` }));
+  const given = Object.entries(job.files).map(([name, file], i) => ({
+    name,
+    file,
+    path: `given-${i}${name.endsWith(".wasm") ? ".wasm" : ".bin"}`,
+  }));
   const main = `
     import { run } from "./${entry}";
     ${given.map(({ path }, i) => `import f${i} from "./${path}";`).join("\n")}
