@@ -63,8 +63,8 @@ async function buildJs() {
     absWorkingDir: root,
     tsconfigRaw: {},
   };
-  // half the bytes; names stay, for stack traces without the map
-  const small = { minifyWhitespace: true, minifySyntax: true };
+  // names of classes and functions stay: for stack traces without the map, and whoever prints a value
+  const small = { minify: true, keepNames: true };
   // wasm and gguf are imported as modules by the runtimes that can, and lie in dist/ as well
   const external = ["@huggingface/jinja", "@huggingface/tokenizers", "lfm2-wasm", "lfm2-wasm/mini", "*.wasm", "*.gguf"];
   const version = JSON.stringify(JSON.parse(readFileSync(at("package.json"), "utf8")).version);

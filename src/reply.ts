@@ -13,6 +13,17 @@ export interface Usage {
   readonly outputTokens: number;
 }
 
+/** One of several replies to a prompt. */
+export interface ReplySequence {
+  readonly text: string;
+  /** Generated token ids, the one that ended it included. */
+  readonly tokens: Uint32Array;
+  /** Of beam search: Σ ln p / tokens^lengthPenalty. */
+  readonly score?: number;
+  /** Of sampling: what makes it again. */
+  readonly seed?: number;
+}
+
 /** A finished reply. */
 export interface Reply {
   readonly text: string;
@@ -24,6 +35,8 @@ export interface Reply {
   readonly timings: Timings;
   /** What makes the same text again. */
   readonly seed: number;
+  /** With `numReturnSequences` or `numBeams`: every reply, best first; the first is this one. */
+  readonly sequences?: readonly ReplySequence[];
   /** One entry a token, with `logprobs` or `topLogprobs`. */
   readonly logprobs?: readonly TokenLogprob[];
 }

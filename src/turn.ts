@@ -1,11 +1,11 @@
 // A turn on the caller's side: options checked, ids sent, events folded into parts. Speaks to the engine only in plain data.
 import { AbortError, InputError, throwIfAborted } from "./errors.ts";
-import type { Engine, FinishReason, GenerateEvent, Timings } from "./generate/engine.ts";
+import type { BeamRequest, Engine, FinishReason, GenerateEvent, Timings } from "./generate/engine.ts";
 import type { TokenLogprob } from "./generate/logprobs.ts";
 import { checkProcessors, type ProcessorOptions } from "./generate/processors.ts";
 import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
 import { checkStop } from "./generate/stop.ts";
-import type { Part, PromptProgress } from "./reply.ts";
+import type { Part, PromptProgress, ReplySequence } from "./reply.ts";
 import { isRecord, kindOf } from "./values.ts";
 
 /** Where a reply stands when one of the caller's own functions is asked. */
@@ -35,6 +35,14 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly logprobs?: boolean | undefined;
   /** Also the so many likeliest tokens at each place, at most 20; asks for `logprobs`. */
   readonly topLogprobs?: number | undefined;
+  /** Beams of beam search, which looks for the likeliest whole reply; temperature and cuts do not count then. 1 (default) is no search. */
+  readonly numBeams?: number | undefined;
+  /** A sequence's score is Σ ln p / tokens^lengthPenalty; default 1, above favours longer ones. */
+  readonly lengthPenalty?: number | undefined;
+  /** When the search ends: `false` (default) once no beam can win at its present length, `true` with as many ended ones as there are beams, `"never"` once none can win at any length. */
+  readonly earlyStopping?: boolean | "never" | undefined;
+  /** Replies to give back, as `reply.sequences`: of beam search the best ones, else so many samples, with the seeds that follow `seed`. Default 1. */
+  readonly numReturnSequences?: number | undefined;
   /** Functions on the logits before each token. Each costs a copy of the logits, and a message where the engine is elsewhere. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
   /** Functions that may end the reply. */
@@ -63,6 +71,9 @@ export interface TurnRequest {
   readonly processing: ProcessorOptions;
   readonly endIds: readonly number[];
   readonly topLogprobs: number | undefined;
+  readonly beams: BeamRequest | undefined;
+  /** Samples beside the first. */
+  readonly moreSamples: number;
   readonly processors: readonly LogitsProcessor[];
   readonly stoppingCriteria: readonly StoppingCriterion[];
   readonly onProgress: ((progress: PromptProgress) => void) | undefined;
@@ -114,6 +125,7 @@ export function checkOptions(
     processing: checkProcessors(options),
     endIds,
     topLogprobs: checkLogprobs(options),
+    ...checkSequences(options),
     processors: checkFunctions("processors", options.processors),
     stoppingCriteria: checkFunctions("stoppingCriteria", options.stoppingCriteria),
     onProgress,
@@ -133,6 +145,29 @@ function checkLogprobs({ logprobs, topLogprobs }: GenerateOptions): number | und
   throw new InputError(
     `options: topLogprobs: expected a whole number from 0 to ${MOST_LOGPROBS} and logprobs not false, got ${String(topLogprobs)}. Leave it out for none.`,
   );
+}
+
+/** Replies and beams that can be asked for: a bound against mistakes. */
+const MOST_SEQUENCES = 128;
+
+function checkSequences(options: GenerateOptions): Pick<TurnRequest, "beams" | "moreSamples"> {
+  const { numBeams = 1, lengthPenalty = 1, earlyStopping = false, numReturnSequences = 1 } = options;
+  for (const [name, value] of Object.entries({ numBeams, numReturnSequences })) {
+    if (!(Number.isSafeInteger(value) && value >= 1 && value <= MOST_SEQUENCES))
+      throw new InputError(
+        `options: ${name}: expected a whole number from 1 to ${MOST_SEQUENCES}, got ${String(value)}. Leave it out for one.`,
+      );
+  }
+  if (typeof lengthPenalty !== "number" || !(Math.abs(lengthPenalty) <= 100))
+    throw new InputError(`options: lengthPenalty: expected a number from -100 to 100, got ${String(lengthPenalty)}. 1 is usual.`);
+  if (typeof earlyStopping !== "boolean" && earlyStopping !== "never")
+    throw new InputError(`options: earlyStopping: expected true, false or "never", got ${JSON.stringify(earlyStopping)}.`);
+  if (numBeams === 1) return { beams: undefined, moreSamples: numReturnSequences - 1 };
+  if (numReturnSequences > numBeams)
+    throw new InputError(
+      `options: numReturnSequences: expected at most numBeams, ${numBeams}, got ${numReturnSequences}. Search with more beams.`,
+    );
+  return { beams: { count: numBeams, lengthPenalty, earlyStopping, returned: numReturnSequences }, moreSamples: 0 };
 }
 
 function checkFunctions<T>(name: string, list: readonly T[] = []): readonly T[] {
@@ -163,6 +198,7 @@ class Progress {
   text = "";
   readonly tokens: number[] = [];
   readonly logprobs: TokenLogprob[] = [];
+  sequences: readonly ReplySequence[] | undefined;
   cachedTokens = 0;
   timings: Timings = { prefillMs: 0, decodeMs: 0, firstTokenMs: 0 };
   reason: FinishReason = "interrupted";
@@ -181,17 +217,25 @@ class Progress {
     } else {
       this.reason = event.reason;
       this.timings = event.timings;
+      this.sequences = event.sequences?.map(({ ids, text, score }) => ({ text, tokens: Uint32Array.from(ids), score }));
     }
     this.text += event.text;
     return event.text === "" ? undefined : { type: "text-delta", delta: event.text };
   }
 
-  finish(request: TurnRequest): Part {
+  /** @param more samples beside this one */
+  finish(request: TurnRequest, more: readonly ReplySequence[]): Part {
     const { text, cachedTokens, timings, reason } = this;
     const tokens = Uint32Array.from(this.tokens);
     const usage = { inputTokens: request.ids.length, cachedTokens, outputTokens: tokens.length };
+    const samples = more.length > 0 ? [{ text, tokens, seed: request.sampling.seed }, ...more] : undefined;
+    const sequences = this.sequences ?? samples;
+    const several = sequences ? { sequences } : {};
     const logprobs = request.topLogprobs === undefined ? {} : { logprobs: this.logprobs };
-    return { type: "finish", reply: { text, tokens, finishReason: reason, usage, timings, seed: request.sampling.seed, ...logprobs } };
+    return {
+      type: "finish",
+      reply: { text, tokens, finishReason: reason, usage, timings, seed: request.sampling.seed, ...logprobs, ...several },
+    };
   }
 }
 
@@ -209,36 +253,52 @@ function processed(processors: readonly LogitsProcessor[], logits: Float32Array,
 
 /** Runs a turn on an open session and yields its parts. */
 export async function* runTurn(engine: Engine, call: number, session: number, request: TurnRequest): AsyncGenerator<Part> {
-  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, processors, stoppingCriteria } = request;
-  const { onProgress, signal, onAbort } = request;
+  const { signal, onAbort, sampling, moreSamples } = request;
   const progress = new Progress();
   const cancel = (): void => {
     engine.cancel(call).catch(() => {}); // an engine that is gone has nothing left to cancel
   };
+  const more: ReplySequence[] = [];
+  if (signal?.aborted && onAbort === "throw") throwIfAborted(signal);
+  signal?.addEventListener("abort", cancel, { once: true });
   try {
-    if (signal?.aborted && onAbort === "throw") throwIfAborted(signal);
-    if (!signal?.aborted) {
-      signal?.addEventListener("abort", cancel, { once: true });
-      const asksForLogits = processors.length > 0;
-      const state = (): GenerationState => ({ tokens: [...ids, ...progress.tokens], promptTokens: ids.length });
-      const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, topLogprobs };
-      for await (const event of engine.generate(call, session, asked)) {
-        if (event.type === "logits") await engine.supply(call, processed(processors, event.logits, state()));
-        const part = progress.take(event);
-        if (part?.type === "prefill") {
-          const { processedTokens, totalTokens, cachedTokens } = part;
-          onProgress?.({ processedTokens, totalTokens, cachedTokens });
-        }
-        if (event.type === "token" && stoppingCriteria.length > 0) {
-          const now = state();
-          if (stoppingCriteria.some((isOver) => isOver(now))) await engine.cancel(call, "stop");
-        }
-        if (part) yield part;
-      }
+    if (!signal?.aborted) yield* run(engine, call, session, request, progress);
+    while (more.length < moreSamples && !signal?.aborted && progress.reason !== "interrupted") {
+      const next = new Progress();
+      const seed = (sampling.seed + more.length + 1) % Number.MAX_SAFE_INTEGER;
+      for await (const _ of run(engine, call, session, { ...request, sampling: { ...sampling, seed } }, next)); // nobody sees its parts
+      if (next.reason === "interrupted") break;
+      more.push({ text: next.text, tokens: Uint32Array.from(next.tokens), seed });
     }
   } finally {
     signal?.removeEventListener("abort", cancel);
   }
-  if (progress.reason === "interrupted" && onAbort === "throw") throw new AbortError(undefined, { cause: signal?.reason });
-  yield progress.finish(request);
+  if ((more.length < moreSamples || progress.reason === "interrupted") && onAbort === "throw")
+    throw new AbortError(undefined, { cause: signal?.reason });
+  yield progress.finish(request, more);
+}
+
+/** One sequence of a turn: events folded into `progress` and parts. */
+async function* run(engine: Engine, call: number, session: number, request: TurnRequest, progress: Progress): AsyncGenerator<Part> {
+  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, beams, processors, stoppingCriteria, onProgress } =
+    request;
+  const asksForLogits = processors.length > 0;
+  const state = (): GenerationState => ({ tokens: [...ids, ...progress.tokens], promptTokens: ids.length });
+  const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, topLogprobs, beams };
+  for await (const event of engine.generate(call, session, asked)) {
+    if (event.type === "logits") {
+      const now = event.tokens ? { tokens: Array.from(event.tokens), promptTokens: ids.length } : state();
+      await engine.supply(call, processed(processors, event.logits, now));
+    }
+    const part = progress.take(event);
+    if (part?.type === "prefill") {
+      const { processedTokens, totalTokens, cachedTokens } = part;
+      onProgress?.({ processedTokens, totalTokens, cachedTokens });
+    }
+    if (event.type === "token" && stoppingCriteria.length > 0) {
+      const now = state();
+      if (stoppingCriteria.some((isOver) => isOver(now))) await engine.cancel(call, "stop");
+    }
+    if (part) yield part;
+  }
 }

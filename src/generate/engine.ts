@@ -5,6 +5,18 @@ import type { TokenLogprob } from "./logprobs.ts";
 import type { ProcessorOptions } from "./processors.ts";
 import type { SamplingOptions } from "./sampler.ts";
 
+/** How beams are searched. */
+export interface BeamRequest {
+  /** Sequences that run at a time, 2 or more. */
+  readonly count: number;
+  /** A finished sequence's score is Σ ln p / tokens^lengthPenalty: above 0 favours longer ones. */
+  readonly lengthPenalty: number;
+  /** Ends with as many finished sequences as there are beams (true), once no running one can beat them at its present length (false) or at any length ("never"). */
+  readonly earlyStopping: boolean | "never";
+  /** Sequences to give back, at most `count`. */
+  readonly returned: number;
+}
+
 /** A turn: continue a session so that it holds `ids`, then generate. */
 export interface GenerateRequest {
   /** The whole sequence so far, prompt and history. What the session already holds of it is not computed again. */
@@ -24,10 +36,15 @@ export interface GenerateRequest {
   readonly asksForLogits?: boolean | undefined;
   /** Log-probabilities come with each token: its own, and those of so many likeliest ones. */
   readonly topLogprobs?: number | undefined;
+  /** Searches several sequences instead of sampling one; temperature and cuts do not count. */
+  readonly beams?: BeamRequest | undefined;
 }
 
 /** Why a turn ended. */
 export type FinishReason = "stop" | "length" | "interrupted";
+
+/** Asked before every step. @returns why the call is to end, if it is. @throws AbortError when the engine is gone */
+export type CancelCheck = () => FinishReason | undefined;
 
 /** Durations of a turn in ms, by the engine's clock. */
 export interface Timings {
@@ -45,10 +62,17 @@ export type GenerateEvent =
   | { readonly type: "prefill"; readonly processedTokens: number; readonly totalTokens: number; readonly cachedTokens: number }
   /** A token, with the text that may be shown now: none while a character or a stop string is incomplete. */
   | { readonly type: "token"; readonly id: number; readonly text: string; readonly logprob?: TokenLogprob }
-  /** Only with `asksForLogits`: a copy of the logits (V,) after all rules, before temperature and cuts. */
-  | { readonly type: "logits"; readonly logits: Float32Array }
+  /** Only with `asksForLogits`: a copy of the logits (V,) after all rules, before temperature and cuts. With beams log-probabilities, and the sequence that they follow. */
+  | { readonly type: "logits"; readonly logits: Float32Array; readonly tokens?: Uint32Array }
   /** The end; `text` is what was still held back. */
-  | { readonly type: "finish"; readonly reason: FinishReason; readonly text: string; readonly timings: Timings };
+  | {
+      readonly type: "finish";
+      readonly reason: FinishReason;
+      readonly text: string;
+      readonly timings: Timings;
+      /** With `beams`: what was found, best first; the tokens before are those of the first. */
+      readonly sequences?: readonly { readonly ids: readonly number[]; readonly text: string; readonly score: number }[];
+    };
 
 /** One forward pass over a sequence in a session of its own. */
 export interface ForwardRequest {

@@ -4,16 +4,14 @@ import { nextMacrotask } from "../macrotask.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
-import type { FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
+import { BeamSearch, type BeamSequence, checkBeams } from "./beam.ts";
+import type { CancelCheck, FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
 import { History } from "./history.ts";
 import { LogprobReader } from "./logprobs.ts";
 import { rulesOf } from "./processors.ts";
 import { pickToken, process } from "./sampler.ts";
 import type { Session } from "./session.ts";
 import { StopFinder } from "./stop.ts";
-
-/** Asked before every step. @returns why the call is to end, if it is. @throws AbortError when the engine is gone */
-export type CancelCheck = () => FinishReason | undefined;
 
 /** Throws unless `ids` and one token more fit the context. */
 function checkPrompt(model: LanguageModel, ids: ArrayLike<number>): void {
@@ -81,6 +79,7 @@ export async function* generate(
   const start = performance.now();
   const { ids, sampling } = request;
   checkPrompt(model, ids);
+  if (request.beams) checkBeams(request.beams, model, request);
   const { maxContextTokens, chunkTokens } = model.options;
   // the last token of a full context needs no place of its own: it is not fed any more
   const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
@@ -106,6 +105,7 @@ export async function* generate(
   const cachedTokens = session.keep(ids);
   let reason: FinishReason | undefined;
   let id = -1;
+  let search: BeamSearch | undefined;
   let prefilled = start;
   while (session.tokens.length < ids.length) {
     reason = isCancelled();
@@ -113,13 +113,23 @@ export async function* generate(
     const at = session.cache.statePosition; // after a rewind before the kept tokens' end: those rows replay
     const end = Math.min(ids.length, at + chunkTokens);
     step(model, session, ids.subarray(at, end), end === ids.length);
-    if (end === ids.length) id = yield* next();
+    if (end === ids.length && request.beams) search = new BeamSearch(model, session, request, request.beams, limit, takeSupplied);
+    else if (end === ids.length) id = yield* next();
     prefilled = performance.now();
     yield { type: "prefill", processedTokens: session.tokens.length, totalTokens: ids.length, cachedTokens };
     await nextMacrotask();
   }
 
   const text = new TurnText(table, request.stop);
+  const textOf = (sequence: BeamSequence): BeamSequence & { readonly text: string } => {
+    const own = new TurnText(table, []);
+    const shown = sequence.ids.filter((id) => !request.stopIds.includes(id)).map((id) => own.push(id));
+    return { ...sequence, text: shown.join("") + own.end() };
+  };
+  if (search && reason === undefined) {
+    reason = yield* search.run(isCancelled);
+    for (const id of search.best[0]?.ids ?? []) yield { type: "token", id, text: request.stopIds.includes(id) ? "" : text.push(id) };
+  }
   const stopIds = new Set(request.stopIds);
   for (let n = 1; reason === undefined; n++) {
     reason = isCancelled();
@@ -137,5 +147,5 @@ export async function* generate(
     }
   }
   const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };
-  yield { type: "finish", reason: reason ?? "length", text: text.end(), timings };
+  yield { type: "finish", reason: reason ?? "length", text: text.end(), timings, ...(search && { sequences: search.best.map(textOf) }) };
 }

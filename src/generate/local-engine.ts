@@ -6,6 +6,7 @@ import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
 import type { ByteTable } from "../text/byte-level.ts";
 import type {
+  CancelCheck,
   Engine,
   EngineStatus,
   FinishReason,
@@ -15,7 +16,7 @@ import type {
   GenerateRequest,
   RestoredSession,
 } from "./engine.ts";
-import { type CancelCheck, generate } from "./generate.ts";
+import { generate } from "./generate.ts";
 import { Session } from "./session.ts";
 
 interface SessionSlot {

@@ -12,14 +12,9 @@ export interface TokenLogprob {
 }
 
 /** @returns ln Σ e^logit, with the largest logit taken out: what every logit less this is, is a log-probability */
-function logSum(logits: Logits): number {
+export function logSum(logits: Logits): number {
   const total = logits.softmax();
   return logits.view()[logits.argmax()]! + ln(total);
-}
-
-/** @returns ln p of `id` */
-export function logprobOf(logits: Logits, id: number): number {
-  return logits.view()[id]! - logSum(logits);
 }
 
 /** Keeps one row's log-probabilities until its token has been chosen. */

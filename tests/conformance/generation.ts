@@ -119,6 +119,63 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
         assert.ok(Math.abs(logprob - (logits.data[id]! - largest - Math.log(sum))) < 1e-5, `${id}: ${logprob}`);
     });
 
+    it("searches with beams", async () => {
+      const one = await greedy({ maxTokens: 12 });
+      const { sequences = [], tokens, text, finishReason, usage } = await greedy({ maxTokens: 12, numBeams: 4, numReturnSequences: 3 });
+      assert.equal(sequences.length, 3);
+      assert.deepEqual(sequences[0]?.tokens, tokens);
+      assert.equal(sequences[0]?.text, text);
+      assert.deepEqual([finishReason, usage.outputTokens], ["length", 12]);
+      assert.equal(new Set(sequences.map((s) => s.tokens.join())).size, 3);
+      const scores = sequences.map((s) => s.score ?? Number.NaN);
+      assert.ok(scores[0]! >= scores[1]! && scores[1]! >= scores[2]!);
+      const ids = Uint32Array.from([1, ...model.tokenizer.encode("Once upon a time")]);
+      const [best] = (await model.generate(ids, { maxTokens: 4, numBeams: 3, stopIds: [] })).sequences ?? [];
+      const { logits } = await model.forward({ inputIds: [...ids, ...best!.tokens] });
+      const V = model.config.vocabSize;
+      const logprob = (id: number, i: number): number => {
+        const row = logits.data.subarray((ids.length - 1 + i) * V, (ids.length + i) * V);
+        return row[id]! - Math.log(row.reduce((total, x) => total + Math.exp(x), 0));
+      };
+      const mean = Array.from(best!.tokens, logprob).reduce((a, b) => a + b) / 4;
+      assert.ok(Math.abs(best!.score! - mean) < 1e-4, `${best!.score} is the mean log-probability, ${mean}`);
+      assert.equal(one.sequences, undefined);
+      const never = (logits: Float32Array) => void (logits[tokens[0]!] = Number.NEGATIVE_INFINITY);
+      assert.ok(!(await greedy({ maxTokens: 4, numBeams: 3, processors: [never] })).tokens.includes(tokens[0]!));
+      const { openSessions, usedPages } = await model.status();
+      assert.deepEqual({ openSessions, usedPages }, { openSessions: 0, usedPages: 0 });
+      await throwsInput(model, { numBeams: 2, numReturnSequences: 3 }, /numReturnSequences: expected at most numBeams, 2, got 3/);
+      await assert.rejects(model.generate(STORY, { numBeams: 2, stop: "." }), (error: Error) => error.name === "UnsupportedError");
+    });
+
+    it("samples several replies", async () => {
+      const options = { maxTokens: 10, temperature: 1.5, seed: 40 };
+      const { sequences = [] } = await model.generate(STORY, { ...options, numReturnSequences: 3 });
+      assert.deepEqual(
+        sequences.map((s) => s.seed),
+        [40, 41, 42],
+      );
+      for (const { tokens, text, seed } of sequences) {
+        const alone = await model.generate(STORY, { ...options, seed });
+        assert.deepEqual([alone.tokens, alone.text], [tokens, text]);
+      }
+    });
+
+    it("ends several replies by the signal", async () => {
+      for (const more of [{ numReturnSequences: 8, temperature: 1 }, { numBeams: 3 }]) {
+        const controller = new AbortController();
+        const processors = [
+          (_: Float32Array, { tokens, promptTokens }: { tokens: readonly number[]; promptTokens: number }) =>
+            void (tokens.length - promptTokens === 5 && controller.abort()),
+        ];
+        await assert.rejects(
+          model.generate(STORY, { ...more, processors, signal: controller.signal }),
+          (error: Error) => error.name === "AbortError",
+        );
+        assert.equal((await model.status()).usedPages, 0);
+      }
+    });
+
     it("refuses what is no rule", async () => {
       await throwsInput(model, { badWordsIds: [[]] }, /badWordsIds: expected a list of lists of token ids, none of them empty/);
       await throwsInput(model, { logitBias: { x: 1 } as never }, /logitBias: expected an object from token ids/);

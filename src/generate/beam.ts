@@ -1,0 +1,200 @@
+// Beam search: several sequences at once, forks of one session, all of whose next tokens are computed in one step. The reference's algorithm, vectorised there.
+import { InputError, UnsupportedError } from "../errors.ts";
+import type { Logits } from "../kernels/logits.ts";
+import { nextMacrotask } from "../macrotask.ts";
+import type { LanguageModel } from "../models/language-model.ts";
+import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateRequest } from "./engine.ts";
+import { History } from "./history.ts";
+import { logSum } from "./logprobs.ts";
+import { power } from "./math.ts";
+import { rulesOf } from "./processors.ts";
+import { process } from "./sampler.ts";
+import type { Session } from "./session.ts";
+
+/** A sequence that has ended, with its score: Σ ln p / tokens^lengthPenalty, the end token among them. */
+export interface BeamSequence {
+  /** New ids, the end token included. */
+  readonly ids: readonly number[];
+  readonly score: number;
+}
+
+/** A sequence that goes on. */
+interface Beam {
+  readonly session: Session;
+  readonly history: History;
+  /** Σ ln p of its tokens, after the rules. */
+  readonly total: number;
+}
+
+/** A beam and a token that could follow it. */
+interface Continuation {
+  readonly beam: Beam;
+  readonly id: number;
+  readonly total: number;
+}
+
+/** @throws InputError, UnsupportedError for what beams cannot do */
+export function checkBeams({ count }: BeamRequest, model: LanguageModel, { stop, topLogprobs }: GenerateRequest): void {
+  if (stop.length > 0 || topLogprobs !== undefined)
+    throw new UnsupportedError(
+      "options: numBeams: expected no stop strings and no logprobs beside it, got some. Use stopIds, or one beam.",
+    );
+  if (count > model.logitsRows)
+    throw new InputError(`options: numBeams: expected at most ${model.logitsRows} for this model, got ${count}. Use fewer.`);
+}
+
+/** One search. Its `best` stand when `run` has ended. */
+export class BeamSearch {
+  readonly #model: LanguageModel;
+  readonly #request: GenerateRequest;
+  readonly #beams: BeamRequest;
+  readonly #limit: number;
+  readonly #takeSupplied: () => Float32Array | undefined;
+  readonly #session: Session;
+  /** The prompt's logits: other sessions may step before the search begins. */
+  #first: Float32Array | undefined;
+  #running: Beam[] = [];
+  #finished: BeamSequence[] = [];
+  #isOpen = true;
+  #length: number;
+
+  /** @param session holds the prompt, whose last logits the model has just computed; it stays as it is */
+  constructor(
+    model: LanguageModel,
+    session: Session,
+    request: GenerateRequest,
+    beams: BeamRequest,
+    limit: number,
+    takeSupplied: () => Float32Array | undefined,
+  ) {
+    this.#model = model;
+    this.#request = request;
+    this.#beams = beams;
+    this.#limit = request.ids.length + limit;
+    this.#length = request.ids.length;
+    this.#takeSupplied = takeSupplied;
+    this.#session = session;
+    this.#first = model.logits().copy();
+  }
+
+  /** What was found, best first; where the search was cut short, its leading sequence. */
+  get best(): readonly BeamSequence[] {
+    if (this.#finished.length > 0) return this.#finished.slice(0, this.#beams.returned);
+    return this.#running.slice(0, 1).map(({ history, total }) => ({ ids: history.ids.slice(history.promptTokens), score: total }));
+  }
+
+  /** Computes step after step. */
+  async *run(isCancelled: CancelCheck): AsyncGenerator<GenerateEvent, FinishReason> {
+    try {
+      this.#running = [{ session: this.#session.fork(), history: new History(this.#request.ids), total: 0 }];
+      for (;;) {
+        const reason = isCancelled();
+        if (reason) return reason;
+        const top = yield* this.#continuations(isCancelled);
+        this.#advance(top);
+        if (this.#running.length === 0 || this.#isDecided()) break;
+        await nextMacrotask();
+        if (isCancelled()) continue;
+        this.#step();
+      }
+      const last = this.#finished[0]?.ids.at(-1);
+      return last !== undefined && this.#request.stopIds.includes(last) ? "stop" : "length";
+    } finally {
+      for (const { session } of this.#running) session.cache.dispose();
+    }
+  }
+
+  /** The best continuations of all beams: enough that as many go on as there are beams, whatever ends. */
+  async *#continuations(isCancelled: CancelCheck): AsyncGenerator<GenerateEvent, Continuation[]> {
+    const { stopIds, asksForLogits } = this.#request;
+    const wanted = Math.max(2, 1 + stopIds.length) * this.#beams.count;
+    // while the caller looks at one row, another session's step may overwrite the others
+    const copies = asksForLogits ? this.#running.map((_, i) => this.#model.logits(i).copy()) : [];
+    const rows = this.#first ? [this.#first] : copies;
+    this.#first = undefined;
+    const all: Continuation[] = [];
+    for (const [i, beam] of this.#running.entries()) {
+      const logits = this.#model.logits(rows[i] ? 0 : i);
+      if (rows[i]) logits.replace(rows[i]);
+      this.#score(logits, beam);
+      if (asksForLogits) {
+        yield { type: "logits", logits: logits.copy(), tokens: Uint32Array.from(beam.history.ids) };
+        isCancelled(); // throws where the engine has gone meanwhile
+        logits.replace(this.#takeSupplied());
+      }
+      const { ids, values } = logits.topK(Math.min(wanted, logits.size));
+      for (const [k, id] of ids.entries())
+        if (values[k]! > Number.NEGATIVE_INFINITY) all.push({ beam, id, total: beam.total + values[k]! });
+    }
+    return all.sort((a, b) => b.total - a.total).slice(0, wanted); // stable: ties by beam, then as the kernel orders them, by id
+  }
+
+  /** Turns logits into log-probabilities, and applies the rules to these, as the reference does. */
+  #score(logits: Logits, { history }: Beam): void {
+    const sum = logSum(logits);
+    const row = logits.view();
+    for (let id = 0; id < row.length; id++) row[id] = row[id]! - sum;
+    const rules = rulesOf(this.#request.processing ?? {}, history, {
+      endIds: this.#request.endIds ?? this.#request.stopIds,
+      maxLength: this.#limit,
+    });
+    process(logits, this.#request.sampling, history, rules);
+  }
+
+  /** Ends what ends, keeps the best of the rest running. */
+  #advance(top: readonly Continuation[]): void {
+    const { count, lengthPenalty, earlyStopping } = this.#beams;
+    const { stopIds, ids } = this.#request;
+    this.#length++;
+    const isEnd = (c: Continuation): boolean => stopIds.includes(c.id) || this.#length === this.#limit;
+    const tokens = this.#length - ids.length;
+    if (this.#isOpen && !(this.#finished.length === count && earlyStopping === true)) {
+      const ended = top.slice(0, count).filter(isEnd);
+      const found = ended.map(({ beam, id, total }) => ({
+        ids: [...beam.history.ids.slice(ids.length), id],
+        score: total / power(tokens, lengthPenalty),
+      }));
+      this.#finished = [...this.#finished, ...found].sort((a, b) => b.score - a.score).slice(0, count);
+    }
+    this.#keep(top.filter((c) => !isEnd(c)).slice(0, count));
+  }
+
+  /** Makes these the running beams: a parent's session goes to its first child, forks of it to the others. */
+  #keep(next: readonly Continuation[]): void {
+    const before = this.#running;
+    const heirs = new Set<Beam>();
+    const running: Beam[] = [];
+    this.#running = running; // from here on `finally` finds every session that is open
+    try {
+      for (const { beam, id, total } of next) {
+        const isFirst = !heirs.has(beam);
+        heirs.add(beam);
+        const history = isFirst && next.filter((c) => c.beam === beam).length === 1 ? beam.history : beam.history.fork();
+        const session = isFirst ? beam.session : beam.session.fork();
+        running.push({ session, history, total });
+        history.push(id);
+      }
+    } finally {
+      for (const beam of before) if (!heirs.has(beam)) beam.session.cache.dispose();
+    }
+  }
+
+  /** Whether no running beam can still beat the worst finished one. */
+  #isDecided(): boolean {
+    const { count, lengthPenalty, earlyStopping } = this.#beams;
+    const { length: prompt } = this.#request.ids;
+    const isFull = this.#finished.length === count;
+    const longest = earlyStopping === "never" && lengthPenalty > 0 ? this.#limit - prompt : this.#length - prompt;
+    const possible = this.#running[0]!.total / power(longest, lengthPenalty);
+    const worst = isFull ? this.#finished[count - 1]!.score : Number.NEGATIVE_INFINITY;
+    this.#isOpen &&= possible > worst;
+    return !this.#isOpen || (earlyStopping === true && isFull);
+  }
+
+  /** Computes the logits of all running beams in one step. */
+  #step(): void {
+    const inputs = this.#running.map(({ session, history }) => ({ cache: session.cache, ids: history.ids.slice(-1) }));
+    this.#model.step(inputs, { logitsOf: inputs.map((_, i) => i) });
+    for (const [i, { session }] of this.#running.entries()) session.follow(session.tokens.length, inputs[i]!.ids);
+  }
+}
