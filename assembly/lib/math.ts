@@ -1,7 +1,8 @@
 // Vector mathematics from IEEE operations only (no fused multiply-add), so that every engine and both builds give the same bits.
 import { CONST, CONST_F16_MASK, CONST_F16_SCALE } from "./simd";
 
-const EXP: usize = memory.data<f32>([
+/** What exp_f32x4 adds and multiplies; silu has the same arithmetic with its own order of registers. */
+export const EXP: usize = memory.data<f32>([
   1.4426950408889634, 1.4426950408889634, 1.4426950408889634, 1.4426950408889634, // log2 e
   12582912, 12582912, 12582912, 12582912, // 1.5·2^23
   0.693359375, 0.693359375, 0.693359375, 0.693359375, // ln 2, high part
@@ -14,6 +15,8 @@ const EXP: usize = memory.data<f32>([
   0.5, 0.5, 0.5, 0.5,
   1, 1, 1, 1,
   -87.33654, -87.33654, -87.33654, -87.33654, // below it e^x is not a normal number
+  87.33654, 87.33654, 87.33654, 87.33654, // for e^-x
+  -88, -88, -88, -88,
 ], 16);
 
 /**

@@ -122,6 +122,8 @@ export class CommandEncoder {
   #output: Rows | undefined;
   #outputRows = 0;
   #quantizeWord = 0;
+  /** Where it is told to write them at all; 0 where it must. */
+  #valuesWord = 0;
   /** The rows to which the last command adds, and what. */
   #sum: Rows | undefined;
   #addend = 0;
@@ -169,18 +171,21 @@ export class CommandEncoder {
     this.#sum = undefined;
   }
 
-  /** The command just put writes M rows of y, and also quantizes them if its word number `word` is an address. */
-  #writes(y: Rows, M: number, word: number): void {
+  /** The command just put writes M rows of y, and also quantizes them if its word number `word` is an address. `values`: with word 0, then quantizes only. */
+  #writes(y: Rows, M: number, word: number, values = 0): void {
+    const at = (this.#count - 1) * WORDS;
     this.#output = y;
     this.#outputRows = M;
-    this.#quantizeWord = (this.#count - 1) * WORDS + word;
+    this.#quantizeWord = at + word;
+    this.#valuesWord = values && at + values;
   }
 
-  /** Has the last command quantize M rows of x. @returns whether it is the one that writes them, all `columns` of each */
-  #quantizesWhatItWrites(x: Rows, M: number, columns: number): boolean {
+  /** Has the last command quantize M rows of x, and do no more if that is `all`. @returns whether it is the one that writes them, all `columns` of each */
+  #quantizesWhatItWrites(x: Rows, M: number, columns: number, all: boolean): boolean {
     const y = this.#output;
     if (y?.address !== x.address || y.stride !== columns || x.stride !== columns || this.#outputRows !== M) return false;
     this.#words[this.#quantizeWord] = this.#scratch.quantized;
+    if (all && this.#valuesWord) this.#words[this.#valuesWord] = 0;
     return true;
   }
 
@@ -204,7 +209,8 @@ export class CommandEncoder {
   linear(y: Rows, x: Rows, w: Matrix, M: number, bias?: Vector): void {
     const columns = roundUp(w.columns, 32);
     const quantized = isQuantized(w) ? this.#scratch.quantized : 0;
-    if (quantized && !this.#quantizesWhatItWrites(x, M, columns)) this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
+    if (quantized && !this.#quantizesWhatItWrites(x, M, columns, !isFloat(w)))
+      this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
     this.#put(OP.matmul, y.address, isFloat(w) ? x.address : 0, quantized, w.address, M, y.stride, x.stride, bias?.address ?? 0);
   }
 
@@ -276,10 +282,10 @@ export class CommandEncoder {
     this.#writes(y, T, 3);
   }
 
-  /** y (T,F) = silu(a) ⊙ b with a at column 0 and b at column `columns` of ab. */
+  /** y (T,F) = silu(a) ⊙ b with a at column 0 and b at column `columns` of ab. For the next command alone: a quantized matrix takes y without its being written. */
   siluMul(y: Rows, ab: Rows, T: number, columns: number): void {
     this.#put(OP.silu_mul, y.address, y.stride, 0, ab.address, ab.stride, T, columns);
-    this.#writes(y, T, 3);
+    this.#writes(y, T, 3, columns === y.stride ? 1 : 0);
   }
 
   /** y += x over T rows; both have the same stride. */

@@ -122,7 +122,10 @@ export class LanguageModel {
   readonly #sizes: ScratchSizes;
   readonly #instance: KernelInstance;
 
-  /** @param threads that serve already; the model ends them */
+  /**
+   * @param threads that serve already; the model ends them
+   * @param arena whose memory from its mark on is zero: padding columns must be, and no kernel writes them
+   */
   constructor(
     config: Lfm2Config,
     weights: Lfm2Weights,
@@ -140,7 +143,7 @@ export class LanguageModel {
     this.#threads = threads;
     this.#arena = arena;
     this.#sizes = scratchSizes(config, instance, options);
-    this.#region = new Map(this.#sizes.regions.map(([name, bytes]) => [name, this.#zeroed(name, bytes)]));
+    this.#region = new Map(this.#sizes.regions.map(([name, bytes]) => [name, arena.alloc(bytes, `scratch (${name})`)]));
     const scratch: KernelScratch = {
       quantized: this.#at("quantized"),
       slots: this.#at("slots"),
@@ -356,13 +359,6 @@ export class LanguageModel {
 
   #at(name: string): number {
     return this.#region.get(name) ?? 0;
-  }
-
-  /** Padding columns must be zero and stay so, since no kernel writes them; the region may hold what the load left there. */
-  #zeroed(name: string, bytes: number): number {
-    const address = this.#arena.alloc(bytes, `scratch (${name})`);
-    new Uint8Array(this.#memory.buffer, address, bytes).fill(0);
-    return address;
   }
 }
 

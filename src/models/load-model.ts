@@ -155,6 +155,8 @@ export async function loadModel(checkpoint: Checkpoint, source: KernelSource, op
     const mark = arena.mark;
     const windowAddress = arena.alloc(plan.windowBytes, "the load's window");
     await loadWeights(list, checkpoint.tensors, { kernels: instance.kernels, memory, windowAddress, window }, options);
+    // the model takes zeros; what it never writes, such as the logits of more rows than one, then never becomes resident
+    new Uint8Array(memory.buffer, windowAddress, plan.windowBytes).fill(0);
     arena.release(mark);
     await threads.ready();
     throwIfAborted(options.signal);

@@ -195,7 +195,7 @@ function normRope(lab: Lab, c: { hd: number; kv: string; kind: Kind; table: numb
 }
 
 function siluMul(lab: Lab): void {
-  for (const F8 of [8, 40, 1000]) {
+  for (const F8 of [8, 40, 64, 1000]) {
     for (const kind of KINDS) {
       for (const times of [1, 100]) {
         lab.reset();
@@ -213,6 +213,9 @@ function siluMul(lab: Lab): void {
           for (let t = 0; t < T; t++) lab.agree(group, t, `${nth} threads`, lab.read(y + 4 * t * yStride, yStride));
           if (nth !== 2) yq.agree(`${nth} threads`);
         }
+        if (F8 !== yStride) continue;
+        lab.run("silu_mul", [0, yStride, yq.address, ab, abStride, T, F8], 2);
+        yq.agree("without y");
       }
     }
   }

@@ -6,7 +6,7 @@ import { pick } from "../scale.ts";
 import { golden, isQuantized8, packMatrix, quantizedRoom } from "./fixtures.ts";
 import { close, columnsOf, normal, type Sandbox, spread, suite, up } from "./harness.ts";
 
-/** Runs silu_mul on a, b (T,F), also quantizing when the stride allows it. @returns (T,F) */
+/** Runs silu_mul on a, b (T,F), also quantizing when the stride allows it, with and without y. @returns (T,F) */
 function silu(lab: Sandbox, a: Float32Array, b: Float32Array, T: number, nth: number, yStride = up(a.length / T, 8) + 12): Float32Array {
   const F = a.length / T;
   const F8 = up(F, 8);
@@ -23,7 +23,14 @@ function silu(lab: Sandbox, a: Float32Array, b: Float32Array, T: number, nth: nu
     columnsOf(got, yStride, yStride - F, F).every((v) => v === 0),
     "columns behind F are 0",
   );
-  if (yq) isQuantized8(lab, yq, y, T, yStride);
+  if (yq) {
+    isQuantized8(lab, yq, y, T, yStride);
+    if (F8 === yStride) {
+      const alone = quantizedRoom(lab, T, yStride);
+      lab.run("silu_mul", [0, yStride, alone, abAt, abStride, T, F8], nth);
+      isQuantized8(lab, alone, y, T, yStride);
+    }
+  }
   lab.check();
   lab.reset();
   return columnsOf(got, yStride, F);
@@ -37,6 +44,8 @@ suite("silu_mul", (lab) => {
       [2, 101],
       [5, 8],
       [2, 803],
+      [3, 64],
+      [2, 800],
     ] as const) {
       const [a, b] = [normal(T * F, 1, 8), normal(T * F, 2)];
       const want = Float64Array.from(a, (v, i) => siluMul(v, b[i]!));

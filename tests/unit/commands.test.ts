@@ -61,7 +61,7 @@ function bench(module: WebAssembly.Module, downType: "q4" | "bf16") {
   };
 }
 
-/** One layer; `between` is called after each command. @returns its ops and what it left: every buffer's bits */
+/** One layer; `between` is called after each command. @returns its ops and what it left: every buffer's bits but those of the ffn's own */
 function layer(module: WebAssembly.Module, downType: "q4" | "bf16", isApart: boolean): { ops: number[]; left: Uint8Array } {
   const b = bench(module, downType);
   const c = new CommandEncoder(b.memory as never, b.commands, 64, b.scratch, "f16");
@@ -87,6 +87,8 @@ function layer(module: WebAssembly.Module, downType: "q4" | "bf16", isApart: boo
   c.linear(b.r, b.act, b.down, T);
   b.kernels.run(c.address, c.count, 0, 1);
   const words = new Int32Array(b.memory.buffer, c.address, 16 * c.count);
+  // y of silu_mul is for the next command alone, and may have been left out
+  for (const { address, stride } of [b.act, b.wide]) new Float32Array(b.memory.buffer, address, T * stride).fill(0);
   const ops = Array.from({ length: c.count }, (_, i) => words[16 * i]!).filter((op) => op !== OP.copy);
   return { ops, left: new Uint8Array(b.memory.buffer).slice(b.h.address) };
 }
