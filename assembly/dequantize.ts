@@ -1,11 +1,8 @@
-// The block formats of GGUF that no kernel multiplies by: to f32, bit for bit as ggml does it, or, where int8 holds them exactly, to Q8_0. README.md draws the blocks.
+// The block formats of GGUF beside Q8_0 and Q4_0: to f32, bit for bit as ggml does it, or, where int8 holds them exactly, to Q8_0. README.md draws the blocks.
 // Every value is (scale · group scale) · q + minimum, multiplied and added in this order in f32, without a fused multiply-add.
-import { BLOCK, IQ4_NL, Q2_K, Q3_K, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K } from "./lib/blocks";
+import { BLOCK, IQ4_NL, Q2_K, Q3_K, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, SUPER } from "./lib/blocks";
 import { store_scaled } from "./lib/layout";
 import { load_f16 } from "./lib/math";
-
-/** Values in a block of the K formats. */
-const SUPER: usize = 256;
 
 /** The values that the 16 indices of IQ4_NL stand for. */
 // @ts-ignore: decorator
@@ -20,7 +17,7 @@ const SUPER: usize = 256;
 
 /** out (16) f32 = the bytes of q (0..127) times d, plus m. */
 // @ts-ignore: decorator
-@inline function store_affine(out: usize, q: v128, d: v128, m: v128): void {
+@inline export function store_affine(out: usize, q: v128, d: v128, m: v128): void {
   const a = i16x8.extend_low_i8x16_u(q), b = i16x8.extend_high_i8x16_u(q);
   v128.store(out, f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(a)), d), m));
   v128.store(out, f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(a)), d), m), 16);
@@ -112,21 +109,21 @@ function decode_q3_k(out: usize, src: usize, K: usize): void {
 
 /** Six-bit scale of group 0..7, from the 12 bytes of a Q4_K or Q5_K block. */
 // @ts-ignore: decorator
-@inline function k_scale(p: usize, group: usize): f32 {
-  if (group < 4) return <f32>(load<u8>(p + group) & 63);
-  return <f32>(load<u8>(p + group + 4) & 15 | load<u8>(p + group - 4) >> 6 << 4);
+@inline export function k_scale(p: usize, group: usize): u32 {
+  if (group < 4) return load<u8>(p + group) & 63;
+  return load<u8>(p + group + 4) & 15 | load<u8>(p + group - 4) >> 6 << 4;
 }
 
 /** Six-bit minimum of group 0..7. */
 // @ts-ignore: decorator
-@inline function k_minimum(p: usize, group: usize): f32 {
-  if (group < 4) return <f32>(load<u8>(p + group + 4) & 63);
-  return <f32>(load<u8>(p + group + 4) >> 4 | load<u8>(p + group) >> 6 << 4);
+@inline export function k_minimum(p: usize, group: usize): u32 {
+  if (group < 4) return load<u8>(p + group + 4) & 63;
+  return load<u8>(p + group + 4) >> 4 | load<u8>(p + group) >> 6 << 4;
 }
 
 /** Nibbles of 16 values at `half` 0 or 16 of group 0..7: two groups share 32 bytes. */
 // @ts-ignore: decorator
-@inline function k_nibbles(p: usize, group: usize, half: usize): v128 {
+@inline export function k_nibbles(p: usize, group: usize, half: usize): v128 {
   return low_nibbles(i8x16.shr_u(v128.load(p + ((group >> 1) << 5) + half), <i32>((group & 1) << 2)));
 }
 
@@ -135,7 +132,7 @@ function decode_q4_k(out: usize, src: usize, K: usize): void {
   for (; K > 0; K -= SUPER, src += 144) {
     const d = load_f16(src), dmin = load_f16(src + 2);
     for (let group: usize = 0; group < 8; group++, out += 128) {
-      const s = f32x4.splat(d * k_scale(src + 4, group)), m = f32x4.splat(-(dmin * k_minimum(src + 4, group)));
+      const s = f32x4.splat(d * <f32>k_scale(src + 4, group)), m = f32x4.splat(-(dmin * <f32>k_minimum(src + 4, group)));
       store_affine(out, k_nibbles(src + 16, group, 0), s, m);
       store_affine(out + 64, k_nibbles(src + 16, group, 16), s, m);
     }
@@ -147,7 +144,7 @@ function decode_q5_k(out: usize, src: usize, K: usize): void {
   for (; K > 0; K -= SUPER, src += 176) {
     const d = load_f16(src), dmin = load_f16(src + 2);
     for (let group: usize = 0; group < 8; group++, out += 128) {
-      const s = f32x4.splat(d * k_scale(src + 4, group)), m = f32x4.splat(-(dmin * k_minimum(src + 4, group)));
+      const s = f32x4.splat(d * <f32>k_scale(src + 4, group)), m = f32x4.splat(-(dmin * <f32>k_minimum(src + 4, group)));
       for (let half: usize = 0; half < 32; half += 16) {
         const fifth = v128.and(i8x16.shl(i8x16.shr_u(v128.load(src + 16 + half), <i32>group), 4), i8x16.splat(16));
         store_affine(out + (half << 2), v128.or(k_nibbles(src + 48, group, half), fifth), s, m);
@@ -156,16 +153,20 @@ function decode_q5_k(out: usize, src: usize, K: usize): void {
   }
 }
 
+/** The 16 values of group 0..15 of a Q6_K block: q, 0..63. */
+export function q6_k_values(src: usize, group: usize): v128 {
+  // of each half of 128 values: groups 0, 1 and 4, 5 have the nibbles of bytes 0..31, groups 2, 3 and 6, 7 those of bytes 32..63
+  const low = v128.load(src + ((group >> 3) << 6) + ((group & 3) << 4)), high = v128.load(src + 128 + ((group >> 3) << 5) + ((group & 1) << 4));
+  const pair = v128.and(i8x16.shl(i8x16.shr_u(high, <i32>(group & 6)), 4), i8x16.splat(0x30));
+  return v128.or(low_nibbles(i8x16.shr_u(low, <i32>(group & 4))), pair);
+}
+
 /** 128 bytes of low nibbles, 64 of upper bit pairs, 16 signed scales for groups of 16, f16 d: (d·scale)·(q - 32). */
 function decode_q6_k(out: usize, src: usize, K: usize): void {
   for (; K > 0; K -= SUPER, src += 210) {
     const d = load_f16(src + 208);
     for (let group: usize = 0; group < 16; group++, out += 64) {
-      // of each half of 128 values: groups 0, 1 and 4, 5 have the nibbles of bytes 0..31, groups 2, 3 and 6, 7 those of bytes 32..63
-      const low = v128.load(src + ((group >> 3) << 6) + ((group & 3) << 4)), high = v128.load(src + 128 + ((group >> 3) << 5) + ((group & 1) << 4));
-      const pair = v128.and(i8x16.shl(i8x16.shr_u(high, <i32>(group & 6)), 4), i8x16.splat(0x30));
-      const q = v128.or(low_nibbles(i8x16.shr_u(low, <i32>(group & 4))), pair);
-      store_scaled(out, i8x16.sub(q, i8x16.splat(32)), f32x4.splat(d * <f32>load<i8>(src + 192 + group)));
+      store_scaled(out, i8x16.sub(q6_k_values(src, group), i8x16.splat(32)), f32x4.splat(d * <f32>load<i8>(src + 192 + group)));
     }
   }
 }

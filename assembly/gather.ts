@@ -1,6 +1,9 @@
 // Embedding lookup: rows of a packed matrix back to f32, exactly the values that a matmul with that matrix uses.
-import { BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q8, QB4W_BYTES, QB8W_BYTES } from "./lib/blocks";
-import { store_nibbles, store_scaled, take_q4, take_q8 } from "./lib/layout";
+import { store_affine } from "./dequantize";
+import {
+  BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q4_K, Q4KW_BLOCK, Q4KW_HEAD, Q6_K, Q6KW_BLOCK, Q6KW_HEAD, Q8, QB4W_BYTES, QB8W_BYTES, SUPER,
+} from "./lib/blocks";
+import { store_nibbles, store_scaled, take_q4, take_q6, take_q8 } from "./lib/layout";
 import { load_f16 } from "./lib/math";
 import { share } from "./lib/threads";
 import { columns, padded_columns, segment, segment_address, segment_count, segment_dtype, segment_rows } from "./matmul/matrix";
@@ -46,6 +49,28 @@ function row_qb4w(out: usize, w: usize, lane: usize, K: usize): void {
   last_values(out, K, load_f16(w + (lane << 1)), low, high);
 }
 
+function row_q4kw(out: usize, w: usize, lane: usize, K: usize): void {
+  for (; K > 0; K -= SUPER) {
+    const d = load_f16(w + (lane << 1)), dmin = load_f16(w + 16 + (lane << 1));
+    w += Q4KW_HEAD;
+    for (const next = w + 8 * Q4KW_BLOCK; w < next; w += Q4KW_BLOCK, out += 128) {
+      const s = f32x4.splat(d * <f32>load<u8>(w + lane)), m = f32x4.splat(-(dmin * <f32>load<u8>(w + lane, 8))), nibbles = take_q4(w, lane);
+      store_affine(out, v128.and(nibbles, i8x16.splat(15)), s, m);
+      store_affine(out + 64, i8x16.shr_u(nibbles, 4), s, m);
+    }
+  }
+}
+
+function row_q6kw(out: usize, w: usize, lane: usize, K: usize): void {
+  for (; K > 0; K -= SUPER) {
+    const d = load_f16(w + (lane << 1));
+    w += Q6KW_HEAD;
+    for (const next = w + 8 * Q6KW_BLOCK; w < next; w += Q6KW_BLOCK)
+      for (let half: usize = 0; half < 2; half++, out += 64)
+        store_scaled(out, i8x16.sub(take_q6(w, lane, half), i8x16.splat(32)), f32x4.splat(d * <f32>load<i8>(w + (half << 3) + lane)));
+  }
+}
+
 /** The first K < 32 values of a block, one at a time: a row of out may end right behind them. */
 function last_values(out: usize, K: usize, d: f32, low: v128, high: v128): void {
   for (let k: usize = 0; k < K; k++) {
@@ -70,12 +95,14 @@ function row_of_matrix(out: usize, matrix: usize, id: usize, K: usize): void {
     case BF16: return row_bf16w(out, w, lane, K);
     case Q8: return row_qb8w(out, w, lane, K);
     case Q4: return row_qb4w(out, w, lane, K);
+    case Q4_K: return row_q4kw(out, w, lane, K);
+    case Q6_K: return row_q6kw(out, w, lane, K);
     default: unreachable();
   }
 }
 
 /**
- * out[t] = row ids[t] of the matrix, bit for bit f32(scale) · q where it is quantized
+ * out[t] = row ids[t] of the matrix, bit for bit what decode_rows makes of it where it is stored as it is packed
  * out (T,K) f32, rows outStride floats apart, columns K..outStride become 0 · ids (T) i32, below Σ rows of the segments
  * matrix: descriptor, segments of any dtypes
  * needs: outStride ≥ K; reads only the rows' own blocks

@@ -1,7 +1,10 @@
 // From rows as a file stores them to f32 (decode_rows) and to the packed layouts that matmul reads (pack_rows). README.md draws both sides.
-import { decode_blocks, fits_q8, widen_to_q8 } from "./dequantize";
-import { BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q8, QB4W_BYTES, QB8W_BYTES, stored_row_bytes } from "./lib/blocks";
-import { put_q4, put_q8, store_nibbles, store_scaled } from "./lib/layout";
+import { decode_blocks, fits_q8, k_minimum, k_nibbles, k_scale, q6_k_values, widen_to_q8 } from "./dequantize";
+import {
+  BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q4_K, Q4KW_BLOCK, Q4KW_HEAD, Q6_K, Q6KW_BLOCK, Q6KW_HEAD, Q8, QB4W_BYTES, QB8W_BYTES,
+  stored_row_bytes, SUPER,
+} from "./lib/blocks";
+import { put_q4, put_q6, put_q8, store_nibbles, store_scaled } from "./lib/layout";
 import { bf16_bits, f16_bits, f32_of_f16, load_f16 } from "./lib/math";
 import { CONST, CONST_ABS, CONST_ROUND, dot_i16 } from "./lib/simd";
 import { largest, rounded } from "./quantize";
@@ -225,7 +228,7 @@ function move_group(dst: usize, dtype: i32, src: usize, n: usize, blocks: usize)
     for (let b: usize = 0; b < blocks; b++) {
       const d = lane < n ? <u32>load<u16>(src) : 0, zero = i8x16.splat(0);
       store<u16>(o + (lane << 1), <u16>d);
-      if ((d & 0x7c00) == 0x7c00) fine = 0;
+      fine &= is_finite_f16(d);
       if (dtype == Q8) {
         if (lane < n) put_q8(o, lane, v128.load(src, 2), v128.load(src, 18)); else put_q8(o, lane, zero, zero);
         o += QB8W_BYTES; src += 34;
@@ -235,6 +238,46 @@ function move_group(dst: usize, dtype: i32, src: usize, n: usize, blocks: usize)
       }
     }
   }
+  return fine;
+}
+
+// @ts-ignore: decorator
+@inline function is_finite_f16(d: u32): i32 { return i32((d & 0x7c00) != 0x7c00); }
+
+/** A stored Q4_K block to lane `lane` of a super-block of q4kw. Returns 1 when both scales are finite. */
+function move_q4_k(dst: usize, lane: usize, src: usize): i32 {
+  const d = <u32>load<u16>(src), dmin = <u32>load<u16>(src, 2);
+  store<u16>(dst + (lane << 1), d);
+  store<u16>(dst + (lane << 1), dmin, 16);
+  let block = dst + Q4KW_HEAD;
+  for (let g: usize = 0; g < 8; g++, block += Q4KW_BLOCK) {
+    store<u8>(block + lane, k_scale(src + 4, g));
+    store<u8>(block + lane, k_minimum(src + 4, g), 8);
+    put_q4(block, lane, v128.or(k_nibbles(src + 16, g, 0), i8x16.shl(k_nibbles(src + 16, g, 16), 4)));
+  }
+  return is_finite_f16(d) & is_finite_f16(dmin);
+}
+
+/** A stored Q6_K block to lane `lane` of a super-block of q6kw. Returns 1 when the scale is finite. */
+function move_q6_k(dst: usize, lane: usize, src: usize): i32 {
+  const d = <u32>load<u16>(src, 208);
+  store<u16>(dst + (lane << 1), d);
+  for (let g: usize = 0; g < 16; g++) {
+    const block = dst + Q6KW_HEAD + (g >> 1) * Q6KW_BLOCK, half = g & 1;
+    store<u8>(block + (half << 3) + lane, load<u8>(src + 192 + g));
+    put_q6(block, lane, half, q6_k_values(src, g));
+  }
+  return is_finite_f16(d);
+}
+
+/** n ≤ 8 stored rows of Q4_K or Q6_K to a group of the same; padding rows have only zeros. Returns 1 when every scale is finite. */
+function move_super(dst: usize, dtype: i32, src: usize, n: usize, K: usize): i32 {
+  const stored = stored_row_bytes(dtype, SUPER), packed = SUPER / BLOCK * packed_block_bytes(dtype);
+  let fine = 1;
+  memory.fill(dst, 0, K / SUPER * packed);
+  for (let lane: usize = 0; lane < n; lane++)
+    for (let k: usize = 0, o = dst; k < K; k += SUPER, o += packed, src += stored)
+      fine &= dtype == Q4_K ? move_q4_k(o, lane, src) : move_q6_k(o, lane, src);
   return fine;
 }
 
@@ -260,8 +303,8 @@ function move_floats(dst: usize, dtype: i32, src: usize, K: usize): i32 {
  * src: rows of K values of srcType one behind the other, at any byte
  * scratch: 8 × Kp f32 · returns 1 when every packed value is finite, 0 otherwise (the values are packed all the same)
  * needs: row0 % 8 == 0; a call that does not end on a multiple of 8 rows ends the segment; K a multiple of srcType's block
- * From a dtype to the same, Q5_0 → q8 and IQ4_NL → q8 the bits are moved (floats: whole groups whose K needs no padding); everything else goes through f32
- * and is rounded once, to q8 and q4 with the scale of the least squared error.
+ * From a dtype to the same (Q4_K and Q6_K: nothing else is packed to them), Q5_0 → q8 and IQ4_NL → q8 the bits are moved (floats: whole groups whose K needs no
+ * padding); everything else goes through f32 and is rounded once, to q8 and q4 with the scale of the least squared error.
  * cost:  0.5 to 1.5 ns a value, to q8 and q4 2.5 to 3, moves 0.1 to 0.4 ns
  */
 export function pack_rows(
@@ -273,13 +316,15 @@ export function pack_rows(
   dst += row0 / GROUP * group;
   for (; rows > 0; dst += group, src += GROUP * stored) {
     const n = min<usize>(rows, GROUP);
-    if (srcType == dstType && dstType >= Q8) fine &= move_group(dst, dstType, src, n, blocks);
+    if (srcType == dstType && dstType > Q4) fine &= move_super(dst, dstType, src, n, K);
+    else if (srcType == dstType && dstType >= Q8) fine &= move_group(dst, dstType, src, n, blocks);
     else if (srcType == dstType && n == GROUP && K == Kp) fine &= move_floats(dst, dstType, src, K);
     else if (dstType == Q8 && fits_q8(srcType)) {
       widen_to_q8(scratch, src, srcType, n * blocks);
       fine &= move_group(dst, dstType, scratch, n, blocks);
     }
     else {
+      assert(dstType <= Q4);
       decode_rows(scratch, Kp, src, srcType, n, K);
       memory.fill(scratch + (n * Kp << 2), 0, ((GROUP - n) * Kp) << 2);
       fine &= encode_group(dst, dstType, scratch, Kp);

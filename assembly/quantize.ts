@@ -2,8 +2,8 @@
 // The relaxed build keeps values as i8, and once more in two halves where int8 weights take them so; the plain build twice as i16 in the order
 // k, k+2, k+1, k+3 of each four, which is how masks and shifts take int4 and int8 weights apart, and times what these leave.
 import {
-  BLOCK, PAIRS, Q8_BIAS, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_PAIR8, QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS,
-  QD8_TWICE,
+  BLOCK, PAIRS, Q8_BIAS, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_PAIR8, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_PAIR32, QD8_PAIR8,
+  QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS, QD8_TWICE,
 } from "./lib/blocks";
 import { CONST, CONST_ABS, CONST_ROUND } from "./lib/simd";
 import { share } from "./lib/threads";
@@ -43,6 +43,16 @@ const TINY: f32 = 7.888609052210118e-31;
   return reinterpret<f32>(max<i32>(i32x4.extract_lane(a, 0), i32x4.extract_lane(a, 1)));
 }
 
+/** Lanes 0 and 1: the sum of 16 integers (i16) with k mod 4 < 2, and of the others. */
+// @ts-ignore: decorator
+@inline function pair_sums(a: v128, b: v128): v128 {
+  const s = i32x4.extadd_pairwise_i16x8_s(i16x8.add(a, b));
+  return i32x4.add(s, i8x16.shuffle(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+// @ts-ignore: decorator
+@inline function two_i16(low: i32, high: i32): i32 { return (low & 0xffff) | (high << 16); }
+
 /** One block: 32 floats at p to the QD8_BLOCK bytes at o and, with QD8_TWICE, the QD8_AGAIN_BLOCK bytes at again. */
 function quantize_block(o: usize, again: usize, p: usize): void {
   const amax = largest(p), magic = v128.load(CONST + CONST_ROUND), r = f32x4.splat(amax >= TINY ? 127 / amax : 0);
@@ -65,19 +75,25 @@ function quantize_block(o: usize, again: usize, p: usize): void {
     v128.store(again, v128.bitselect(p2, w2, even), 32);
     v128.store(again, v128.bitselect(p3, w3, even), 48);
   }
-  let s = i32x4.extadd_pairwise_i16x8_s(i16x8.add(i16x8.add(i0, i1), i16x8.add(i2, i3)));
-  s = i32x4.add(s, i8x16.shuffle(s, s, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  const even = i32x4.extract_lane(s, 0), odd = i32x4.extract_lane(s, 1), sum = even + odd; // k mod 4 < 2, and the others
+  const low = pair_sums(i0, i1), high = pair_sums(i2, i3);
+  const low0 = i32x4.extract_lane(low, 0), low1 = i32x4.extract_lane(low, 1), high0 = i32x4.extract_lane(high, 0), high1 = i32x4.extract_lane(high, 1);
+  const sum = low0 + low1 + high0 + high1;
   // NaN reaches the scale, and through it the result; so does infinity, as NaN: what its block's integers are differs between builds and machines
   const scale: f32 = amax < TINY ? 0 : amax / 127 + (amax - amax);
   store<f32>(o, scale, QD8_SCALE);
-  store<i32>(o, (ASC_FEATURE_RELAXED_SIMD ? -8 : -8 * 256) * sum, QD8_SUM8);
-  store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
-  store<i32>(o, (-8 * even & 0xffff) | (-8 * odd << 16), QD8_PAIR8);
+  const pair8 = PAIRS ? two_i16(-8 * (low0 + high0), -8 * (low1 + high1)) : two_i16(-8 * (low0 + low1), -8 * (high0 + high1));
+  store<i32>(o, pair8, QD8_PAIR8);
+  if (PAIRS) {
+    store<i32>(o, two_i16(-32 * low0, -32 * low1), QD8_PAIR32);
+    store<i32>(o, two_i16(-32 * high0, -32 * high1), QD8_PAIR32 + 4);
+  } else {
+    store<i32>(o, (ASC_FEATURE_RELAXED_SIMD ? -8 : -8 * 256) * sum, QD8_SUM8);
+    store<i32>(o, Q8_BIAS * sum, QD8_SUM_BIAS);
+  }
   if (QD8_TWICE) {
     store<f32>(again, scale, QD8_AGAIN_SCALE);
     store<i32>(again, Q8_BIAS * sum, QD8_AGAIN_BIAS);
-    store<i64>(again, 0, QD8_AGAIN_BIAS + 4);
+    store<i64>(again, <i64><u32>pair8, QD8_AGAIN_PAIR8);
   }
 }
 

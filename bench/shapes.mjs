@@ -22,7 +22,7 @@ export const matrices = {
 
 /** Rows of a product: tokens of a step. */
 export const rows = [1, 2, 3, 4, 16, 128];
-export const dtypes = ["q4", "q8", "bf16", "f16", "f32"];
+export const dtypes = ["q4", "q4k", "q6k", "q8", "bf16", "f16", "f32"];
 
 /** Attention: query heads, kv heads, head dim; T new tokens, the last at position S-1. */
 export const heads = { "350m": { H: 16, G: 8, hd: 64 }, "1.2b": { H: 32, G: 8, hd: 64 } };

@@ -3,7 +3,7 @@ import { UnsupportedError } from "./errors.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
 import type { KernelSource } from "./kernels/variants.ts";
 import { checkLoadOptions, kernelsFor, type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
-import type { DType } from "./memory/dtype.ts";
+import type { DType, WeightDType } from "./memory/dtype.ts";
 import { DTYPES } from "./memory/dtype.ts";
 import { cacheSize } from "./models/cache.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
@@ -16,8 +16,8 @@ export interface TensorInfo {
   /** Hugging Face's name. */
   readonly name: string;
   readonly dtype: StoredType;
-  /** What it becomes in memory when no dtype is asked for: the nearest that a kernel multiplies by. Undefined for a tensor that the model does not use. */
-  readonly memoryDtype: DType | undefined;
+  /** What it becomes in memory when no dtype is asked for: the same, or the nearest that a kernel multiplies by. Undefined for a tensor that the model does not use. */
+  readonly memoryDtype: WeightDType | undefined;
   readonly shape: readonly number[];
   readonly bytes: number;
 }
@@ -74,7 +74,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
     const { config, format, names, unsupported } = checkpoint;
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
     const memory: MemoryEstimate[] = [];
-    let dtypes: ReadonlyMap<string, DType> = new Map();
+    let dtypes: ReadonlyMap<string, WeightDType> = new Map();
     for (const dtype of [undefined, ...DTYPES]) {
       const plan = await planIfLoadable(checkpoint, kernelsFor(platform, options), { dtype, kvDtype });
       if (!plan) break;

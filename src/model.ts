@@ -4,7 +4,7 @@ import { AbortError, InputError, throwIfAborted, UnsupportedError } from "./erro
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
 import type { Variant } from "./kernels/variants.ts";
-import type { DType, KvDType } from "./memory/dtype.ts";
+import type { KvDType, WeightDType } from "./memory/dtype.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
@@ -22,7 +22,7 @@ export interface ModelInfo {
   readonly name: string;
   readonly format: "safetensors" | "gguf";
   /** Element types of the matrices, as loaded: one, or the mixture of a GGUF. */
-  readonly dtypes: readonly DType[];
+  readonly dtypes: readonly WeightDType[];
   readonly kvDtype: KvDType;
   /** Build of the kernels that this engine runs. */
   readonly variant: Variant;

@@ -8,7 +8,7 @@ export const BF16: i32 = 2;
 export const Q8: i32 = 3;
 export const Q4: i32 = 4;
 
-/** Codes of types that exist in files only: pack_rows makes another dtype of them. Apart from the dtypes above, which have numbers of both sides. */
+/** Codes of GGUF's other types. Of Q4_K and Q6_K there is a packed layout too, which holds the same values; of the rest pack_rows makes another dtype. */
 export const Q4_1: i32 = 16;
 export const Q5_0: i32 = 17;
 export const Q5_1: i32 = 18;
@@ -23,14 +23,25 @@ export const IQ4_NL: i32 = 24;
 export const BLOCK: usize = 32;
 export const GROUP: usize = 8;
 
+/** Values along K that share f16 scales in the K formats. */
+export const SUPER: usize = 256;
+
 /** Bytes of one block of a group of 8 rows, packed. */
 export const F32W_BYTES: usize = 1024;
 export const F16W_BYTES: usize = 512;
 export const BF16W_BYTES: usize = 512;
 export const QB8W_BYTES: usize = 272;
 export const QB4W_BYTES: usize = 144;
-/** Where the integers of a packed quantized block start: behind 8 f16 scales. */
+/** Where the integers of a packed quantized block start: behind 8 f16 scales, or 16 bytes of scales and minima. */
 export const QBW_VALUES: usize = 16;
+
+/** Q4_K and Q6_K packed: for 256 values, the f16 of 8 rows, then 8 blocks. What a block takes on average counts as its size: K is whole super-blocks. */
+export const Q4KW_HEAD: usize = 32;
+export const Q4KW_BLOCK: usize = 144;
+export const Q4KW_BYTES: usize = 148;
+export const Q6KW_HEAD: usize = 16;
+export const Q6KW_BLOCK: usize = 208;
+export const Q6KW_BYTES: usize = 210;
 
 /** How this engine's relaxed dots read their right operand; asked once, when the module starts. */
 export const DOT_KIND: i32 = dot_operand_kind();
@@ -39,19 +50,23 @@ export const PAIRS: bool = ASC_FEATURE_RELAXED_SIMD && DOT_KIND == 0;
 
 /**
  * A row of quantized activations is its blocks one behind the other: values | f32 scale | i32 -8·Σq (plain: 256 times that) | i32 Q8_BIAS·Σq |
- * two i16 where a pair of 16-bit sums starts: -8·Σq of the k with k mod 4 < 2, and of the others.
+ * two i16 that add up to -8·Σq: of k < 16 and of the others. With PAIRS the last three are what sums of 16 bits start at, two i16 each, of the k with k mod 4 < 2 and
+ * of the others: -32·Σq of k < 16, -32·Σq of k ≥ 16, -8·Σq.
  * Where int8 weights take the values otherwise, all blocks again follow (apart, so that a product reads no more than it needs: a long row fills the
- * L1 cache): 64 bytes of values | f32 scale | i32 Q8_BIAS·Σq | 8 unused. With PAIRS the values are 16·high + low, both in -8..8, 32 bytes low, 32
- * high; in the plain build 32 × i16.
+ * L1 cache): 64 bytes of values | f32 scale | i32 Q8_BIAS·Σq | the last word of the first part | 4 unused. With PAIRS the values are 16·high + low, both in -8..8,
+ * 32 bytes low, 32 high; in the plain build 32 × i16.
  */
 export const QD8_VALUES: usize = ASC_FEATURE_RELAXED_SIMD ? 32 : 64;
 export const QD8_SCALE: usize = QD8_VALUES;
 export const QD8_SUM8: usize = QD8_VALUES + 4;
 export const QD8_SUM_BIAS: usize = QD8_VALUES + 8;
 export const QD8_PAIR8: usize = QD8_VALUES + 12;
+/** Two words: with PAIRS, which needs neither of the sums in 32 bits. */
+export const QD8_PAIR32: usize = QD8_SUM8;
 export const QD8_BLOCK: usize = QD8_VALUES + 16;
 export const QD8_AGAIN_SCALE: usize = 64;
 export const QD8_AGAIN_BIAS: usize = 68;
+export const QD8_AGAIN_PAIR8: usize = 72;
 export const QD8_AGAIN_BLOCK: usize = 80;
 /** Bytes of a row for each block, without and with the second part; a tile knows which rows it reads, all else asks QD8_BYTES. */
 export const QD8_BYTES_ONCE: usize = QD8_BLOCK;
@@ -75,6 +90,8 @@ export function packed_block_bytes(dtype: i32): usize {
     case BF16: return BF16W_BYTES;
     case Q8: return QB8W_BYTES;
     case Q4: return QB4W_BYTES;
+    case Q4_K: return Q4KW_BYTES;
+    case Q6_K: return Q6KW_BYTES;
     default: return unreachable();
   }
 }

@@ -38,6 +38,26 @@ import { Q8_FLIP, QBW_VALUES } from "./blocks";
   return v128.xor(v128.load32_lane(p, v128.load32_lane(p, v128.load32_lane(p, v128.load32_zero(p), 1, 16), 2, 32), 3, 48), i8x16.splat(<i8>Q8_FLIP));
 }
 
+/** Address of piece 0 of a row's 16 values (half 0 or 1) in a block of q6kw; three pieces are 16 bytes apart. */
+// @ts-ignore: decorator
+@inline function pieces6(block: usize, lane: usize, half: usize): usize { return block + QBW_VALUES + 96 * half + 48 * (lane >> 2) + ((lane & 3) << 2); }
+
+/** 16 values 0..63 of a row into a q6kw block: three pieces of four, the fourth in their upper bits. */
+// @ts-ignore: decorator
+@inline export function put_q6(block: usize, lane: usize, half: usize, q: v128): void {
+  const p = pieces6(block, lane, half), top = i32x4.extract_lane(q, 3);
+  store<u32>(p, i32x4.extract_lane(q, 0) | (top & 0x03030303) << 6);
+  store<u32>(p, i32x4.extract_lane(q, 1) | (top & 0x0c0c0c0c) << 4, 16);
+  store<u32>(p, i32x4.extract_lane(q, 2) | (top & 0x30303030) << 2, 32);
+}
+
+export function take_q6(block: usize, lane: usize, half: usize): v128 {
+  const p = pieces6(block, lane, half), a = load<u32>(p), b = load<u32>(p, 16), c = load<u32>(p, 32);
+  const top = (a >> 6 & 0x03030303) | (b >> 4 & 0x0c0c0c0c) | (c >> 2 & 0x30303030);
+  const q = i32x4.replace_lane(i32x4.replace_lane(i32x4.replace_lane(i32x4.splat(a), 1, b), 2, c), 3, top);
+  return v128.and(q, i8x16.splat(63));
+}
+
 /** out (16) f32 = the signed bytes of q times d. */
 // @ts-ignore: decorator
 @inline export function store_scaled(out: usize, q: v128, d: v128): void {

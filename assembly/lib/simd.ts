@@ -16,6 +16,9 @@ export const CONST: usize = memory.data<u32>([
   0x00100010, 0x00100010, 0x00100010, 0x00100010,
   0x00f000f0, 0x00f000f0, 0x00f000f0, 0x00f000f0,
   0x0f000f00, 0x0f000f00, 0x0f000f00, 0x0f000f00,
+  0x76000000, 0x76000000, 0x76000000, 0x76000000,
+  0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f,
+  0xc0c0c0c0, 0xc0c0c0c0, 0xc0c0c0c0, 0xc0c0c0c0,
 ], 16);
 export const CONST_NIBBLE: usize = 0;
 export const CONST_F16_MASK: usize = 16; // sign, exponent and mantissa of an f16 shifted left by 13
@@ -29,6 +32,9 @@ export const CONST_ONE16: usize = 112;
 export const CONST_SIXTEEN16: usize = 128;
 export const CONST_NIBBLE16_4: usize = 144; // the second and the third nibble of 16 bits, in place
 export const CONST_NIBBLE16_8: usize = 160;
+export const CONST_F16_SCALE_8: usize = 176; // 2^109: an f16 divided by 8
+export const CONST_SIX: usize = 192; // the low six bits of bytes, and the other two
+export const CONST_TWO: usize = 208;
 
 /** Whether this is a build with relaxed SIMD: a module that a caller hands over cannot be told by its name. */
 export const IS_RELAXED: i32 = ASC_FEATURE_RELAXED_SIMD;
@@ -73,6 +79,21 @@ export function dot_operand_kind(): i32 {
 @inline export function scaled(acc: v128, f: v128, s: v128, t: v128): v128 {
   return f32x4.add(f, f32x4.mul(f32x4.convert_i32x4_s(acc), f32x4.mul(s, t)));
 }
+
+/** Each of the first four, or last four, i16 twice: what dot_i16x8_s multiplies pairs of lanes by. */
+// @ts-ignore: decorator
+@inline export function twice_low(v: v128): v128 { return i8x16.shuffle(v, v, 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23); }
+// @ts-ignore: decorator
+@inline export function twice_high(v: v128): v128 { return i8x16.shuffle(v, v, 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31); }
+
+/** Integer scales of four rows, from the i16 of eight, as `scaled_sums` takes them. pairs: for sums of 16 bits, two a row. */
+// @ts-ignore: decorator
+@inline export function low_scales(pairs: bool, s: v128): v128 { return pairs ? twice_low(s) : i32x4.extend_low_i16x8_s(s); }
+// @ts-ignore: decorator
+@inline export function high_scales(pairs: bool, s: v128): v128 { return pairs ? twice_high(s) : i32x4.extend_high_i16x8_s(s); }
+/** A block's integer sums times such scales. */
+// @ts-ignore: decorator
+@inline export function scaled_sums(pairs: bool, acc: v128, s: v128): v128 { return pairs ? i32x4.dot_i16x8_s(acc, s) : i32x4.mul(acc, s); }
 
 /** Four f16 at p as f32x4; exact for every finite value, subnormals included (infinity and NaN become finite: decode_rows reads those right). */
 // @ts-ignore: decorator

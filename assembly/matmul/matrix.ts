@@ -1,10 +1,12 @@
 // A weight matrix as the host describes it: segments of rows, each packed in its own dtype (q|k|v and w1|w3 are fused, a GGUF mixes types).
 // Descriptor, u32 words: segments, K, Kp, Σ padded rows; then for each segment: dtype, rows, padded rows, address. K is padded to 32, rows to 8.
-import { BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q8 } from "../lib/blocks";
+import { BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q4_K, Q6_K, Q8 } from "../lib/blocks";
 import { claim, claim_end } from "../lib/threads";
 import { matmul_f32_bf16w } from "./bf16w";
 import { matmul_f32_f16w } from "./f16w";
 import { matmul_f32_f32w } from "./f32w";
+import { matmul_qd8_q4kw } from "./q4kw";
+import { matmul_qd8_q6kw } from "./q6kw";
 import { matmul_qd8_qb4w } from "./qb4w";
 import { matmul_qd8_qb8w } from "./qb8w";
 
@@ -75,6 +77,8 @@ function rows_of_segment(
     case BF16: return matmul_f32_bf16w(y, yRow, x, xRow, w, M, blocks, groups);
     case Q8: return matmul_qd8_qb8w(y, yRow, xq, w, M, blocks, groups);
     case Q4: return matmul_qd8_qb4w(y, yRow, xq, w, M, blocks, groups);
+    case Q4_K: return matmul_qd8_q4kw(y, yRow, xq, w, M, blocks, groups);
+    case Q6_K: return matmul_qd8_q6kw(y, yRow, xq, w, M, blocks, groups);
     default: unreachable();
   }
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { instantiateSync } from "@assemblyscript/loader";
 
-export const CODES = { f32: 0, f16: 1, bf16: 2, q8: 3, q4: 4 };
+export const CODES = { f32: 0, f16: 1, bf16: 2, q8: 3, q4: 4, q4k: 21, q6k: 23 };
 const FLOATS = new Set(["eps", "scale", "factor"]);
 const COMMAND_BYTES = 64;
 
@@ -58,6 +58,7 @@ function storedRows(dtype, count, K, seed) {
     };
     return { bytes, row: (r) => Float64Array.from({ length: K }, (_, k) => value(r * K + k)) };
   }
+  if (dtype === "q4k" || dtype === "q6k") return storedSuperBlocks(dtype, count, K, seed);
   const blockBytes = dtype === "q8" ? 34 : 18;
   const blocks = (count * K) / 32;
   const bytes = new Uint8Array(up(blocks * blockBytes, 4));
@@ -76,6 +77,46 @@ function storedRows(dtype, count, K, seed) {
       return value * (((i < 16 ? bytes[at + 2 + i] : bytes[at + 2 + i - 16] >> 4) & 15) - 8);
     });
   return { bytes: bytes.subarray(0, blocks * blockBytes), row };
+}
+
+const signed = (byte) => (byte << 24) >> 24;
+
+/** Q4_K and Q6_K: 256 values in 144 and 210 bytes, laid out as assembly/README.md has them. */
+const SUPER = {
+  q4k: {
+    size: 144,
+    halves: [0, 2],
+    value: (b, at, k) => {
+      const [g, low] = [k >> 5, at + 4];
+      const scale = g < 4 ? b[low + g] & 63 : (b[low + g + 4] & 15) | ((b[low + g - 4] >> 6) << 4);
+      const minimum = g < 4 ? b[low + g + 4] & 63 : (b[low + g + 4] >> 4) | ((b[low + g] >> 6) << 4);
+      const q = (b[at + 16 + 32 * (k >> 6) + (k & 31)] >> (k & 32 ? 4 : 0)) & 15;
+      return scaleOf(b[at] | (b[at + 1] << 8)).value * scale * q - scaleOf(b[at + 2] | (b[at + 3] << 8)).value * minimum;
+    },
+  },
+  q6k: {
+    size: 210,
+    halves: [208],
+    value: (b, at, k) => {
+      const low = (b[at + 64 * (k >> 7) + (k & 63)] >> (k & 64 ? 4 : 0)) & 15;
+      const high = (b[at + 128 + 32 * (k >> 7) + (k & 31)] >> (2 * ((k >> 5) & 3))) & 3;
+      return scaleOf(b[at + 208] | (b[at + 209] << 8)).value * signed(b[at + 192 + (k >> 4)]) * (low + 16 * high - 32);
+    },
+  },
+};
+
+function storedSuperBlocks(dtype, count, K, seed) {
+  const { size, halves, value } = SUPER[dtype];
+  const perRow = K / 256;
+  const bytes = new Uint8Array(up(count * perRow * size, 4));
+  fill(new Uint32Array(bytes.buffer), seed);
+  for (let b = 0; b < count * perRow; b++)
+    for (const at of halves) {
+      const { half } = scaleOf(bytes[b * size + at] | (bytes[b * size + at + 1] << 8));
+      bytes.set([half & 255, half >> 8], b * size + at);
+    }
+  const row = (r) => Float64Array.from({ length: K }, (_, k) => value(bytes, (r * perRow + (k >> 8)) * size, k & 255));
+  return { bytes: bytes.subarray(0, count * perRow * size), row };
 }
 
 /** Rows that are made at a time: a multiple of 8. */

@@ -9,7 +9,7 @@ const STREAM_BYTES = 192 << 20;
 const FEW_ROWS = 4;
 const EPS = 1e-5;
 
-const isQuantized = (dtype) => dtype === "q8" || dtype === "q4";
+const isQuantized = (dtype) => dtype.startsWith("q");
 const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
 
 const roundToEven = (x) => {
@@ -264,7 +264,7 @@ function* moves(lab, model) {
       },
     };
   }
-  for (const dtype of ["q4", "q8", "bf16"]) {
+  for (const dtype of ["q4", "q4k", "q6k", "q8", "bf16"]) {
     lab.reset();
     const [N, T] = [4096, 128];
     const matrix = lab.matrix(dtype, N, D, 21);
@@ -284,6 +284,8 @@ function* moves(lab, model) {
   for (const [from, to] of [
     ["q4", "q4"],
     ["q8", "q8"],
+    ["q4k", "q4k"],
+    ["q6k", "q6k"],
     ["bf16", "bf16"],
     ["bf16", "q8"],
     ["bf16", "q4"],

@@ -6,16 +6,15 @@ export interface WeightSource {
 }
 export function fromPreset(name: string, seed: number): WeightSource;
 export function fromFolder(dir: string): WeightSource;
-export function writeGguf(
-  source: WeightSource,
-  options: {
-    type: string;
-    out: string;
-    head?: string;
-    name?: string;
-    tokenizer?: string;
-    template?: string;
-    finalNorm?: string;
-    encoders?: Readonly<Record<string, (values: Float32Array) => Uint8Array>>;
-  },
-): void;
+interface GgufOptions {
+  readonly type: string;
+  readonly head?: string;
+  readonly name?: string;
+  readonly tokenizer?: string;
+  readonly template?: string;
+  readonly finalNorm?: string;
+  readonly encoders?: Readonly<Record<string, (values: Float32Array) => Uint8Array>>;
+}
+/** A file's header, and how long the whole file is. */
+export function layOut(source: WeightSource, options: GgufOptions): { readonly header: Uint8Array; readonly bytes: number };
+export function writeGguf(source: WeightSource, options: GgufOptions & { readonly out: string }): void;

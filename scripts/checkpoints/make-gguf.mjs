@@ -251,14 +251,10 @@ function metadata(shape, scheme, name, tokenizer, template) {
 const rowsAtOnce = (K) => Math.max(1, Math.floor((1 << 22) / K));
 
 /**
- * @param options `type` as on the command line; `head`, a block type, is that of the embedding and the head where it should differ; `encoders` may replace the
- * quantizer of a block type by another
+ * @param options `type` as on the command line; `head`, a block type, is that of the embedding and the head where it should differ
+ * @returns the file's header, padded, with its tensors in order, and how long the file is: all but the numbers
  */
-export function writeGguf(
-  source,
-  { type, head, out, name = "lfm2-random", tokenizer, template, finalNorm = "token_embd_norm", encoders = {} },
-) {
-  const { shape } = source;
+export function layOut({ shape }, { type, head, name = "lfm2-random", tokenizer, template, finalNorm = "token_embd_norm" }) {
   if (shape.convBias) throw new Error("GGUF has no tensors for conv_bias");
   let offset = 0;
   let linears = 0;
@@ -282,11 +278,18 @@ export function writeGguf(
     for (const n of t.ne) w.u64(n);
     w.u32(types[t.format].id).u64(t.offset);
   }
-  const header = w.bytes();
-  const fd = openSync(out, "w");
+  const keysAndTensors = w.bytes();
+  const header = Buffer.alloc(Math.ceil(keysAndTensors.length / ALIGNMENT) * ALIGNMENT);
+  keysAndTensors.copy(header);
+  return { header, tensors, bytes: header.length + offset };
+}
+
+/** @param options as for `layOut`; `encoders` may replace the quantizer of a block type by another */
+export function writeGguf(source, { encoders = {}, ...options }) {
+  const { header, tensors } = layOut(source, options);
+  const fd = openSync(options.out, "w");
   writeSync(fd, header);
   const pad = (n) => n && writeSync(fd, Buffer.alloc(n));
-  pad((ALIGNMENT - (header.length % ALIGNMENT)) % ALIGNMENT);
   for (const t of tensors) {
     const total = count(t.shape);
     const step = t.shape.length === 2 ? rowsAtOnce(t.shape[1]) * t.shape[1] : total;

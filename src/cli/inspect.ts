@@ -45,8 +45,8 @@ function memoryRows(memory: Inspection["memory"]): Row[] {
   ];
 }
 
-/** Types that memory holds under another name for the same thing. */
-const SAME: Readonly<Record<string, string>> = { F32: "f32", F16: "f16", BF16: "bf16", Q8_0: "q8", Q4_0: "q4" };
+/** Types that memory holds as they are, and what they are called there. */
+const SAME: Readonly<Record<string, string>> = { F32: "f32", F16: "f16", BF16: "bf16", Q8_0: "q8", Q4_0: "q4", Q4_K: "q4k", Q6_K: "q6k" };
 
 /** A tensor's type, and what it becomes in memory where that is another. */
 function typeText({ dtype, memoryDtype }: Inspection["tensors"][number]): string {

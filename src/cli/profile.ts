@@ -28,7 +28,7 @@ export interface Profile {
 /** Operands of everything but products and attention are this much at most: they stay in the second cache. */
 const NEAR_BYTES = 1 << 18;
 
-const isQuantized = (kernel: string): boolean => kernel.endsWith(" q8") || kernel.endsWith(" q4");
+const isQuantized = (kernel: string): boolean => kernel.startsWith("matmul q");
 const streams = (kernel: string): boolean => kernel.startsWith("matmul") || kernel.startsWith("attention");
 
 /** ms that the machine needs at the least */

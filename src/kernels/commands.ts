@@ -1,5 +1,5 @@
 // The command encoder: records a step as commands in linear memory, as with a GPU's command buffer, for one call of `run`. Knows what each kernel wants, not what a layer is.
-import { DTYPE_CODE, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
+import { DTYPE_CODE, GROUP_ROWS, isQuantized, type KvDType, roundUp } from "../memory/dtype.ts";
 import type { Matrix, Rows, Vector } from "../memory/tensor.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 
@@ -53,8 +53,8 @@ export function outputColumns(matrix: Matrix): number {
 /** Words of a command. */
 const WORDS = COMMAND_BYTES / 4;
 
-const isQuantized = (matrix: Matrix): boolean => matrix.segments.some((s) => s.dtype === "q8" || s.dtype === "q4");
-const isFloat = (matrix: Matrix): boolean => matrix.segments.some((s) => s.dtype !== "q8" && s.dtype !== "q4");
+const hasQuantized = (matrix: Matrix): boolean => matrix.segments.some((s) => isQuantized(s.dtype));
+const hasFloats = (matrix: Matrix): boolean => matrix.segments.some((s) => !isQuantized(s.dtype));
 
 /** The sequences of a step: a row table in linear memory. One sequence is a table of one entry. */
 export interface RowTable {
@@ -208,10 +208,10 @@ export class CommandEncoder {
   /** y (M,N) = x (M,K) · Wᵀ + bias. The only place where quantization shows: int8 and int4 weights meet int8 activations. */
   linear(y: Rows, x: Rows, w: Matrix, M: number, bias?: Vector): void {
     const columns = roundUp(w.columns, 32);
-    const quantized = isQuantized(w) ? this.#scratch.quantized : 0;
-    if (quantized && !this.#quantizesWhatItWrites(x, M, columns, !isFloat(w)))
+    const quantized = hasQuantized(w) ? this.#scratch.quantized : 0;
+    if (quantized && !this.#quantizesWhatItWrites(x, M, columns, !hasFloats(w)))
       this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
-    this.#put(OP.matmul, y.address, isFloat(w) ? x.address : 0, quantized, w.address, M, y.stride, x.stride, bias?.address ?? 0);
+    this.#put(OP.matmul, y.address, hasFloats(w) ? x.address : 0, quantized, w.address, M, y.stride, x.stride, bias?.address ?? 0);
   }
 
   /** table: for each row hd/2 cosines and hd/2 sines of its position times `frequencies` (hd/2 f64), times `factor`. */

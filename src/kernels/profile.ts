@@ -1,5 +1,5 @@
 // Where a step's time goes: its commands run one at a time with a clock around each, and what they touch follows from their arguments. Knows no layer.
-import { DTYPE_CODE, type DType, KV_DTYPES, packedBytes } from "../memory/dtype.ts";
+import { DTYPE_CODE, isQuantized, KV_DTYPES, packedBytes, type WeightDType } from "../memory/dtype.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import { COMMAND_BYTES, OP, ROW_TABLE_ENTRY_BYTES } from "./commands.ts";
 
@@ -36,7 +36,7 @@ export const ARGUMENTS: Readonly<Record<string, string>> = {
 };
 
 const opNames = new Map(Object.entries(OP).map(([name, op]) => [op as number, name]));
-const dtypeNames = new Map(Object.entries(DTYPE_CODE).map(([name, code]) => [code, name as DType]));
+const dtypeNames = new Map(Object.entries(DTYPE_CODE).map(([name, code]) => [code, name as WeightDType]));
 
 /** A command's arguments by name, and the memory that they point into. */
 class Arguments {
@@ -56,11 +56,11 @@ class Arguments {
   }
 
   /** The matrix's true size, its bytes and the dtype of most of its rows. */
-  matrix(): { columns: number; rows: number; bytes: number; dtype: DType } {
+  matrix(): { columns: number; rows: number; bytes: number; dtype: WeightDType } {
     const address = this.of("matrix");
     const [segments = 0, columns = 0] = new Uint32Array(this.#memory.buffer, address, 2);
     const words = new Uint32Array(this.#memory.buffer, address + 16, 4 * segments);
-    const sum = { columns, rows: 0, bytes: 0, dtype: "f32" as DType };
+    const sum = { columns, rows: 0, bytes: 0, dtype: "f32" as WeightDType };
     let most = 0;
     for (let i = 0; i < words.length; i += 4) {
       const dtype = dtypeNames.get(words[i] ?? 0) ?? "f32";
@@ -98,7 +98,7 @@ function costOf(kernel: string, a: Arguments): Cost {
   const rows = (): number => a.sequences().reduce((sum, s) => sum + s.rows, 0);
   if (kernel === "matmul") {
     const { columns: K, rows: N, bytes, dtype } = a.matrix();
-    const input = dtype === "q8" || dtype === "q4" ? 1.5 : 4;
+    const input = isQuantized(dtype) ? 1.5 : 4;
     return { kernel: `${kernel} ${dtype}`, bytes: bytes + n("M") * (K * input + 4 * N), macs: n("M") * N * K };
   }
   const [H, G, hd] = [n("H"), n("G"), n("hd")];

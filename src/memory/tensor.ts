@@ -1,5 +1,5 @@
 // What an address in linear memory stands for: rows of activations, a vector, a matrix of packed weights. Plain records; kernels and models give them meaning.
-import type { DType } from "./dtype.ts";
+import type { WeightDType } from "./dtype.ts";
 
 /** Rows of f32 activations: row r starts at `address + 4·stride·r`. */
 export interface Rows {
@@ -12,7 +12,7 @@ export interface Rows {
 export interface Segment {
   readonly name: string;
   readonly rows: number;
-  dtype: DType;
+  dtype: WeightDType;
   /** Where the packed rows lie. */
   address: number;
 }

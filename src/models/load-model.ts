@@ -3,7 +3,7 @@ import { Lfm2Error, throwIfAborted } from "../errors.ts";
 import { cannotStart, type ThreadOptions, Threads } from "../kernels/threads.ts";
 import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
-import { DTYPES, type DType, type KvDType } from "../memory/dtype.ts";
+import { type DType, type KvDType, WEIGHT_DTYPES, type WeightDType } from "../memory/dtype.ts";
 import { type WasmMemory, WebAssembly } from "../memory/wasm.ts";
 import { loadWeights, type WeightProgress, type Window, windowFor } from "../weights/load.ts";
 import { checkPlan, type PlanItem, placeWeights, resolveWeights, WeightList, weightBytes } from "../weights/plan.ts";
@@ -44,7 +44,7 @@ export interface LoadedModel {
   readonly variant: Variant;
   readonly plan: Plan;
   /** Element types that its matrices have, most bits first. */
-  readonly dtypes: readonly DType[];
+  readonly dtypes: readonly WeightDType[];
 }
 
 /** A model that nobody holds any more, and nobody disposed of, takes its threads with it. */
@@ -57,7 +57,7 @@ export interface Plan {
   /** The window of the load, which scratch and pages use later. */
   readonly windowBytes: number;
   /** What each tensor becomes in memory, by its name. */
-  readonly dtypes: ReadonlyMap<string, DType>;
+  readonly dtypes: ReadonlyMap<string, WeightDType>;
 }
 
 interface Draft {
@@ -97,7 +97,7 @@ function draft(checkpoint: Checkpoint, instance: KernelInstance, dtype: DType | 
     ...(spare > 0 ? [{ what: "the load's window", bytes: spare }] : []),
   ];
   const segments = list.matrices.flatMap((m) => m.segments.map((s) => [s.name, s.dtype] as const));
-  const dtypes = new Map<string, DType>([...segments, ...list.vectors.map((v) => [v.name, "f32"] as const)]);
+  const dtypes = new Map<string, WeightDType>([...segments, ...list.vectors.map((v) => [v.name, "f32"] as const)]);
   return { list, weights, window, plan: { items, totalBytes: items.reduce((sum, item) => sum + item.bytes, 0), windowBytes, dtypes } };
 }
 
@@ -163,7 +163,7 @@ export async function loadModel(checkpoint: Checkpoint, source: KernelSource, op
     const used = new Set(list.matrices.flatMap((m) => m.segments.map((s) => s.dtype)));
     const model = new LanguageModel(checkpoint.config, weights, instance, threads, arena, run, range);
     dropped.register(model, threads);
-    return { model, variant: instance.variant, plan, dtypes: DTYPES.filter((d) => used.has(d)) };
+    return { model, variant: instance.variant, plan, dtypes: WEIGHT_DTYPES.filter((d) => used.has(d)) };
   } catch (error) {
     threads.end();
     throw error;

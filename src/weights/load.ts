@@ -3,7 +3,7 @@ import { FormatError, throwIfAborted } from "../errors.ts";
 import { writeDescriptor } from "../kernels/commands.ts";
 import type { Kernels } from "../kernels/variants.ts";
 import { nextMacrotask } from "../macrotask.ts";
-import { BLOCK, DTYPE_CODE, type DType, GROUP_ROWS, roundUp } from "../memory/dtype.ts";
+import { BLOCK, DTYPE_CODE, GROUP_ROWS, roundUp, type WeightDType } from "../memory/dtype.ts";
 import type { Segment, Vector } from "../memory/tensor.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import type { WeightList } from "./plan.ts";
@@ -120,7 +120,7 @@ async function packSegment(tensor: StoredTensor, segment: Segment, columns: numb
 }
 
 /** A value that is finite in its file may still be too large for f16, or for an f16 scale. */
-function notFinite({ name, source, type }: StoredTensor, dtype: DType): FormatError {
+function notFinite({ name, source, type }: StoredTensor, dtype: WeightDType): FormatError {
   if (STORED_TYPES[type].dtype !== dtype && dtype !== "f32" && dtype !== "bf16") {
     return new FormatError(
       `${source.name}: tensor "${name}": expected values that ${dtype} can hold, got larger ones, or NaN. Load it as bf16 or f32.`,

@@ -1,6 +1,6 @@
 // A tensor as it lies in a file: name, element type, shape, place. Must not know models nor linear memory.
 import { FormatError, UnsupportedError } from "../errors.ts";
-import type { DType } from "../memory/dtype.ts";
+import type { WeightDType } from "../memory/dtype.ts";
 import type { ByteSource } from "./source.ts";
 
 /** Element types of a file that can be packed. */
@@ -55,12 +55,12 @@ export interface StoredLayout {
   readonly values: number;
   readonly bytes: number;
   /** The dtype that it has in linear memory unless another is asked for: the same values, or the nearest that a kernel multiplies by. */
-  readonly dtype: DType;
+  readonly dtype: WeightDType;
 }
 
 /**
- * Every type that can be packed. Beside F32 to Q4_0, Q5_0 and IQ4_NL keep their values, as int8 with the same scale. Other blocks are quantized again: to q8, which
- * loses 0.5 % of their rms; those of 2 and 3 bits to q4, which adds 3 and 7 % to the error that they have already
+ * Every type that can be packed. F32 to Q4_0, Q4_K and Q6_K stay as they are; Q5_0 and IQ4_NL keep their values, as int8 with the same scale. Other blocks are
+ * quantized again: to q8, which loses 0.5 % of their rms; those of 2 and 3 bits to q4, which adds 3 and 7 % to the error that they have already
  * and spares half of the memory (IQ4_NL as q4 would add half as much again). `tests/kernels/dequantize.test.ts` holds the bounds.
  */
 export const STORED_TYPES: Readonly<Record<StoredType, StoredLayout>> = {
@@ -74,9 +74,9 @@ export const STORED_TYPES: Readonly<Record<StoredType, StoredLayout>> = {
   Q5_1: { code: 18, values: 32, bytes: 24, dtype: "q8" },
   Q2_K: { code: 19, values: 256, bytes: 84, dtype: "q4" },
   Q3_K: { code: 20, values: 256, bytes: 110, dtype: "q4" },
-  Q4_K: { code: 21, values: 256, bytes: 144, dtype: "q8" },
+  Q4_K: { code: 21, values: 256, bytes: 144, dtype: "q4k" },
   Q5_K: { code: 22, values: 256, bytes: 176, dtype: "q8" },
-  Q6_K: { code: 23, values: 256, bytes: 210, dtype: "q8" },
+  Q6_K: { code: 23, values: 256, bytes: 210, dtype: "q6k" },
   IQ4_NL: { code: 24, values: 32, bytes: 18, dtype: "q8" },
 };
 

@@ -24,11 +24,13 @@ export interface Kernels {
 /** A command's argument: an integer, or an f32. */
 export type Argument = number | { readonly f: number };
 
-/** Dtypes by code. */
+/** Dtypes by code, and those that are packed from stored blocks of 256 only. */
 export const DTYPES = ["f32", "f16", "bf16", "q8", "q4"] as const;
-export type DType = (typeof DTYPES)[number];
-export const codeOf = (dtype: DType): number => DTYPES.indexOf(dtype);
-export const isQuantized = (dtype: DType): boolean => dtype === "q8" || dtype === "q4";
+export const K_DTYPES = ["q4k", "q6k"] as const;
+export type DType = (typeof DTYPES)[number] | (typeof K_DTYPES)[number];
+export const codeOf = (dtype: DType): number => (dtype === "q4k" ? 21 : dtype === "q6k" ? 23 : DTYPES.indexOf(dtype));
+export const isQuantized = (dtype: DType): boolean => dtype.startsWith("q");
+export const isKDType = (dtype: DType): boolean => dtype === "q4k" || dtype === "q6k";
 
 /** `n` rounded up to a multiple of `to`. */
 export const up = (n: number, to: number): number => Math.ceil(n / to) * to;

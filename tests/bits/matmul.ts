@@ -1,5 +1,5 @@
 // A row's product with a matrix: alone, among others, with any number of threads, in every build.
-import { codeOf, DTYPES, type DType, isQuantized, type Lab, up } from "./lab.ts";
+import { codeOf, DTYPES, type DType, isKDType, isQuantized, K_DTYPES, type Lab, up } from "./lab.ts";
 import { type Kind, numbers, storedBlocks } from "./random.ts";
 
 /** Rows of weights in one dtype. */
@@ -33,9 +33,9 @@ export function packed(lab: Lab, dtype: DType, N: number, K: number, w: Inputs["
   const Kp = up(K, 32);
   const address = lab.room((up(N, 8) / 8) * (Kp / 32) * lab.kernels.packed_block_bytes(codeOf(dtype)));
   const scratch = lab.floats(8 * Kp);
-  const asStored = (w === "stored" || w === "extreme") && (dtype === "q8" || dtype === "q4") && K === Kp;
+  const asStored = isKDType(dtype) || ((w === "stored" || w === "extreme") && isQuantized(dtype) && K === Kp);
   const kind = w === "stored" ? "wide12" : w === "extreme" ? "flat" : w;
-  const src = lab.put(asStored ? storedBlocks(dtype, (N * K) / 32, name, w === "extreme") : numbers(kind, N * K, name));
+  const src = lab.put(asStored ? storedBlocks(dtype, N * K, name, w === "extreme") : numbers(kind, N * K, name));
   lab.kernels.pack_rows(address, codeOf(dtype), 0, src, asStored ? codeOf(dtype) : 0, N, K, scratch);
   return { dtype, rows: N, address };
 }
@@ -117,8 +117,9 @@ const MORE_SHAPES = [
 
 export function matmulCases(lab: Lab): void {
   const shapes = lab.pick({ gate: SHAPES, full: [...SHAPES, ...MORE_SHAPES] });
-  for (const dtype of DTYPES) {
+  for (const dtype of [...DTYPES, ...K_DTYPES]) {
     for (const [N, K, most] of shapes) {
+      if (isKDType(dtype) && K % 256) continue;
       for (const { name, x, w, few = false } of INPUTS) {
         lab.reset();
         const group = `matmul ${dtype} ${N}x${K} ${name}`;
@@ -133,11 +134,12 @@ export function matmulCases(lab: Lab): void {
 
 /** Matrices of several segments, with a bias, and the rows that gather reads back from them. */
 function mixed(lab: Lab): void {
-  const K = 320;
+  const K = 512;
   const orders: readonly (readonly DType[])[] = [
     ["q8", "q4", "f32", "bf16", "f16"],
     ["f16", "q4", "q8"],
-    ["q4", "q4", "q8"],
+    ["q4k", "q4", "q6k"],
+    ["q4k", "q6k", "q8", "f16"],
   ];
   for (const order of orders) {
     for (const { name, x, w, few = false } of INPUTS) {

@@ -98,18 +98,28 @@ export function numbers(kind: Kind, n: number, name: string, times = 1): Float32
   return out;
 }
 
-/** Blocks of GGUF's Q8_0 (34 bytes) or Q4_0 (18) with any scale that is finite; `extreme`: bytes of -128, -127, 127 and 0, or nibbles of 0 and 15. */
-export function storedBlocks(dtype: "q8" | "q4", blocks: number, name: string, extreme: boolean): Uint8Array {
+/** Values and bytes of a stored block, and where its f16 lie. */
+const STORED: Readonly<Record<string, { readonly values: number; readonly size: number; readonly halves: readonly number[] }>> = {
+  q8: { values: 32, size: 34, halves: [0] },
+  q4: { values: 32, size: 18, halves: [0] },
+  q4k: { values: 256, size: 144, halves: [0, 2] },
+  q6k: { values: 256, size: 210, halves: [208] },
+};
+
+/** `count` values in blocks of Q8_0, Q4_0, Q4_K or Q6_K, with any scales that are finite; `extreme`: bytes at the ends of their ranges, or of nibbles at these. */
+export function storedBlocks(dtype: string, count: number, name: string, extreme: boolean): Uint8Array {
+  const { values, size, halves } = STORED[dtype] ?? { values: 0, size: 0, halves: [] };
+  const blocks = count / values;
   const r = new Random(seedOf(`${dtype} ${blocks} ${name}`));
-  const size = dtype === "q8" ? 34 : 18;
   const ends = dtype === "q8" ? [0x80, 0x81, 0x7f, 0x00] : [0x00, 0xff, 0x0f, 0xf0];
   const out = new Uint8Array(blocks * size);
   for (let b = 0; b < blocks; b++) {
-    const scale = extreme ? r.below(0x7c00) | ((r.next() & 1) << 15) : 0x2000 + r.below(0x0800); // f16: any finite one, or about 2^-7
-    out[b * size] = scale & 255;
-    out[b * size + 1] = scale >> 8;
     const one = r.below(4) === 0 ? ends[r.below(2)] : undefined; // whole blocks at one end: the largest sums there are
-    for (let i = 2; i < size; i++) out[b * size + i] = extreme ? (one ?? ends[r.below(4)] ?? 0) : r.next();
+    for (let i = 0; i < size; i++) out[b * size + i] = extreme ? (one ?? ends[r.below(4)] ?? 0) : r.next();
+    for (const at of halves) {
+      const scale = extreme ? r.below(0x7c00) | ((r.next() & 1) << 15) : 0x2000 + r.below(0x0800); // f16: any finite one, or about 2^-7
+      out.set([scale & 255, scale >> 8], b * size + at);
+    }
   }
   return out;
 }

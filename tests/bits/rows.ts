@@ -1,5 +1,5 @@
 // Kernels that work row by row: norms, rotation, activation, convolution, sampling, and packing. Each row alone and among others, sequences in any pieces, any number of threads.
-import { codeOf, DTYPES, type DType, isQuantized, type Lab, up } from "./lab.ts";
+import { codeOf, DTYPES, type DType, isKDType, isQuantized, K_DTYPES, type Lab, up } from "./lab.ts";
 import { descriptor, packed } from "./matmul.ts";
 import { type Kind, numbers, Random, seedOf, storedBlocks } from "./random.ts";
 
@@ -322,10 +322,10 @@ function byName(
 
 /** Stored rows of every type to every packed one, all at once and in two calls; read back by gather. */
 function packing(lab: Lab): void {
-  const [rows, K] = [21, 96];
-  for (const src of DTYPES) {
+  for (const src of [...DTYPES, ...K_DTYPES]) {
+    const [rows, K] = [21, isKDType(src) ? 512 : 96];
     const kinds: readonly Kind[] = isQuantized(src) ? ["uniform", "flat"] : ["uniform", "wide12", "tiny", "ties", "flat"];
-    for (const dst of DTYPES) {
+    for (const dst of isKDType(src) ? [...DTYPES, src] : DTYPES) {
       for (const kind of kinds) {
         lab.reset();
         const group = `pack ${src} to ${dst} ${kind}`;
@@ -358,7 +358,7 @@ function packing(lab: Lab): void {
 
 /** n values as a file stores them; f16 and bf16 as any bits that are finite. */
 function stored(dtype: DType, n: number, kind: Kind, name: string): Float32Array | Uint16Array | Uint8Array {
-  if (dtype === "q8" || dtype === "q4") return storedBlocks(dtype, n / 32, name, kind === "flat");
+  if (isQuantized(dtype)) return storedBlocks(dtype, n, name, kind === "flat");
   const data = numbers(kind, n, name);
   if (dtype === "f32") return data;
   const words = new Uint32Array(data.buffer);

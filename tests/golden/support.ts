@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { presetOf, writeCheckpoint } from "../../scripts/checkpoints/make-checkpoint.mjs";
-import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
+import { fromFolder, fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { threadsOf } from "../../src/adapters/node/threads.ts";
 import type { ThreadOptions } from "../../src/kernels/threads.ts";
@@ -83,6 +83,11 @@ export function ggufFile(
   const name = [preset, type, options.head ?? "", options.tokenizer ? "text" : "", isSearched ? "searched" : ""].filter(Boolean).join("-");
   const encoders = isSearched ? searched : {};
   return made(join("build", "checkpoints", `${name}.gguf`), (out) => writeGguf(fromPreset(preset, 1), { type, out, encoders, ...options }));
+}
+
+/** The bundled model as a GGUF of a type. */
+export function miniGguf(type: string): string {
+  return made(join("build", "checkpoints", `mini-${type}.gguf`), (out) => writeGguf(fromFolder("models/lfm2-mini"), { type, out }));
 }
 
 export async function withModel<T>(

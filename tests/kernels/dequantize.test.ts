@@ -1,4 +1,4 @@
-// The block formats of GGUF that are repacked on load: to f32 with ggml's bits, and what the packed layout loses.
+// GGUF's block formats beside Q8_0 and Q4_0: to f32 with ggml's bits, and what the packed layout loses.
 import assert from "node:assert/strict";
 import { BLOCK_TYPES, type BlockType, decodeBlocks } from "../reference/blocks.ts";
 import { dequantize, f32Bits, quantizeQ4, quantizeQ8 } from "../reference/convert.ts";
@@ -31,11 +31,14 @@ function decoded(lab: Sandbox, type: BlockType, raw: Uint8Array, rows: number, K
   return lab.read(out, rows * stride);
 }
 
-/** Rows packed as q8 or q4 and read back by gather. */
+/** What a block type is packed as. */
+type Packed = "q8" | "q4" | "q4k" | "q6k";
+
+/** Rows packed and read back by gather. */
 function repacked(
   lab: Sandbox,
   type: BlockType,
-  dtype: "q8" | "q4",
+  dtype: Packed,
   raw: Uint8Array,
   N: number,
   K: number,
@@ -69,15 +72,15 @@ function loss(values: Float32Array, from: Float32Array): { rms: number; max: num
  * What repacking loses beside the file's own rounding, measured on normal numbers that ggml quantized: rms over the weights' rms, largest difference over the
  * largest weight of its block of 32. Scales are those of the least squared error: the largest weights of a block may be cut by somewhat more than half a step.
  */
-const BOUNDS: Readonly<Record<BlockType, { readonly dtype: "q8" | "q4"; readonly rms: number; readonly max: number }>> = {
+const BOUNDS: Readonly<Record<BlockType, { readonly dtype: Packed; readonly rms: number; readonly max: number }>> = {
   Q4_1: { dtype: "q8", rms: 0.0047, max: 0.0065 },
   Q5_0: { dtype: "q8", rms: 0, max: 0 },
   Q5_1: { dtype: "q8", rms: 0.0047, max: 0.0065 },
   Q2_K: { dtype: "q4", rms: 0.075, max: 0.14 },
   Q3_K: { dtype: "q4", rms: 0.057, max: 0.126 },
-  Q4_K: { dtype: "q8", rms: 0.0047, max: 0.0065 },
+  Q4_K: { dtype: "q4k", rms: 0, max: 0 },
   Q5_K: { dtype: "q8", rms: 0.0047, max: 0.0065 },
-  Q6_K: { dtype: "q8", rms: 0.0047, max: 0.0065 },
+  Q6_K: { dtype: "q6k", rms: 0, max: 0 },
   IQ4_NL: { dtype: "q8", rms: 0, max: 0 },
 };
 
@@ -142,6 +145,8 @@ suite("dequantize", (lab) => {
     lab.it(`${type}: every bit of a block counts as the reference counts it`, () => {
       const { data, want } = flippedBlocks(type);
       equalBits(decoded(lab, type, data, 8 * bytes, values), want, "block");
+      const { dtype } = BOUNDS[type];
+      if (dtype === "q4k" || dtype === "q6k") equalBits(repacked(lab, type, dtype, data, 8 * bytes, values).values, want, "packed");
     });
 
     lab.it(`${type}: repacked as ${BOUNDS[type].dtype} it loses no more than is stated`, () => {

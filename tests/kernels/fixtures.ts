@@ -1,14 +1,18 @@
 // What several kernel tests share: golden arrays, packed matrices with the values they stand for, row tables with pages and states.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { BLOCK_TYPES } from "../reference/blocks.ts";
 import { bf16ToBits, dequantize, encodeQ4, encodeQ8, f16ToBits, quantizeQ4, quantizeQ8, toBf16, toF16 } from "../reference/convert.ts";
 import { type Sandbox, up } from "./harness.ts";
 
-/** Dtypes by code. */
+/** Dtypes by code, and those that are packed from their own blocks only, whose codes are the blocks'. */
 export const DTYPES = ["f32", "f16", "bf16", "q8", "q4"] as const;
-export type DType = (typeof DTYPES)[number];
-export const codeOf = (dtype: DType): number => DTYPES.indexOf(dtype);
-export const isQuantized = (dtype: DType): boolean => dtype === "q8" || dtype === "q4";
+export const K_DTYPES = { q4k: "Q4_K", q6k: "Q6_K" } as const;
+export type KDType = keyof typeof K_DTYPES;
+export type DType = (typeof DTYPES)[number] | KDType;
+export const isKDType = (dtype: DType): dtype is KDType => dtype in K_DTYPES;
+export const codeOf = (dtype: DType): number => (isKDType(dtype) ? BLOCK_TYPES[K_DTYPES[dtype]].code : DTYPES.indexOf(dtype));
+export const isQuantized = (dtype: DType): boolean => dtype.startsWith("q");
 
 /** A golden array. */
 export interface Golden {
@@ -67,14 +71,16 @@ export interface Segment {
   readonly dtype: DType;
   readonly N: number;
   readonly w: Float32Array;
+  /** Stored blocks instead of w, for a `KDType`. */
+  readonly raw?: Uint8Array;
 }
 
-/** Packs a segment from f32. @returns its address */
-export function packSegment(lab: Sandbox, { dtype, N, w }: Segment, K: number): number {
+/** Packs a segment from f32, or from its own blocks. @returns its address */
+export function packSegment(lab: Sandbox, { dtype, N, w, raw }: Segment, K: number): number {
   const Kp = up(K, 32);
   const bytes = (up(N, 8) / 8) * (Kp / 32) * lab.kernels.packed_block_bytes(codeOf(dtype));
-  const [dst, src, scratch] = [lab.room(bytes), lab.put(w), lab.room(8 * Kp * 4)];
-  lab.kernels.pack_rows(dst, codeOf(dtype), 0, src, 0, N, K, scratch);
+  const [dst, src, scratch] = [lab.room(bytes), lab.put(raw ?? w), lab.room(8 * Kp * 4)];
+  lab.kernels.pack_rows(dst, codeOf(dtype), 0, src, raw ? codeOf(dtype) : 0, N, K, scratch);
   return dst;
 }
 

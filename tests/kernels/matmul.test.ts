@@ -1,5 +1,6 @@
 // matmul and quantize: every dtype, odd shapes, any split of the rows, mixed segments, bias.
 import assert from "node:assert/strict";
+import { BLOCK_TYPES, type BlockType, decodeBlocks } from "../reference/blocks.ts";
 import { matmul, matmulQuantized } from "../reference/matmul.ts";
 import { pick } from "../scale.ts";
 import {
@@ -8,7 +9,10 @@ import {
   type DType,
   describeMatrix,
   golden,
+  isKDType,
   isQuantized,
+  K_DTYPES,
+  type KDType,
   packMatrix,
   packSegment,
   rounded,
@@ -93,6 +97,71 @@ function expected(
   return matmulQuantized(spread(x, K, Kp, 0), spread(values, K, Kp, 0), M, N, Kp);
 }
 
+/** Activations: each block's first value fixes its scale at 1; 120 = 16·8 - 8 and 8 = 16·1 - 8 have the largest halves. */
+const patterns: ((i: number) => number)[] = [
+  (i) => ((i >> 3) % 2 ? 127 : -127),
+  ...[127, -127, 120, -120, 8, -8, 119].map((v) => (i: number) => (i % 32 ? v : Math.sign(v) * 127)),
+];
+
+const NONE = new Float32Array();
+/** (M, N, K), K in whole blocks of 256. */
+const superShapes: [number, number, number][] = pick({
+  gate: [
+    [5, 13, 512],
+    [7, 8, 256],
+    [3, 9, 768],
+  ],
+  full: [
+    [5, 13, 512],
+    [7, 8, 256],
+    [3, 9, 768],
+    [13, 40, 4608],
+    [37, 24, 1024],
+    [64, 8, 2048],
+  ],
+});
+
+/** Where a block's f16 lie: the second one is Q4_K's scale of minima. */
+const HALVES: Readonly<Record<KDType, readonly number[]>> = { q4k: [0, 2], q6k: [208] };
+
+/** Random blocks of Q4_K or Q6_K, or blocks of one byte, with scales of either sign about 2^-7. */
+function superBlocks(dtype: KDType, count: number, seed: number, fill?: number): Uint8Array {
+  const { bytes } = BLOCK_TYPES[K_DTYPES[dtype]];
+  let state = seed * 2654435769 + 1;
+  const out = Uint8Array.from({ length: count * bytes }, () => {
+    state = Math.imul(state ^ (state >>> 15), 0x2c1b3c6d) + 0x9e3779b9;
+    return fill ?? state >>> 24;
+  });
+  for (let b = 0; b < count; b++)
+    for (const at of HALVES[dtype]) out.set([(b * 37 + at) & 255, 0x1c | (b & 3) | (b % 5 ? 0 : 0x80)], b * bytes + at);
+  return out;
+}
+
+/** Blocks with one of their f16 set to 0: what is left of the values. */
+function without(dtype: KDType, raw: Uint8Array, half: number): Uint8Array {
+  const { bytes } = BLOCK_TYPES[K_DTYPES[dtype]];
+  const out = raw.slice();
+  for (let b = 0; b < out.length; b += bytes) out.set([0, 0], b + half);
+  return out;
+}
+
+/** Fails unless y is x times the values of the blocks, within the rounding of f32 of all that is added: values and minima apart. */
+function checkSuper(
+  y: Float32Array,
+  type: BlockType,
+  raw: Uint8Array,
+  x: Float32Array,
+  M: number,
+  N: number,
+  K: number,
+  what: string,
+): void {
+  const ref = matmulQuantized(x, decodeBlocks(type, raw), M, N, K);
+  const parts = type === "Q4_K" ? [without("q4k", raw, 0), without("q4k", raw, 2)] : [raw];
+  const sizes = parts.map((part) => matmulQuantized(x, decodeBlocks(type, part), M, N, K).size);
+  close(columnsOf(y, up(N, 8), N), ref.y, (i) => 2 ** -22 * sizes.reduce((sum, size) => sum + size[i]!, 0), what);
+}
+
 suite("matmul", (lab) => {
   for (const dtype of DTYPES)
     lab.it(`${dtype}: float64 reference, same bits for every split, thread share and build`, () => {
@@ -110,14 +179,51 @@ suite("matmul", (lab) => {
         for (const nth of [2, 3]) lab.agree(`${M}×${N}×${K}`, product(lab, problem, [M], nth));
       }
     });
+  for (const [dtype, type] of Object.entries(K_DTYPES) as [KDType, BlockType][]) {
+    lab.it(`${dtype}: float64 reference on stored blocks, same bits for every split, thread share and build`, () => {
+      for (const [M, N, K] of lab.some(superShapes, 2)) {
+        const [x, raw] = [normal(M * K, 1), superBlocks(dtype, (N * K) / 256, K + N)];
+        const problem = { M, K, x, segments: [{ dtype, N, w: NONE, raw }] };
+        const y = product(lab, problem, [M], 1);
+        checkSuper(y, type, raw, x, M, N, K, `${M}×${N}×${K}`);
+        assert.ok(
+          columnsOf(y, up(N, 8), up(N, 8) - N, N).every((v) => v === 0),
+          "padding columns are 0",
+        );
+        for (const split of splits(M)) lab.agree(`${M}×${N}×${K}`, product(lab, problem, split, 1));
+        for (const nth of [2, 3]) lab.agree(`${M}×${N}×${K}`, product(lab, problem, [M], nth));
+      }
+    });
+
+    lab.it(`${dtype}: extreme integers, and activations that are not finite or count as zero`, () => {
+      const [M, N, K] = [5, 8, 512];
+      for (const fill of lab.some([0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f], 2)) {
+        const raw = superBlocks(dtype, (N * K) / 256, 5, fill);
+        for (const [p, pattern] of lab.some([...patterns.entries()], 2)) {
+          const x = Float32Array.from({ length: M * K }, (_, i) => pattern(i));
+          const y = product(lab, { M, K, x, segments: [{ dtype, N, w: NONE, raw }] }, [M], 1);
+          checkSuper(y, type, raw, x, M, N, K, `bytes ${fill}, pattern ${p}`);
+          lab.agree(`${fill} ${p}`, y);
+        }
+      }
+      const raw = superBlocks(dtype, (N * K) / 256, 6);
+      const segments = [{ dtype, N, w: NONE, raw }];
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+        const x = normal(K, 7);
+        x[37] = value;
+        assert.ok(product(lab, { M: 1, K, x, segments }, [1], 1).every(Number.isNaN), `${value}`);
+      }
+      assert.ok(product(lab, { M: 1, K, x: normal(K, 7, 1e-32), segments }, [1], 1).every((v) => v === 0));
+    });
+  }
+
   lab.it("segments of every dtype side by side, with bias, equal each alone", () => {
-    const [M, K] = [5, 96];
+    const [M, K] = [5, 256];
     const x = normal(M * K, 3);
-    const segments = (["q4", "f32", "q8", "bf16", "f16", "q4"] as const).map((dtype, i) => ({
-      dtype,
-      N: [8, 3, 17, 1, 9, 30][i]!,
-      w: normal([8, 3, 17, 1, 9, 30][i]! * K, 10 + i),
-    }));
+    const segments = (["q4", "f32", "q4k", "q8", "bf16", "q6k", "f16", "q4", "q4k"] as const).map((dtype, i): Segment => {
+      const N = [8, 3, 12, 17, 1, 9, 9, 30, 8][i]!;
+      return isKDType(dtype) ? { dtype, N, w: NONE, raw: superBlocks(dtype, N, i) } : { dtype, N, w: normal(N * K, 10 + i) };
+    });
     const total = segments.reduce((sum, s) => sum + up(s.N, 8), 0);
     const bias = normal(total, 5);
     const whole = product(lab, { M, K, x, segments, bias }, [M], 1);
@@ -195,11 +301,6 @@ suite("matmul", (lab) => {
 
   lab.it("extreme integers: sums of activations and weights at the ends of their ranges", () => {
     const [M, N, K] = [5, 8, 128];
-    // each block's first value fixes its scale at 1; 120 = 16·8 - 8 and 8 = 16·1 - 8 have the largest halves
-    const patterns: ((i: number) => number)[] = [
-      (i) => ((i >> 3) % 2 ? 127 : -127),
-      ...[127, -127, 120, -120, 8, -8, 119].map((v) => (i: number) => (i % 32 ? v : Math.sign(v) * 127)),
-    ];
     for (const dtype of ["q8", "q4"] as const)
       for (const [p, pattern] of lab.some([...patterns.entries()], 2)) {
         const x = Float32Array.from({ length: M * K }, (_, i) => pattern(i));

@@ -267,12 +267,13 @@ describe("lfm2 inspect", () => {
   it("says what blocks that no kernel multiplies by become", async () => {
     const path = ggufFile("tiny-quant", "Q4_K_M");
     const { stdout } = await lfm2(["inspect", path]);
-    assert.match(stdout, /model\.embed_tokens\.weight +Q6_K → q8 +515 × 256 /);
-    assert.match(stdout, /feed_forward\.w1\.weight +Q4_K → q8 /);
+    assert.match(stdout, /model\.embed_tokens\.weight +Q6_K +515 × 256 /);
+    assert.match(stdout, /feed_forward\.w1\.weight +Q4_K +512 /);
+    assert.match((await lfm2(["inspect", ggufFile("tiny-quant", "Q5_K_M")])).stdout, /feed_forward\.w1\.weight +Q5_K → q8 /);
     assert.match(stdout, /model\.embedding_norm\.weight +F32 +256 /);
     const { tensors } = JSON.parse((await lfm2(["inspect", path, "--json"])).stdout);
     const embedding = tensors.find(({ name }: { name: string }) => name === "model.embed_tokens.weight");
-    assert.deepEqual([embedding.dtype, embedding.memoryDtype], ["Q6_K", "q8"]);
+    assert.deepEqual([embedding.dtype, embedding.memoryDtype], ["Q6_K", "q6k"]);
   });
 
   it("prints one object with --json", async () => {

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { inspect, load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
+import { fromPreset, layOut } from "../../scripts/checkpoints/make-gguf.mjs";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { ADDRESS_SPACE_BYTES, Arena, formatBytes, HEAP_START } from "../../src/memory/arena.ts";
 import { BlockPool, PagePool } from "../../src/memory/pages.ts";
@@ -123,6 +124,33 @@ describe("loading", () => {
     assert.equal(read, 0);
     await checkpoint.close();
   });
+
+  for (const [type, dtypes] of [
+    ["Q4_K_M", ["q4k", "q6k", "f32"]],
+    ["Q6_K", ["q6k", "f32"]],
+    ["Q8_0", ["q8", "f32"]],
+    ["Q4_0", ["q4", "q6k", "f32"]],
+  ] as const) {
+    it(`${type} files of 350M and 1.2B take no more than 1.1 times their bytes`, async () => {
+      for (const preset of ["350m", "1.2b"]) {
+        const { header, bytes } = layOut(fromPreset(preset, 1), { type });
+        const source: ByteSource = {
+          name: `${preset}.gguf`,
+          size: bytes,
+          read: async (offset, length) => {
+            const out = new Uint8Array(length); // what lies behind the header is not looked at
+            out.set(header.subarray(offset, offset + length));
+            return out;
+          },
+        };
+        const checkpoint = await openCheckpoint(source);
+        const plan = await planModel(checkpoint, kernels);
+        const weights = plan.items.find(({ what }) => what === "weights")?.bytes ?? 0;
+        assert.ok(weights > 0.99 * (bytes - header.length) && weights <= 1.1 * bytes, `${weights} of ${bytes} bytes`);
+        assert.deepEqual(new Set(plan.dtypes.values()), new Set(dtypes));
+      }
+    });
+  }
 
   it("names the smaller dtype that fits", async () => {
     const checkpoint = await openCheckpoint(await openPath("models/lfm2-mini"));
