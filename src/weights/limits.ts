@@ -72,9 +72,9 @@ export const MAX_BACKOFF_MS = 30_000;
 /** Longest `Retry-After` that is waited for; a server that asks for more gets an error that says so. */
 export const MAX_RETRY_AFTER_MS = 60_000;
 
-/** Bytes of a remote file in memory at a time, in so many pieces, each a request of its own; an isolate of 128 MB asks for fewer. */
+/** Bytes of a remote file in memory at a time, brought by requests for an eighth of it each; an isolate of 128 MB asks for fewer. */
 export const NETWORK_WINDOW_BYTES: number = 32 * 1024 * 1024;
-export const NETWORK_WINDOW_PIECES = 8;
+export const REQUESTS_PER_WINDOW = 8;
 
 /** Requests for one file at a time: browsers allow six to a host, Workers six in all. */
 export const MAX_CONNECTIONS = 4;

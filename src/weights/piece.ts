@@ -62,6 +62,7 @@ export class Piece {
 
   /** Lets those go on who have enough. */
   wake(): void {
+    if (this.#waiting.length === 0) return;
     const enough = (w: Waiter): boolean => this.filledBytes >= Math.min(w.bytes, this.lengthBytes);
     for (const waiter of this.#waiting.filter(enough)) waiter.resolve();
     this.#waiting = this.#waiting.filter((w) => !enough(w));

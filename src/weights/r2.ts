@@ -33,6 +33,7 @@ const headersOf = (values: Record<string, string>): FetchResponse["headers"] => 
 function networkOf(bucket: R2BucketLike, key: string, { size }: R2Head): Network {
   return {
     endpoint: "",
+    hasBackpressure: true,
     createHash: () => {
       throw new Error("no checksum is known here");
     },

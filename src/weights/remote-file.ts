@@ -1,5 +1,5 @@
 // One file at an address: ranges of it, brought in order however often the connection breaks, all of one version. Knows neither windows nor what the bytes mean.
-import { AbortError, FormatError, NetworkError, throwIfAborted } from "../errors.ts";
+import { FormatError, NetworkError, throwIfAborted } from "../errors.ts";
 import { type Answer, Attempt, ask, Body, dropped, type FetchResponse, Interrupted, type Network, refusal, stallMs } from "./request.ts";
 import { Retries } from "./retry.ts";
 import { commonMistake } from "./source.ts";
@@ -128,13 +128,13 @@ export class RemoteFile {
     const answer = await ask(this.#network, attempt, this.#where, asked, headers);
     const { status } = answer.response;
     if (status !== 200 && status !== 206) throw this.#refusal(answer, from, asked);
-    const body = new Body(answer.response.body);
+    const body = new Body(answer.response.body, attempt, this.#where);
     try {
-      const start = status === 206 ? this.#checkRange(answer, from, to, way) : await this.#checkWhole(answer, attempt, body, way);
+      const start = status === 206 ? this.#checkRange(answer, from, to, way) : await this.#checkWhole(answer, body, way);
       if (answer.url !== asked) this.#location = answer.url;
-      await this.#take(attempt, body, start, from, Math.min(to, this.sizeBytes ?? to), take);
+      await this.#take(body, start, from, Math.min(to, this.sizeBytes ?? to), take);
       // the end that follows lets the connection serve again
-      if (contentLength(answer) !== undefined) await attempt.wait(body.read()).catch(() => {});
+      if (contentLength(answer) !== undefined) await body.read().catch(() => {});
     } finally {
       body.cancel();
     }
@@ -177,10 +177,10 @@ export class RemoteFile {
   }
 
   /** A 200 is the whole file, from its start. @returns 0 */
-  async #checkWhole(answer: Answer, attempt: Attempt, body: Body, way: "range" | "rest"): Promise<number> {
+  async #checkWhole(answer: Answer, body: Body, way: "range" | "rest"): Promise<number> {
     const length = contentLength(answer);
     if (this.sizeBytes !== undefined && length !== undefined && length !== this.sizeBytes) {
-      const mistake = commonMistake((await read(body, attempt, this.#where)) ?? new Uint8Array(0));
+      const mistake = commonMistake((await body.read()) ?? new Uint8Array(0));
       if (mistake !== undefined) throw new FormatError(`${this.#where}: expected the file, got ${mistake}.`);
       this.#checkVersion(answer);
       throw dropped(this.#where, `a length of ${length} bytes for a file of ${this.sizeBytes}`);
@@ -221,15 +221,16 @@ export class RemoteFile {
   }
 
   /** Hands on the bytes from `from` to `to` of a body that begins at `start`. */
-  async #take(attempt: Attempt, body: Body, start: number, from: number, to: number, take: Sink): Promise<void> {
+  async #take(body: Body, start: number, from: number, to: number, take: Sink): Promise<void> {
     let at = start;
     while (at < to) {
-      const bytes = await read(body, attempt, this.#where);
+      const bytes = await body.read();
       if (bytes === undefined) throw dropped(this.#where, `${at - start} bytes`);
       const part = bytes.subarray(Math.max(0, from - at), Math.max(0, to - at));
       const partAt = Math.max(at, from);
       at += bytes.length;
-      if (part.length > 0) await take(part, partAt);
+      const taken = part.length > 0 ? take(part, partAt) : undefined;
+      if (taken) await taken; // a body comes in thousands of parts
     }
   }
 }
@@ -253,7 +254,7 @@ export async function fetchSmall(
     try {
       const answer = await ask(network, attempt, where, url, { "accept-encoding": "identity" });
       if (answer.response.status !== 200) throw refusal(answer, where);
-      const bytes = await readAll(new Body(answer.response.body), attempt, maxBytes, where);
+      const bytes = await readAll(new Body(answer.response.body, attempt, where), maxBytes, where);
       const length = contentLength(answer);
       if (length !== undefined && length !== bytes.length) throw dropped(where, `${bytes.length} bytes of ${length}`);
       return { bytes, headers: answer.response.headers };
@@ -266,22 +267,12 @@ export async function fetchSmall(
   }
 }
 
-/** @throws Interrupted when the connection breaks or stalls */
-async function read(body: Body, attempt: Attempt, where: string): Promise<Uint8Array | undefined> {
-  try {
-    return await attempt.wait(body.read());
-  } catch (cause) {
-    if (cause instanceof Interrupted || cause instanceof AbortError) throw cause;
-    throw dropped(where, "a broken connection", cause);
-  }
-}
-
 /** @throws NetworkError when the body is longer than `maxBytes` */
-async function readAll(body: Body, attempt: Attempt, maxBytes: number, where: string): Promise<Uint8Array> {
+async function readAll(body: Body, maxBytes: number, where: string): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let length = 0;
   try {
-    for (let bytes = await read(body, attempt, where); bytes; bytes = await read(body, attempt, where)) {
+    for (let bytes = await body.read(); bytes; bytes = await body.read()) {
       length += bytes.length;
       if (length > maxBytes) {
         throw new NetworkError(

@@ -8,7 +8,7 @@ import { checkAddress, checkToken, type Fetch, type Network, type NetworkOptions
 import type { ByteSource, Folder } from "./source.ts";
 
 /** What a runtime offers. */
-export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash"> {
+export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | "hasBackpressure"> {
   /** The user's hub and token, as the environment has them: the token goes to that hub only. */
   readonly endpoint?: string | undefined;
   readonly token?: string | undefined;
@@ -65,13 +65,14 @@ export async function openRemote(
 ): Promise<Remote> {
   if (!platform)
     throw new PlatformError("load: expected a runtime with fetch, got one without. Pass bytes, or a source that reads by ranges.");
-  const { createHash } = platform;
+  const { createHash, hasBackpressure } = platform;
   const token = options.token ?? platform.token;
   checkToken(token);
   const hub = checkAddress(options.endpoint ?? platform.endpoint ?? DEFAULT_ENDPOINT, "endpoint");
   const base = {
     fetch: options.fetch ?? platform.fetch,
     createHash,
+    hasBackpressure,
     endpoint: hub.href.replace(/\/+$/, ""),
     token,
     options: options.network,

@@ -53,6 +53,8 @@ export interface Network {
   readonly token?: string | undefined;
   readonly tokenOrigin?: string | undefined;
   readonly options?: NetworkOptions | undefined;
+  /** Whether a reader that waits makes the server wait: then a request may be for more than fits into the window. Else what is in flight is what was asked for. */
+  readonly hasBackpressure?: boolean | undefined;
 }
 
 /** A failure that another attempt may mend; it does not leave this folder. */
@@ -105,7 +107,10 @@ export class Attempt {
   readonly #stallMs: number;
   readonly #where: string;
   readonly #control = new AbortController();
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** One timer for all waits: a body comes in thousands of pieces. */
+  #timer: ReturnType<typeof setTimeout>;
+  /** Since when something is waited for. */
+  #since: number | undefined;
   #fail: ((error: unknown) => void) | undefined;
   #error: unknown;
 
@@ -113,6 +118,7 @@ export class Attempt {
     this.#parent = parent;
     this.#stallMs = stallMs;
     this.#where = where;
+    this.#timer = setTimeout(this.#look, stallMs);
     if (parent.aborted) this.#onAbort();
     else parent.addEventListener("abort", this.#onAbort, { once: true });
   }
@@ -123,35 +129,39 @@ export class Attempt {
 
   readonly #onAbort = (): void => this.#stop(new AbortError(undefined, { cause: this.#parent.reason }));
 
+  readonly #look = (): void => {
+    const silentMs = this.#since === undefined ? 0 : performance.now() - this.#since;
+    if (silentMs >= this.#stallMs) this.#stop(stalled(this.#where, this.#stallMs));
+    else this.#timer = setTimeout(this.#look, Math.max(1, this.#stallMs - silentMs));
+  };
+
   #stop(error: unknown): void {
     if (this.#error !== undefined) return;
     this.#error = error;
+    clearTimeout(this.#timer);
     this.#control.abort(error);
     this.#fail?.(error);
   }
 
   /**
    * @param late gets what the promise gives after the attempt is over
+   * @param broken makes an error of ours of what the promise rejects with
    * @returns what the promise gives, but no later than the signal or the limit of silence, whether the promise heeds them or not
    */
-  wait<T>(promise: Promise<T>, late?: (value: T) => void): Promise<T> {
+  wait<T>(promise: Promise<T>, late?: (value: T) => void, broken = (cause: unknown): unknown => cause): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#fail = reject;
+      this.#since = performance.now();
       if (this.#error !== undefined) reject(this.#error);
-      this.#timer = setTimeout(() => this.#stop(stalled(this.#where, this.#stallMs)), this.#stallMs);
-      const done = (): void => {
-        clearTimeout(this.#timer);
-        this.#fail = undefined;
-      };
       promise.then(
         (value) => {
-          done();
+          this.#since = undefined;
           if (this.#error === undefined) resolve(value);
           else late?.(value);
         },
         (cause) => {
-          done();
-          reject(this.#error ?? cause);
+          this.#since = undefined;
+          reject(this.#error ?? broken(cause));
         },
       );
     });
@@ -176,8 +186,12 @@ export function dropped(where: string, got: string, cause?: unknown): Interrupte
   return new Interrupted(new NetworkError(message, { code: "dropped", retryable: true, ...(cause === undefined ? {} : { cause }) }));
 }
 
+interface Chunk {
+  readonly done: boolean;
+  readonly value?: Uint8Array | undefined;
+}
 interface StreamReader {
-  read(view?: Uint8Array): Promise<{ readonly done: boolean; readonly value?: Uint8Array | undefined }>;
+  read(view?: Uint8Array): Promise<Chunk>;
   cancel(): Promise<void>;
 }
 interface Stream {
@@ -191,9 +205,13 @@ const SCRATCH_BYTES = 1 << 16;
 /** The body of an answer, read piece by piece. */
 export class Body {
   readonly #reader: StreamReader | undefined;
+  readonly #attempt: Attempt;
+  readonly #broken: (cause: unknown) => Interrupted;
   #scratch: Uint8Array | undefined;
 
-  constructor(body: object | null) {
+  constructor(body: object | null, attempt: Attempt, where: string) {
+    this.#attempt = attempt;
+    this.#broken = (cause) => dropped(where, "a broken connection", cause);
     if (body === null) return;
     const stream = body as Stream;
     try {
@@ -204,9 +222,13 @@ export class Body {
     }
   }
 
-  /** @returns the next bytes, which hold until the next call, or undefined at the end. Rejects when the connection breaks. */
+  /**
+   * @returns the next bytes, which hold until the next call, or undefined at the end
+   * @throws Interrupted when the connection breaks or stalls; AbortError
+   */
   async read(): Promise<Uint8Array | undefined> {
-    const { done, value } = (await this.#reader?.read(this.#scratch)) ?? { done: true };
+    if (!this.#reader) return undefined;
+    const { done, value } = await this.#attempt.wait(this.#reader.read(this.#scratch), undefined, this.#broken);
     if (done || value === undefined) return undefined;
     if (this.#scratch) this.#scratch = new Uint8Array(value.buffer as ArrayBuffer);
     return value;

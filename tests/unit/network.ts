@@ -20,6 +20,7 @@ export function networkTo(endpoint: string, options: NetworkOptions = {}, more: 
       return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") };
     },
     endpoint,
+    hasBackpressure: true,
     options: { ...IMPATIENT, windowBytes: 1 << 19, ...options },
     ...more,
   };
