@@ -47,6 +47,19 @@ export function ensureProbes() {
   return paths;
 }
 
+/** The checksum kernel for runtimes without a streaming hash. Made where older than its source. @returns it as base64, for `LFM2_HASH_WASM` */
+export function ensureHash() {
+  const path = "build/hash.wasm";
+  if (oldest([path]) < newest(["assembly/hash.ts"])) {
+    mkdirSync(at("build"), { recursive: true });
+    node("node_modules/assemblyscript/bin/asc.js", [
+      ...["hash.ts", "--baseDir", "assembly", "-o", join("..", path)], // a base away from asconfig.json
+      ...["--enable", "simd", "--runtime", "stub", "--noAssert", "-O3", "--converge", "--initialMemory", "1"],
+    ]);
+  }
+  return readFileSync(at(path), "base64");
+}
+
 async function buildJs() {
   const [plain, relaxed] = ensureProbes().map((path) => readFileSync(at(path), "base64"));
   const { build } = await import("esbuild");

@@ -7,7 +7,7 @@ import { cpSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { installed, NODES } from "../tests/runtimes/index.mjs";
-import { ensureBuilt } from "./build.mjs";
+import { ensureBuilt, ensureHash } from "./build.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 process.chdir(root);
@@ -58,6 +58,7 @@ async function bundle(files) {
     packages: "external",
     sourcemap: "linked",
     logLevel: "warning",
+    define: { LFM2_HASH_WASM: JSON.stringify(ensureHash()) },
     tsconfigRaw: {},
   });
   mkdirSync(out, { recursive: true });

@@ -5,6 +5,7 @@ interface TextDecoder {
   decode(input?: ArrayBufferView | ArrayBufferLike, options?: { stream?: boolean }): string;
 }
 declare var TextDecoder: { prototype: TextDecoder; new (label?: string, options?: { fatal?: boolean; ignoreBOM?: boolean }): TextDecoder };
+declare function atob(base64: string): string;
 interface TextEncoder {
   encode(input?: string): Uint8Array<ArrayBuffer>;
 }

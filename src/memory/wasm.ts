@@ -14,6 +14,11 @@ export type WasmModule = object;
 /** The global of that name. */
 export const WebAssembly: {
   readonly Memory: new (descriptor: { readonly initial: number; readonly maximum?: number; readonly shared?: boolean }) => WasmMemory;
+  /** Compiles at once: for small modules only, where a runtime compiles at all. */
+  readonly Module: new (
+    bytes: Uint8Array,
+  ) => WasmModule;
+  readonly Instance: new (module: WasmModule, imports: object) => { readonly exports: object };
   validate(bytes: Uint8Array): boolean;
   compile(bytes: Uint8Array): Promise<WasmModule>;
   /** Takes a `Response`; not everywhere. */

@@ -1,7 +1,7 @@
 // Files over HTTP as byte sources: a bounded window of pieces ahead of the reader, brought by range requests, hashed in order. Knows no hub and not what the bytes mean.
 import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
 import { MAX_CONNECTIONS, MAX_UNSIZED_BYTES, REQUESTS_PER_WINDOW } from "./limits.ts";
-import { Piece } from "./piece.ts";
+import { Piece, Pool } from "./piece.ts";
 import { NoLength, NoRanges, RemoteFile, type RemoteFileOptions } from "./remote-file.ts";
 import { type Hash, type Network, windowBytes } from "./request.ts";
 import { type ByteSource, readClipped, truncated, unlessAborted } from "./source.ts";
@@ -49,8 +49,7 @@ export class HttpSource implements ByteSource {
   readonly #requestPieces: number;
   readonly #windowPieces: number;
   readonly #pieces = new Map<number, Piece>();
-  /** Memory of pieces that are gone: new arrays would have to be zeroed, and collected. */
-  readonly #spare: Uint8Array[] = [];
+  readonly #pool: Pool;
   readonly #tasks = new Set<Promise<void>>();
   /** Ends the requests of the way in which bytes come now: by ranges, or in one stream. */
   #current = new AbortController();
@@ -80,6 +79,7 @@ export class HttpSource implements ByteSource {
     this.name = options.name;
     if (options.sibling) this.sibling = options.sibling;
     this.#network = network;
+    this.#pool = network.pool ?? new Pool();
     this.#file = new RemoteFile(network, options);
     this.#isProvedByReader = options.isProvedByReader ?? false;
     this.#fromBytes = options.fromBytes ?? 0;
@@ -171,7 +171,6 @@ export class HttpSource implements ByteSource {
     this.#caller?.removeEventListener("abort", this.#onAbort);
     this.#stop(new AbortError(`${this.name}: aborted: the source was closed.`));
     this.#pieces.clear();
-    this.#spare.length = 0;
     await Promise.allSettled(this.#tasks);
   }
 
@@ -227,7 +226,7 @@ export class HttpSource implements ByteSource {
       if (index >= this.#low || !isDone || piece.isAwaited || piece.users > 0) continue;
       this.#pieces.delete(index);
       const memory = piece.release();
-      if (memory) this.#spare.push(memory);
+      if (memory) this.#pool.give(memory);
       this.#makeRoom();
     }
   }
@@ -329,7 +328,7 @@ export class HttpSource implements ByteSource {
   #put(piece: Piece, bytes: Uint8Array, at: number): undefined {
     piece.isStarted = true;
     this.#fit(piece);
-    piece.put(bytes, at, () => this.#spare.pop() ?? new Uint8Array(Math.min(this.#pieceBytes, this.size)));
+    piece.put(bytes, at, () => this.#pool.take(Math.min(this.#pieceBytes, this.size)));
     if (!piece.isWhole) return;
     if (this.#isHashing) this.#hashOn();
     this.#drop();

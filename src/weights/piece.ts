@@ -6,6 +6,23 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
+/**
+ * Memory of pieces that are gone, for those to come: new arrays would have to be zeroed, and collected. The files of one load share it, or each would keep a
+ * window's worth.
+ */
+export class Pool {
+  readonly #spare: Uint8Array[] = [];
+
+  take(bytes: number): Uint8Array {
+    const at = this.#spare.findLastIndex((spare) => spare.length === bytes);
+    return at < 0 ? new Uint8Array(bytes) : (this.#spare.splice(at, 1)[0] as Uint8Array);
+  }
+
+  give(bytes: Uint8Array): void {
+    this.#spare.push(bytes);
+  }
+}
+
 /** Bytes of a file from `at` on. */
 export class Piece {
   readonly index: number;

@@ -2,6 +2,7 @@
 import { FormatError, StorageError } from "../errors.ts";
 import { quoted } from "../values.ts";
 import { HttpSource } from "./http.ts";
+import { Pool } from "./piece.ts";
 import type { FetchResponse, Network } from "./request.ts";
 import { type ByteSource, type Folder, isFolderFile, isPlainPath } from "./source.ts";
 
@@ -27,13 +28,18 @@ export interface R2Address {
 
 export const isR2Address = (value: object): value is R2Address => "bucket" in value && "key" in value && typeof value.key === "string";
 
+/** Buckets are read in Workers, where memory is short. */
+const R2_WINDOW_BYTES = 4 << 20;
+
 const headersOf = (values: Record<string, string>): FetchResponse["headers"] => ({ get: (name) => values[name] ?? null });
 
 /** Sends ranges to the bucket. Whatever it answers is told as a range of the size that was asked about; whether it is of the same version shows by its tag. */
-function networkOf(bucket: R2BucketLike, key: string, { size }: R2Head): Network {
+function networkOf(bucket: R2BucketLike, key: string, { size }: R2Head, pool: Pool): Network {
   return {
     endpoint: "",
     hasBackpressure: true,
+    options: { windowBytes: R2_WINDOW_BYTES },
+    pool,
     createHash: () => {
       throw new Error("no checksum is known here");
     },
@@ -47,7 +53,12 @@ function networkOf(bucket: R2BucketLike, key: string, { size }: R2Head): Network
   };
 }
 
-async function openFile({ bucket, key }: R2Address, name: string, signal: AbortSignal | undefined): Promise<ByteSource | undefined> {
+async function openFile(
+  { bucket, key }: R2Address,
+  name: string,
+  pool: Pool,
+  signal: AbortSignal | undefined,
+): Promise<ByteSource | undefined> {
   let head: R2Head | null;
   try {
     head = await bucket.head(key);
@@ -55,9 +66,10 @@ async function openFile({ bucket, key }: R2Address, name: string, signal: AbortS
     throw new StorageError(`${name}: expected the bucket to answer, got an error: ${(cause as Error).message}. Try again.`, { cause });
   }
   if (!head) return undefined;
-  const sibling = async (path: string): Promise<ByteSource | undefined> => openFile({ bucket, key: besides(key, path) }, path, signal);
+  const sibling = async (path: string): Promise<ByteSource | undefined> =>
+    openFile({ bucket, key: besides(key, path) }, path, pool, signal);
   const url = `https://r2/${encodeURIComponent(name)}`; // goes nowhere
-  return new HttpSource(networkOf(bucket, key, head), { name, url, sizeBytes: head.size, version: head.httpEtag, sibling }, signal);
+  return new HttpSource(networkOf(bucket, key, head, pool), { name, url, sizeBytes: head.size, version: head.httpEtag, sibling }, signal);
 }
 
 const folderOf = (key: string): string => key.slice(0, key.lastIndexOf("/") + 1);
@@ -69,9 +81,10 @@ function besides(key: string, path: string): string {
 }
 
 function openFolder(bucket: R2BucketLike, prefix: string, signal: AbortSignal | undefined): Folder {
+  const pool = new Pool();
   return {
     name: nameOf(prefix.slice(0, -1)) || "bucket",
-    open: async (path) => openFile({ bucket, key: besides(prefix, path) }, path, signal),
+    open: async (path) => openFile({ bucket, key: besides(prefix, path) }, path, pool, signal),
     ...(bucket.list && {
       list: async () => (await bucket.list?.({ prefix, delimiter: "/" }))?.objects.map(({ key }) => nameOf(key)) ?? [],
     }),
@@ -84,7 +97,7 @@ function openFolder(bucket: R2BucketLike, prefix: string, signal: AbortSignal | 
  */
 export async function openR2({ bucket, key }: R2Address, signal?: AbortSignal): Promise<ByteSource | Folder> {
   if (key === "" || key.endsWith("/") || isFolderFile(nameOf(key))) return openFolder(bucket, folderOf(key), signal);
-  const source = await openFile({ bucket, key }, nameOf(key), signal);
+  const source = await openFile({ bucket, key }, nameOf(key), new Pool(), signal);
   if (source) return source;
   throw new StorageError(`load: expected an object ${quoted(key)} in the bucket, got none. Check the key; a folder's ends in a slash.`, {
     code: "not-found",

@@ -4,6 +4,7 @@ import type { DType } from "../memory/dtype.ts";
 import { openUrl } from "./address.ts";
 import { DEFAULT_ENDPOINT, openHub } from "./hub.ts";
 import type { HubId } from "./hub-id.ts";
+import { Pool } from "./piece.ts";
 import { checkAddress, checkToken, type Fetch, type Network, type NetworkOptions } from "./request.ts";
 import type { ByteSource, Folder } from "./source.ts";
 
@@ -12,6 +13,8 @@ export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | 
   /** The user's hub and token, as the environment has them: the token goes to that hub only. */
   readonly endpoint?: string | undefined;
   readonly token?: string | undefined;
+  /** Bytes of a file that a load holds unless the caller says otherwise; default 32 MiB. */
+  readonly windowBytes?: number | undefined;
 }
 
 /** What a caller may say about the network. */
@@ -75,7 +78,8 @@ export async function openRemote(
     hasBackpressure,
     endpoint: hub.href.replace(/\/+$/, ""),
     token,
-    options: options.network,
+    options: { ...options.network, windowBytes: options.network?.windowBytes ?? platform.windowBytes },
+    pool: new Pool(),
   };
   if (typeof what === "object" && "repo" in what) {
     const { source, file, downloadBytes } = await openHub({ ...base, tokenOrigin: hub.origin }, what, dtype, signal);

@@ -2,6 +2,7 @@
 import { AbortError, InputError, NetworkError } from "../errors.ts";
 import { quoted } from "../values.ts";
 import { MAX_REDIRECTS, MAX_RETRIES, NETWORK_WINDOW_BYTES, STALL_MS } from "./limits.ts";
+import type { Pool } from "./piece.ts";
 
 /** What is used of a `Response`. */
 export interface FetchResponse {
@@ -39,7 +40,7 @@ export interface NetworkOptions {
   readonly maxRetries?: number | undefined;
   /** First wait in ms before a retry, doubled each time; default 500. */
   readonly backoffMs?: number | undefined;
-  /** Bytes of a file in memory at a time; default 32 MiB, 64 KiB at least. */
+  /** Bytes of a file in memory at a time; default 32 MiB, in Workers 4 MiB; 64 KiB at least. */
   readonly windowBytes?: number | undefined;
 }
 
@@ -53,6 +54,8 @@ export interface Network {
   readonly token?: string | undefined;
   readonly tokenOrigin?: string | undefined;
   readonly options?: NetworkOptions | undefined;
+  /** Memory that the files of one load share. */
+  readonly pool?: Pool | undefined;
   /** Whether a reader that waits makes the server wait: then a request may be for more than fits into the window. Else what is in flight is what was asked for. */
   readonly hasBackpressure?: boolean | undefined;
 }
