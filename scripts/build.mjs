@@ -90,6 +90,7 @@ async function buildJs() {
       ...Object.fromEntries(["deno", "bun", "browser", "workerd"].map((name) => [name, adapter(name)])),
     },
     external,
+    define: { LFM2_HASH_WASM: JSON.stringify(ensureHash()) },
     splitting: true, // they share the core
     chunkNames: "core-[hash]",
     target: "es2022",
@@ -144,7 +145,15 @@ const parts = {
   wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: KERNELS.map((name) => `dist/kernels.${name}.wasm`) },
   js: {
     run: buildJs,
-    from: ["src", "package.json", "scripts/build.mjs", "assembly/probe.ts", "dist/kernels.plain.wasm", "dist/kernels.relaxed.wasm"],
+    from: [
+      "src",
+      "package.json",
+      "scripts/build.mjs",
+      "assembly/probe.ts",
+      "assembly/hash.ts",
+      "dist/kernels.plain.wasm",
+      "dist/kernels.relaxed.wasm",
+    ],
     to: ["index", "deno", "bun", "browser", "workerd", "thread", "mini", "mini.workerd", "inline", "cli"].map((name) => `dist/${name}.js`),
   },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },

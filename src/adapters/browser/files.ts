@@ -3,6 +3,7 @@ import { NetworkError, PlatformError, StorageError, UnsupportedError } from "../
 import type { FetchWasm } from "../../kernels/delivery.ts";
 import type { ModelSource } from "../../lfm2.ts";
 import { quoted } from "../../values.ts";
+import { blobSource } from "../../weights/objects.ts";
 import type { ByteSource } from "../../weights/source.ts";
 
 export const fetchWasm: FetchWasm = (address) => fetch(address);
@@ -12,11 +13,6 @@ export function withBase(source: ModelSource): ModelSource {
   if (typeof source !== "string" || !/^\.{0,2}\//.test(source)) return source;
   const { location } = globalThis as { readonly location?: { readonly href: string } };
   return location && /^https?:/.test(location.href) ? new URL(source, location.href) : source;
-}
-
-/** Slices of a Blob, which the browser keeps where it likes. */
-function blobSource(blob: Blob, name: string): ByteSource {
-  return { name, size: blob.size, read: async (offset, length) => new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer()) };
 }
 
 /**

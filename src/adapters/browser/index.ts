@@ -1,10 +1,10 @@
 // The package in browsers (page, worker, service worker, extension), and wherever nothing else is known. Its top level touches nothing that a page alone has.
-import { PlatformError } from "../../errors.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { kernelSource } from "../../kernels/delivery.ts";
 import type { KernelBuild } from "../../kernels/variants.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
+import { createHash } from "../../weights/hash.ts";
 import { fetchWasm, openAddress, withBase } from "./files.ts";
 
 export * from "../../index.ts";
@@ -30,11 +30,7 @@ const platform: Platform = {
   open: openAddress,
   network: {
     fetch: (url, init) => fetch(url, init),
-    createHash: () => {
-      throw new PlatformError("load: expected a runtime with incremental hashes, got one without. Pass the file's https: address.", {
-        code: "no-hash",
-      });
-    },
+    createHash,
   },
   kernels: kernelSource(builds, fetchWasm),
   fetchWasm,

@@ -39,6 +39,7 @@ export function nodePlatform({ runtime, variable, otherwise }: NodeLike): Platfo
     open: openPath,
     network: {
       fetch: (url, init) => fetch(url, init),
+      hasBackpressure: true,
       createHash: (algorithm) => {
         const hash = createHash(algorithm);
         return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") };

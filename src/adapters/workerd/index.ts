@@ -1,9 +1,10 @@
 // The package in Cloudflare's workerd and what is like it: no files, no threads, and no bytes are compiled, so the kernels are imported as modules.
-import { PlatformError, StorageError, UnsupportedError } from "../../errors.ts";
+import { StorageError, UnsupportedError } from "../../errors.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
 import { quoted } from "../../values.ts";
+import { createHash } from "./hash.ts";
 import plain from "./kernels.plain.wasm";
 import relaxed from "./kernels.relaxed.wasm";
 
@@ -11,6 +12,9 @@ export * from "../../index.ts";
 
 /** Of the 128 MB that an isolate has, what is left for linear memory beside its objects and its program. Nothing else guards it: locally there is no limit. */
 const MEMORY_BUDGET_BYTES = 100_000_000;
+
+/** Bytes of a file on their way: with the window of a load they stay below 8 MiB. */
+const WINDOW_BYTES = 4 << 20;
 
 /** A name without a scheme may still be a hub's id. */
 function noFile(address: string): Error {
@@ -26,11 +30,9 @@ const platform: Platform = {
   open: (source) => Promise.reject(noFile(String(source))),
   network: {
     fetch: (url, init) => fetch(url, init),
-    createHash: () => {
-      throw new PlatformError("load: expected a runtime with incremental hashes, got one without. Pass the file's https: address.", {
-        code: "no-hash",
-      });
-    },
+    hasBackpressure: true,
+    windowBytes: WINDOW_BYTES,
+    createHash,
   },
   kernels: (build) => Promise.resolve({ plain, relaxed, "plain-threads": undefined, "relaxed-threads": undefined }[build]),
   memoryBudgetBytes: MEMORY_BUDGET_BYTES,
