@@ -7,8 +7,7 @@ import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ensureBuilt } from "../scripts/build.mjs";
-import { fromFolder, writeGguf } from "../scripts/checkpoints/make-gguf.mjs";
-import { encodeDocuments, measure } from "./quality/measure.mjs";
+import { encodeDocuments, measure, quantizedFile } from "./quality/measure.mjs";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const args = process.argv.slice(2);
@@ -26,14 +25,7 @@ const file = (type, head) => {
   const out = join("build", "quality", `lfm2-mini-${type}-${head}.gguf`);
   if (!made.has(out)) {
     mkdirSync(join("build", "quality"), { recursive: true });
-    writeGguf(fromFolder(folder), {
-      type,
-      head,
-      out,
-      name: "lfm2-mini",
-      tokenizer: join(folder, "tokenizer.json"),
-      template: join(folder, "chat_template.jinja"),
-    });
+    quantizedFile(folder, type, head, out);
     made.set(out, true);
   }
   return out;

@@ -118,6 +118,9 @@ async function buildJs() {
     entryPoints: { cli: "src/cli/main.ts" },
     external,
     minify: true,
+    // what few commands need is a file of its own, which they load
+    splitting: true,
+    chunkNames: "cli-[name]",
     define: { LFM2_VERSION: version, LFM2_PROBES: JSON.stringify({ plain, relaxed }) },
     sourcemap: false,
   });
@@ -154,7 +157,9 @@ const parts = {
       "dist/kernels.plain.wasm",
       "dist/kernels.relaxed.wasm",
     ],
-    to: ["index", "deno", "bun", "browser", "workerd", "thread", "mini", "mini.workerd", "inline", "cli"].map((name) => `dist/${name}.js`),
+    to: ["index", "deno", "bun", "browser", "workerd", "thread", "mini", "mini.workerd", "inline", "cli", "cli-quantize-file"].map(
+      (name) => `dist/${name}.js`,
+    ),
   },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },
   mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "scripts/checkpoints"], to: ["dist/mini.gguf"] },

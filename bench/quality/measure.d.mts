@@ -21,6 +21,7 @@ export function encodeDocuments(
   tokenizer: { encode(text: string, options: { controlTokens: boolean }): ArrayLike<number> },
   documents: readonly (readonly (readonly [string, boolean])[])[],
 ): Text[];
+export function quantizedFile(folder: string, type: string, head: string, out: string): void;
 export function measure(o: {
   // biome-ignore lint/suspicious/noExplicitAny: the package's own load and model, which this file does not import
   readonly load: (source: any, options: any) => Promise<any>;

@@ -1,4 +1,9 @@
-// What rounding costs: two models' predictions on the same text, token by token. Knows the public API of the package, no file.
+// What rounding costs: two models' predictions on the same text, token by token. Knows the public API of the package.
+import { execFileSync } from "node:child_process";
+import { join } from "node:path";
+import { fromFolder, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
+
+const CLI = join("dist", "cli.js");
 
 /**
  * @typedef {object} Text tokens of a text
@@ -138,6 +143,16 @@ function subjects(caches) {
       ...["f32", ...caches].map((kv) => ({ name, kv, activations: "int8", file, options: { kvDtype: kv } })),
     ]),
   ];
+}
+
+/** Writes the folder's checkpoint as a GGUF: BF16 as it is, Q8_0 and Q4_0 as a load quantizes, by the package's own command. */
+export function quantizedFile(folder, type, head, out) {
+  if (type === "BF16")
+    return writeGguf(fromFolder(folder), { type, head, out, name: "lfm2-mini", tokenizer: join(folder, "tokenizer.json") });
+  const name = { Q4_0: "q4", Q8_0: "q8" };
+  execFileSync(process.execPath, [CLI, "quantize", folder, out, "--dtype", name[type], "--embedding", name[head], "--force"], {
+    stdio: "pipe",
+  });
 }
 
 /**

@@ -1,12 +1,13 @@
 #!/usr/bin/env node
 // The command `lfm2`: finds the command, runs it, turns errors into a sentence and an exit code.
 import type { ArgsDef } from "citty";
-import { AbortError, Lfm2Error } from "lfm2-wasm";
+import type { Lfm2Error } from "lfm2-wasm";
 import { describeArgs, type Options, readOptions, UsageError } from "./args.ts";
 import { BENCH_ARGS, bench } from "./bench.ts";
 import { CHAT_ARGS, chat } from "./chat.ts";
 import { GENERATE_ARGS, generate } from "./generate.ts";
 import { INSPECT_ARGS, inspect } from "./inspect.ts";
+import { QUANTIZE_ARGS, quantize } from "./quantize.ts";
 import { endQuietlyWhenUnread, harmless, INTERRUPTED, note, write } from "./terminal.ts";
 
 /** Put in by the build. */
@@ -27,6 +28,12 @@ const commands: Readonly<Record<string, Command>> = {
     about: "tell what a checkpoint is, without loading it",
     args: INSPECT_ARGS,
     run: inspect,
+  },
+  quantize: {
+    usage: "quantize [options] MODEL FILE.gguf",
+    about: "write a checkpoint as a GGUF with 4 or 8 bits a weight",
+    args: QUANTIZE_ARGS,
+    run: quantize,
   },
   bench: { usage: "bench [options]", about: "measure how fast a model runs here", args: BENCH_ARGS, run: bench },
 };
@@ -67,14 +74,17 @@ async function run(argv: readonly string[]): Promise<number> {
   return command.run(options);
 }
 
+/** An error of the package. By its message: a command that brings parts of the package along has classes of its own. */
+const isOurs = (error: unknown): error is Lfm2Error => error instanceof Error && error.message.startsWith("[lfm2] ");
+
 /** Says what went wrong. @returns the exit code */
 function report(error: unknown): number {
-  if (error instanceof AbortError && error.code === "abort") return INTERRUPTED;
+  if (isOurs(error) && error.code === "abort") return INTERRUPTED;
   if (error instanceof UsageError) {
     note(`lfm2: ${harmless(error.message)}. See lfm2 --help.`);
     return 2;
   }
-  note(error instanceof Lfm2Error ? harmless(error.message) : String(error instanceof Error ? (error.stack ?? error) : error));
+  note(isOurs(error) ? harmless(error.message) : String(error instanceof Error ? (error.stack ?? error) : error));
   return 1;
 }
 

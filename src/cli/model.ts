@@ -9,7 +9,7 @@ import { bar, harmless, StatusLine } from "./terminal.ts";
 const BAR_AFTER_MS = 300;
 
 /** Draws how far loading is, with the rate. */
-function progressBar(status: StatusLine): (progress: LoadProgress) => void {
+export function progressBar(status: StatusLine): (progress: LoadProgress) => void {
   const start = performance.now();
   return ({ phase, loadedBytes, totalBytes, file, bytesPerSecond }) => {
     if (phase === "ready" || performance.now() < start + BAR_AFTER_MS || totalBytes === 0) return;

@@ -188,6 +188,33 @@ async function hfCheckpoint(folder: Folder, json: unknown, weights: ShardedWeigh
   };
 }
 
+/** What a checkpoint says about text and, in a GGUF, about itself, as it says it: for whoever writes it anew. */
+export type Texts =
+  | ({ readonly format: "gguf" } & Pick<GgufParts, "metadata" | "types">)
+  | { readonly format: "safetensors"; readonly tokenizer: unknown; readonly template: string | undefined };
+
+/** @param source of a checkpoint that `openCheckpoint` opened and found to be of that format */
+export async function readTexts(source: ByteSource | Folder, format: Checkpoint["format"], signal?: AbortSignal): Promise<Texts> {
+  if (!isFolder(source)) return ggufTexts(source, signal);
+  if (format === "safetensors") {
+    const tokenizer = await jsonOf(source, "tokenizer.json", signal, MAX_TOKENIZER_BYTES);
+    return { format, tokenizer, template: tokenizer === undefined ? undefined : await chatTemplate(source, signal) };
+  }
+  const file = await onlyGguf(source);
+  if (!file) throw noWeights(source, false);
+  try {
+    return await ggufTexts(file, signal, (name) => source.open(name));
+  } finally {
+    await file.close?.();
+  }
+}
+
+async function ggufTexts(source: ByteSource, signal?: AbortSignal, sibling?: ByteSource["sibling"]): Promise<Texts> {
+  const { metadata, types, sources } = await readGgufParts(source, signal, sibling);
+  await closeAll(sources.filter((part) => part !== source));
+  return { format: "gguf", metadata, types };
+}
+
 /** The folder's only GGUF; of a split one the first part. A picture encoder beside the model (mmproj) does not count. */
 async function onlyGguf(folder: Folder): Promise<ByteSource | undefined> {
   const names = ((await folder.list?.()) ?? []).filter((name) => /\.gguf$/i.test(name) && !/^mmproj/i.test(name));

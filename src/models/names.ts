@@ -37,7 +37,7 @@ function hfName(name: string): string {
 const partNames: ReadonlyMap<string, string> = new Map([...parts].map(([gguf, hf]) => [hf, gguf]));
 
 /** What a GGUF calls the tensor of a Hugging Face name. */
-function ggufName(name: string): string {
+export function ggufName(name: string): string {
   if (name === "model.embed_tokens.weight") return "token_embd.weight";
   if (name === "model.embedding_norm.weight") return "token_embd_norm.weight";
   if (name === "lm_head.weight") return "output.weight";

@@ -25,6 +25,8 @@ export type GgufValue = string | boolean | number | bigint | readonly string[] |
 export interface GgufFile extends WeightFile {
   readonly version: number;
   readonly metadata: ReadonlyMap<string, GgufValue>;
+  /** Each value's type, by its number in the format; of a list, that of its items. */
+  readonly types: ReadonlyMap<string, number>;
 }
 
 const STRING = 8;
@@ -56,12 +58,12 @@ const exact = (n: bigint): number | bigint => (Number.isSafeInteger(Number(n)) ?
 export async function readGguf(source: ByteSource, signal?: AbortSignal): Promise<GgufFile> {
   const reader = new HeaderReader(source, signal);
   const { version, tensorCount, keyCount } = await readPreamble(reader, source);
-  const metadata = await readMetadata(reader, keyCount, source.name);
+  const { metadata, types } = await readMetadata(reader, keyCount, source.name);
   const alignment = readAlignment(metadata, source.name);
   const infos = await readInfos(reader, tensorCount, alignment, source.name);
   const dataStart = Math.ceil(reader.position / alignment) * alignment;
   checkTiling(infos, source.size - dataStart, alignment, source.name);
-  return { version, metadata, ...sortByUse(infos, source, dataStart) };
+  return { version, metadata, types, ...sortByUse(infos, source, dataStart) };
 }
 
 async function readPreamble(reader: HeaderReader, source: ByteSource): Promise<{ version: number; tensorCount: number; keyCount: number }> {
@@ -103,8 +105,9 @@ async function readString(reader: HeaderReader, limit: number, what: string): Pr
   return reader.text(length, what);
 }
 
-async function readMetadata(reader: HeaderReader, count: number, file: string): Promise<Map<string, GgufValue>> {
+async function readMetadata(reader: HeaderReader, count: number, file: string): Promise<Pick<GgufFile, "metadata" | "types">> {
   const metadata = new Map<string, GgufValue>();
+  const types = new Map<string, number>();
   let items = 0;
   for (let i = 0; i < count; i++) {
     const key = await readString(reader, MAX_GGUF_KEY_BYTES, `${file}: metadata key ${i}`);
@@ -112,32 +115,39 @@ async function readMetadata(reader: HeaderReader, count: number, file: string): 
     const at = `${file}: ${quoted(key)}`;
     if (metadata.has(key)) throw new FormatError(`${at}: expected every key once, got a duplicate. The file is damaged.`);
     await reader.need(4, `the type of ${at}`);
-    const value = await readValue(reader, reader.u32(), at);
+    const { value, type } = await readValue(reader, reader.u32(), at);
     if (typeof value === "object") items += value.length;
     if (items > MAX_GGUF_TOTAL_ITEMS)
       throw new FormatError(`${at}: expected at most ${MAX_GGUF_TOTAL_ITEMS} array items in all, the limit, got more.`);
     metadata.set(key, value);
+    types.set(key, type);
   }
-  return metadata;
+  return { metadata, types };
 }
 
-async function readValue(reader: HeaderReader, type: number, at: string): Promise<GgufValue> {
-  if (type === STRING) return readString(reader, MAX_GGUF_STRING_BYTES, at);
+/** A value, and its type or that of its items. */
+interface Typed {
+  readonly value: GgufValue;
+  readonly type: number;
+}
+
+async function readValue(reader: HeaderReader, type: number, at: string): Promise<Typed> {
+  if (type === STRING) return { value: await readString(reader, MAX_GGUF_STRING_BYTES, at), type };
   if (type === ARRAY) return readArray(reader, at);
-  return (await readScalars(reader, type, 1, at))[0]!;
+  return { value: (await readScalars(reader, type, 1, at))[0]!, type };
 }
 
-async function readArray(reader: HeaderReader, at: string): Promise<GgufValue> {
+async function readArray(reader: HeaderReader, at: string): Promise<Typed> {
   await reader.need(12, `the array of ${at}`);
   const type = reader.u32();
   const length = reader.u64();
   if (type === ARRAY) throw new FormatError(`${at}: expected an array of plain values, got a nested array. This is no LFM2 file.`);
   const each = type === STRING ? 8 : (scalars.get(type)?.[0] ?? 1);
   const count = readCount(length, MAX_GGUF_ARRAY_ITEMS, reader.remaining, each, `${at}: array length`);
-  if (type !== STRING) return (await readScalars(reader, type, count, at)) as GgufValue;
+  if (type !== STRING) return { value: (await readScalars(reader, type, count, at)) as GgufValue, type };
   const items: string[] = [];
   for (let i = 0; i < count; i++) items.push(await readString(reader, MAX_GGUF_STRING_BYTES, at));
-  return items;
+  return { value: items, type };
 }
 
 async function readScalars(reader: HeaderReader, type: number, count: number, at: string): Promise<(number | bigint | boolean)[]> {

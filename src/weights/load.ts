@@ -120,7 +120,7 @@ async function packSegment(tensor: StoredTensor, segment: Segment, columns: numb
 }
 
 /** A value that is finite in its file may still be too large for f16, or for an f16 scale. */
-function notFinite({ name, source, type }: StoredTensor, dtype: WeightDType): FormatError {
+export function notFinite({ name, source, type }: StoredTensor, dtype: WeightDType): FormatError {
   if (STORED_TYPES[type].dtype !== dtype && dtype !== "f32" && dtype !== "bf16") {
     return new FormatError(
       `${source.name}: tensor "${name}": expected values that ${dtype} can hold, got larger ones, or NaN. Load it as bf16 or f32.`,

@@ -24,6 +24,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["index.ts", 8],
   ["mini.ts", 8],
   ["wasm-file.ts", 8],
+  ["quantize/", 9],
   ["adapters/node/", 9],
   ["adapters/browser/", 9],
   ["adapters/workerd/", 9],

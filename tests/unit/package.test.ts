@@ -77,7 +77,7 @@ describe("the package", () => {
       "LICENSE",
       "README.md",
       ...[
-        ...["cli.js", "inline.js", "mini.gguf"],
+        ...["cli.js", "cli-chunk.js", "cli-quantize-file.js", "inline.js", "mini.gguf"],
         ...entries.flatMap((name) => [`${name}.js`, `${name}.js.map`]),
         ...builds.map((name) => `kernels.${name}.wasm`),
       ]
