@@ -22,6 +22,8 @@ interface Run {
   readonly to: number;
   /** Index of the piece that it has yet to begin. */
   at: number;
+  /** Where the reader stood when it began. */
+  readonly low: number;
   /** How long it has waited for room. */
   pausedMs: number;
 }
@@ -295,7 +297,7 @@ export class HttpSource implements ByteSource {
   #start(index: number): void {
     const piece = this.#want(index);
     piece.isStarted = true;
-    const run: Run = { from: index, to: this.#endOf(index), at: index, pausedMs: 0 };
+    const run: Run = { from: index, to: this.#endOf(index), at: index, low: this.#low, pausedMs: 0 };
     this.#runs.add(run);
     this.#running++;
     const { signal } = this.#current;
@@ -380,7 +382,7 @@ export class HttpSource implements ByteSource {
     this.#current = new AbortController();
     this.#makeRoom();
     for (const piece of this.#pieces.values()) if (!piece.isWhole) piece.restart();
-    const run: Run = { from: index, to: Number.POSITIVE_INFINITY, at: index, pausedMs: 0 };
+    const run: Run = { from: index, to: Number.POSITIVE_INFINITY, at: index, low: this.#low, pausedMs: 0 };
     this.#streaming = run;
     const { signal } = this.#current;
     const sink = (bytes: Uint8Array, at: number): Promise<void> | undefined => this.#pour(run, bytes, at, signal);
@@ -419,7 +421,8 @@ export class HttpSource implements ByteSource {
   /** Whether the reader has gone elsewhere. A stream is all there is. */
   #isUnwanted(run: Run): boolean {
     if (run === this.#streaming || this.#isAwaited(run)) return false;
-    return this.#low < run.from ? run.at > run.from : this.#low >= run.to && !(this.#isHashing && this.#hashed < run.to);
+    if (this.#low < run.low) return run.at > this.#low + this.#mostAhead + 1;
+    return this.#low >= run.to && !(this.#isHashing && this.#hashed < run.to);
   }
 
   #isFull(run: Run): boolean {
