@@ -80,7 +80,7 @@ function mocha(files, { bin = process.execPath, scale = full ? "full" : "gate" }
   const limits = scale === "full" ? { test: 1_200_000, run: 3_600_000 } : { test: 120_000, run: 480_000 };
   const run = spawnSync(bin, [...flags, "--timeout", String(limits.test), "--reporter", "dot", ...files], {
     stdio: "inherit",
-    env: { ...process.env, LFM2_TEST_SCALE: scale },
+    env: { ...process.env, LFM2_TEST_SCALE: scale, HF_HUB_CACHE: join(out, "hub-cache") }, // never the user's own
     timeout: limits.run, // a hang is a failure
     killSignal: "SIGKILL",
   });

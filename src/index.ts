@@ -1,6 +1,7 @@
 // The public names. No logic; `load` and `inspect` come from the runtime's adapter.
 
 export { Chat, type ChatOptions } from "./chat.ts";
+export type { Availability } from "./downloads.ts";
 export {
   AbortError,
   FormatError,
@@ -23,3 +24,4 @@ export type { Message } from "./text/messages.ts";
 export type { Tokenizer } from "./text/tokenizer.ts";
 export type { GenerateOptions, GenerationState } from "./turn.ts";
 export type { ByteSource, Folder } from "./weights/source.ts";
+export type { StoredModel } from "./weights/store.ts";

@@ -49,7 +49,10 @@ export interface Inspection {
 }
 
 /** Options of `inspect`, each as for `load`; `dtype` chooses among a hub's files. */
-export type InspectOptions = Pick<LoadOptions, "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network" | "wasm">;
+export type InspectOptions = Pick<
+  LoadOptions,
+  "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network" | "cache" | "wasm"
+>;
 
 /** Contexts of the table, as far as the model goes. */
 const CONTEXTS = [512, 2048, 8192, 32_768];
@@ -68,7 +71,7 @@ async function planIfLoadable(checkpoint: Checkpoint, kernels: KernelSource, opt
 export async function inspectWith(platform: Platform, source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
   checkLoadOptions(options);
   const { kvDtype = "f16", signal } = options;
-  const opened = await openSource(platform, source, options);
+  const opened = await openSource(platform, source, options, { isReadOnly: true });
   const checkpoint = await openCheckpoint(opened.source, signal);
   try {
     const { config, format, names, unsupported } = checkpoint;

@@ -1,5 +1,6 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
-import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted } from "./errors.ts";
+import { type CacheOptions, type CacheUse, checkCacheOption, type OpenStore, storeFor } from "./cache.ts";
+import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted, UnsupportedError } from "./errors.ts";
 import { recommendedSampling } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
@@ -13,9 +14,10 @@ import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { type LoadProgress, Meter, type Progress } from "./progress.ts";
 import { checkObject } from "./turn.ts";
+import type { HubCache, HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
 import { type ObjectSource, openObject } from "./weights/objects.ts";
-import { checkRemoteOptions, type NetworkPlatform, openRemote, type Remote, type RemoteOptions } from "./weights/remote.ts";
+import { checkRemoteOptions, findRemote, type NetworkPlatform, openAddress, type RemoteOptions } from "./weights/remote.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
 
 /**
@@ -47,6 +49,11 @@ export interface LoadOptions extends RemoteOptions {
    * computes in one thread; or an object of several by name (`plain`, `relaxed`, `plain-threads`, `relaxed-threads`), of which the best is taken.
    */
   readonly wasm?: WasmOption | undefined;
+  /**
+   * Where a hub's files are kept. `"auto"` (default): the runtime's store, in Node the folder that Hugging Face's tools share; `{ dir }` another folder; false: nowhere.
+   * A file that is there is not downloaded again, one that came in part goes on from where it was; a full disk costs the next start, not this one.
+   */
+  readonly cache?: "auto" | false | CacheOptions | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -61,6 +68,8 @@ export interface Platform {
   open(source: string | URL): Promise<ByteSource | Folder>;
   /** The way to models on the network, where there is one. */
   readonly network?: NetworkPlatform | undefined;
+  /** Opens the store of downloaded models; left out where a runtime has none. */
+  readonly store?: OpenStore | undefined;
   /** Hands over a build of the kernels. */
   readonly kernels: KernelSource;
   /** Gets a build from an address that the caller gives; left out where modules are imported only. */
@@ -93,37 +102,57 @@ const isAddress = (source: string | URL): boolean => /^https?:/i.test(String(sou
 /** What `source` means. */
 interface Opened {
   readonly source: ByteSource | Folder;
-  readonly hub: Remote["hub"];
+  /** What a hub had to offer; undefined for anything else. */
+  readonly hub: HubModel | undefined;
   /** What the id asks for. */
   readonly dtype: DType | undefined;
 }
 
-async function openId(platform: Platform, id: HubId, options: LoadOptions): Promise<Opened> {
+/** Finds a hub's model, by way of the cache where there is one. */
+export async function findModel(platform: Platform, id: HubId, options: LoadOptions, use: CacheUse = {}): Promise<HubModel> {
   const { dtype, signal } = options;
   if (dtype !== undefined && id.dtype !== undefined && dtype !== id.dtype)
     throw new InputError(`load: dtype: expected ${JSON.stringify(id.dtype)} as in the id, got ${JSON.stringify(dtype)}. Name one of them.`);
-  return { ...(await openRemote(platform.network, id, options, { dtype, signal })), dtype: id.dtype };
+  const store = await storeFor(platform.store, options.cache);
+  const cache = store && { store, onWait: () => {}, onSkip: () => {}, ...use };
+  return findRemote(platform.network, id, options, { dtype, cache }, signal);
 }
 
-async function openNamed(platform: Platform, source: string | URL, options: LoadOptions): Promise<Opened> {
-  if (isAddress(source)) return { ...(await openRemote(platform.network, source, options, options)), dtype: undefined };
+/** How a caller of `openSource` uses a hub and its cache. */
+interface SourceUse extends CacheUse {
+  /** Called before anything is opened. */
+  readonly onFound?: ((hub: HubModel) => void) | undefined;
+}
+
+async function openId(platform: Platform, id: HubId, options: LoadOptions, { onFound, ...use }: SourceUse): Promise<Opened> {
+  const hub = await findModel(platform, id, options, use);
+  onFound?.(hub);
+  return { hub, source: await hub.source(), dtype: id.dtype };
+}
+
+const plainly = (source: ByteSource | Folder): Opened => ({ source, hub: undefined, dtype: undefined });
+
+async function openNamed(platform: Platform, source: string | URL, options: LoadOptions, use: SourceUse): Promise<Opened> {
+  if (isAddress(source)) return plainly(await openAddress(platform.network, source, options, options.signal));
   try {
-    return { source: await platform.open(source), hub: undefined, dtype: undefined };
+    return plainly(await platform.open(source));
   } catch (error) {
     const id = parseHubId(String(source));
-    if (id && error instanceof Lfm2Error && error.code === "not-found") return openId(platform, id, options);
+    if (id && error instanceof Lfm2Error && error.code === "not-found") return openId(platform, id, options, use);
     throw error;
   }
 }
 
-/** @returns the file or folder that `source` means */
-export async function openSource(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Opened> {
-  const local = (opened: ByteSource | Folder): Opened => ({ source: opened, hub: undefined, dtype: undefined });
+/**
+ * @param use how the cache is used, where not as a load does
+ * @returns the file or folder that `source` means
+ */
+export async function openSource(platform: Platform, source: ModelSource, options: LoadOptions = {}, use: SourceUse = {}): Promise<Opened> {
   if (typeof source === "string" || isUrl(source)) {
     if (source === "") throw new InputError("load: expected a path, a URL, a hub's id, bytes or a source, got an empty text.");
-    return openNamed(platform, source, options);
+    return openNamed(platform, source, options, use);
   }
-  return local(await openObject(source, options.signal));
+  return plainly(await openObject(source, options.signal));
 }
 
 export function checkLoadOptions(options: LoadOptions): void {
@@ -143,6 +172,7 @@ export function checkLoadOptions(options: LoadOptions): void {
   }
   checkRemoteOptions(options);
   checkWasmOption(options.wasm);
+  checkCacheOption(options.cache);
   if (threads !== undefined && threads !== "auto" && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
     throw new InputError(`load: threads: expected "auto" or a whole number from 1 to ${MOST_THREADS}, got ${String(threads)}.`);
 }
@@ -174,12 +204,13 @@ export function threadOptions(
 export async function loadWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Model> {
   checkLoadOptions(options);
   throwIfAborted(options.signal);
-  const trial: Trial = { isFromHub: false };
+  const trial: Trial = { isFromHub: false, isDoubtful: false };
   const meter = options.onProgress && new Meter(options.onProgress);
   try {
     return await loadOnce(platform, source, options, trial, meter);
   } catch (error) {
-    if (options.signal?.aborted || !isWorthAnother(error, trial)) throw error;
+    if (options.signal?.aborted || !isWorthAnother(error, trial.isFromHub)) throw error;
+    trial.isDoubtful = true; // what lies in the cache may have been damaged since
     return loadOnce(platform, source, options, trial, meter);
   }
 }
@@ -187,15 +218,31 @@ export async function loadWith(platform: Platform, source: ModelSource, options:
 /** What is known of a load when it fails. */
 interface Trial {
   isFromHub: boolean;
+  isDoubtful: boolean;
 }
 
 const AGAIN: ReadonlySet<string> = new Set(["checksum", "file-changed", "not-resumable"]);
 
 /** A bit that flipped on the way may show as any fault of the format, before the checksum has had its say. */
-function isWorthAnother(error: unknown, { isFromHub }: Trial): boolean {
-  return (
-    error instanceof Lfm2Error && (AGAIN.has(error.code) || (isFromHub && error instanceof FormatError && error.code !== "missing-file"))
-  );
+export function isWorthAnother(error: unknown, isFromHub: boolean): boolean {
+  if (!(error instanceof Lfm2Error)) return false;
+  const isFault = error instanceof FormatError || error instanceof UnsupportedError;
+  return AGAIN.has(error.code) || (isFromHub && isFault && error.code !== "missing-file");
+}
+
+type HubEvents = Pick<HubCache, "onWait" | "onSkip"> & { onFound(hub: HubModel): void };
+
+/** What a meter is told of the hub's file and of the cache: which was chosen, that a load waits, and, once, that it does without. */
+export function hubEvents(meter: Meter | undefined): HubEvents {
+  let isSkipped = false;
+  return {
+    onFound: ({ file, downloadBytes }) => meter?.report({ phase: "open", file, loadedBytes: 0, totalBytes: downloadBytes }),
+    onWait: ({ path, sizeBytes }, partBytes) => meter?.tell({ phase: "wait", file: path, loadedBytes: partBytes, totalBytes: sizeBytes }),
+    onSkip: ({ message }) => {
+      if (!isSkipped) meter?.tell({ phase: "cache-skipped", file: "", loadedBytes: 0, totalBytes: 0, reason: message });
+      isSkipped = true;
+    },
+  };
 }
 
 async function loadOnce(
@@ -205,9 +252,12 @@ async function loadOnce(
   trial: Trial,
   meter: Meter | undefined,
 ): Promise<Model> {
-  const opened = await openSource(platform, source, options);
-  trial.isFromHub = opened.hub !== undefined;
-  if (opened.hub) meter?.report({ phase: "open", loadedBytes: 0, totalBytes: opened.hub.downloadBytes, file: opened.hub.file });
+  const events = hubEvents(meter);
+  const onFound = (hub: HubModel): void => {
+    trial.isFromHub = true;
+    events.onFound(hub);
+  };
+  const opened = await openSource(platform, source, options, { ...events, onFound, isDoubtful: trial.isDoubtful });
   const checkpoint = await openCheckpoint(opened.source, options.signal);
   try {
     checkContext(checkpoint, options.maxContextTokens);
@@ -216,7 +266,7 @@ async function loadOnce(
       ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, meter),
       threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
     });
-    await proved(checkpoint, loaded, options.signal, meter);
+    await proved(checkpoint, loaded, options.signal, meter, opened.hub);
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable());
     return new Model({
       engine: platform.placeEngine?.(engine) ?? engine,
@@ -237,7 +287,7 @@ export function kernelsFor({ kernels, fetchWasm = noAddress }: Platform, { wasm 
 
 const noAddress: FetchWasm = () => Promise.reject(new Error("this runtime fetches no kernels: import the module"));
 
-function checkContext({ config }: Checkpoint, maxContextTokens: number | undefined): void {
+export function checkContext({ config }: Checkpoint, maxContextTokens: number | undefined): void {
   if (maxContextTokens === undefined || maxContextTokens <= config.maxPositionEmbeddings) return;
   throw new InputError(`load: maxContextTokens: expected at most the model's ${config.maxPositionEmbeddings}, got ${maxContextTokens}.`);
 }
@@ -249,9 +299,10 @@ function loadModelOptions(options: LoadOptions, meter: Meter | undefined): LoadM
 }
 
 /** The last that can fail: what was loaded is given back if it does. */
-async function proved(checkpoint: Checkpoint, { model }: LoadedModel, signal?: AbortSignal, meter?: Meter): Promise<void> {
+async function proved(checkpoint: Checkpoint, { model }: LoadedModel, signal?: AbortSignal, meter?: Meter, hub?: HubModel): Promise<void> {
   try {
     await checkpoint.verify(signal);
+    await hub?.keep();
     meter?.ready();
   } catch (error) {
     model.dispose();

@@ -2,8 +2,12 @@
 
 /** How far a load is. */
 export interface LoadProgress {
-  /** `"open"` once where a hub's file was chosen, with what will be downloaded; `"read"` while weights stream in, `"ready"` once at the end. */
-  readonly phase: "open" | "read" | "ready";
+  /**
+   * `"open"` once where a hub's file was chosen, its total what is still to be downloaded; `"read"` while weights stream in, of a pull `"download"`; `"ready"` once at
+   * the end. Beside these, with counts of their own: `"wait"` while another process downloads a file, with how much of it that has; `"cache-skipped"` once where the
+   * cache cannot keep what comes, and the load goes on without.
+   */
+  readonly phase: "open" | "wait" | "download" | "read" | "ready" | "cache-skipped";
   /** The file that is read now. */
   readonly file: string;
   /** Bytes of all files so far; never falls, never exceeds the total. */
@@ -13,6 +17,8 @@ export interface LoadProgress {
   readonly bytesPerSecond: number;
   /** Time that the rest takes at this rate; undefined while there is none. */
   readonly etaMs: number | undefined;
+  /** Why the cache was skipped. */
+  readonly reason?: string;
 }
 
 /** What is counted: the rest follows from the clock. */
@@ -52,6 +58,11 @@ export class Meter {
       bytesPerSecond,
       etaMs: bytesPerSecond > 0 ? (left / bytesPerSecond) * 1000 : left === 0 ? 0 : undefined,
     });
+  }
+
+  /** Tells what is no step of this load. */
+  tell(progress: Progress): void {
+    this.#listener({ ...progress, bytesPerSecond: 0, etaMs: undefined });
   }
 
   /** All is there, and proved. */

@@ -12,10 +12,14 @@ export interface HubFile {
   readonly sha256: string | undefined;
 }
 
-/** What is taken: one GGUF, or the folder. */
-export type HubChoice =
-  | { readonly kind: "gguf"; readonly file: HubFile; readonly downloadBytes: number }
-  | { readonly kind: "folder"; readonly file: HubFile; readonly downloadBytes: number };
+/** What is taken: a GGUF, or the folder. */
+export interface HubChoice {
+  readonly kind: "gguf" | "folder";
+  /** The file that holds the weights; of several the first, of a folder in shards their index. */
+  readonly file: HubFile;
+  /** All that a load reads. */
+  readonly files: readonly HubFile[];
+}
 
 /** Quantizations that file names tell, and the types of the tensors in such a file; vectors are F32 in all. */
 const FILE_TYPES: ReadonlyMap<string, readonly string[]> = new Map([
@@ -56,11 +60,12 @@ const ORDER: Readonly<Record<DType | "any", readonly string[]>> = {
 };
 
 const GGUF = /^(?:.*\/)?(?!mmproj)[^/]*\.gguf$/i;
-const SPLIT = /-\d{5}-of-\d{5}\.gguf$/i;
+/** A part of a split file; the first stands for all. */
+const PART = /-(\d{5})-of-(\d{5})(?=\.gguf$)/i;
 
 /** @returns the quantization that a GGUF's name tells, in capitals, or undefined */
 export function fileType(path: string): string | undefined {
-  const word = /(?:^|[-._])((?:IQ|Q)\d_\w+|B?F16|F32)\.gguf$/i.exec(path)?.[1];
+  const word = /(?:^|[-._])((?:IQ|Q)\d_\w+|B?F16|F32)\.gguf$/i.exec(path.replace(PART, ""))?.[1];
   return word?.toUpperCase();
 }
 
@@ -73,53 +78,74 @@ const FOLDER_FILES: ReadonlySet<string> = new Set([
   "tokenizer_config.json",
   "chat_template.jinja",
 ]);
+const INDEX = "model.safetensors.index.json";
+const SHARD = /^[^/]+-\d{5}-of-\d{5}\.safetensors$/;
+/** Any of these means the folder. */
+const FOLDER_WEIGHTS = /^model(?:-\d{5}-of-\d{5})?\.safetensors(?:\.index\.json)?$/;
 
 function folderChoice(files: readonly HubFile[]): HubChoice | undefined {
   const has = (path: string): HubFile | undefined => files.find((f) => f.path === path);
-  // the index alone: whoever opens the folder says what to do about shards
-  const file = has("model.safetensors") ?? has("model.safetensors.index.json");
+  const file = has("model.safetensors") ?? has(INDEX);
   if (!file || !has("config.json")) return undefined;
-  // a template of its own makes tokenizer_config.json superfluous
+  // a template of its own makes tokenizer_config.json superfluous, one file of weights the index
   const isRead = ({ path }: HubFile): boolean =>
-    FOLDER_FILES.has(path) && !(path === "tokenizer_config.json" && has("chat_template.jinja"));
-  const downloadBytes = files.filter(isRead).reduce((sum, f) => sum + f.sizeBytes, 0);
-  return { kind: "folder", file, downloadBytes };
+    (FOLDER_FILES.has(path) && !(path === "tokenizer_config.json" && has("chat_template.jinja"))) ||
+    (file.path === INDEX && (path === INDEX || SHARD.test(path)));
+  return { kind: "folder", file, files: files.filter(isRead) };
 }
 
-const ggufChoice = (file: HubFile): HubChoice => ({ kind: "gguf", file, downloadBytes: file.sizeBytes });
+/** A GGUF, or all parts of a split one, whichever of them is named. @returns undefined where parts are missing */
+function ggufChoice(file: HubFile, files: readonly HubFile[]): HubChoice | undefined {
+  const count = Number(PART.exec(file.path)?.[2] ?? 1);
+  if (count === 1) return { kind: "gguf", file, files: [file] };
+  const parts = files.filter(({ path }) => PART.exec(path)?.[2] !== undefined && path.replace(PART, "") === file.path.replace(PART, ""));
+  parts.sort((a, b) => (a.path < b.path ? -1 : 1));
+  const [first] = parts;
+  return first && parts.length === count ? { kind: "gguf", file: first, files: parts } : undefined;
+}
+
+/** GGUFs that are whole models, those that lie highest first. */
+function wholeGgufs(files: readonly HubFile[]): HubChoice[] {
+  const byDepth = (a: HubFile, b: HubFile): number => a.path.split("/").length - b.path.split("/").length || (a.path < b.path ? -1 : 1);
+  const isFirst = (path: string): boolean => Number(PART.exec(path)?.[1] ?? 1) === 1;
+  return files
+    .filter(({ path }) => GGUF.test(path) && isFirst(path))
+    .sort(byDepth)
+    .flatMap((file) => ggufChoice(file, files) ?? []);
+}
 
 /** @returns whether the repository has a GGUF that is a whole model */
 export function hasGguf(files: readonly HubFile[]): boolean {
-  return files.some(({ path }) => GGUF.test(path) && !SPLIT.test(path));
+  return wholeGgufs(files).length > 0;
+}
+
+/** What is asked of a repository. */
+export interface HubWish {
+  readonly dtype?: DType | undefined;
+  /** A quantization by its name. */
+  readonly type?: string | undefined;
+  readonly file?: string | undefined;
 }
 
 /**
  * @param files of the repository
- * @param wish the element type that is asked for, or a quantization by its name
  * @returns what to take; undefined when nothing is there, or not that
  */
-export function chooseFile(
-  files: readonly HubFile[],
-  wish: { readonly dtype?: DType | undefined; readonly type?: string | undefined; readonly file?: string | undefined },
-): HubChoice | undefined {
+export function chooseFile(files: readonly HubFile[], wish: HubWish): HubChoice | undefined {
   const folder = folderChoice(files);
   if (wish.file !== undefined) {
     const file = files.find((f) => f.path === wish.file);
-    if (file?.path.endsWith(".gguf")) return ggufChoice(file);
-    return file?.path === "model.safetensors" ? folder : undefined;
+    if (file?.path.endsWith(".gguf")) return ggufChoice(file, files);
+    return file && FOLDER_WEIGHTS.test(file.path) ? folder : undefined;
   }
-  const byDepth = (a: HubFile, b: HubFile): number => a.path.split("/").length - b.path.split("/").length || (a.path < b.path ? -1 : 1);
-  const ggufs = files.filter(({ path }) => GGUF.test(path) && !SPLIT.test(path)).sort(byDepth);
-  const ofType = (type: string): HubChoice | undefined => {
-    if (type === FOLDER) return folder;
-    const file = ggufs.find(({ path }) => fileType(path) === type);
-    return file && ggufChoice(file);
-  };
+  const ggufs = wholeGgufs(files);
+  const ofType = (type: string): HubChoice | undefined =>
+    type === FOLDER ? folder : ggufs.find(({ file }) => fileType(file.path) === type);
   if (wish.type !== undefined) return ofType(wish.type.toUpperCase());
   const order = ORDER[wish.dtype ?? "any"];
   const isLoadable = (type: string): boolean => type === FOLDER || (FILE_TYPES.get(type)?.every(isReadable) ?? false);
   const first = (types: readonly string[]): HubChoice | undefined => types.map(ofType).find((choice) => choice !== undefined);
-  const untold = ggufs.find(({ path }) => !FILE_TYPES.has(fileType(path) ?? ""));
+  const untold = ggufs.find(({ file }) => !FILE_TYPES.has(fileType(file.path) ?? ""));
   // what cannot be loaded comes last: its own error says why
-  return first(order.filter(isLoadable)) ?? (untold && ggufChoice(untold)) ?? first(order) ?? (ggufs[0] && ggufChoice(ggufs[0]));
+  return first(order.filter(isLoadable)) ?? untold ?? first(order) ?? ggufs[0];
 }

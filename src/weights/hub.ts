@@ -1,155 +1,302 @@
-// Models on a hub by name: lists a repository at one commit, takes the file that suits, checks it against the hub's own checksums. Knows no format.
-import { FormatError, NetworkError, throwIfAborted } from "../errors.ts";
+// Models on a hub by name: takes the file that suits from a repository at one commit, from a cache where it is there, and checks what comes against the hub's own checksums. Knows no format.
+import { FormatError, NetworkError, StorageError, throwIfAborted } from "../errors.ts";
 import type { DType } from "../memory/dtype.ts";
-import { isRecord, quoted } from "../values.ts";
+import { quoted } from "../values.ts";
+import { Keeper, type KeepOptions } from "./cached-file.ts";
 import { HttpSource } from "./http.ts";
 import { chooseFile, type HubChoice, type HubFile, hasGguf } from "./hub-choice.ts";
 import type { HubId } from "./hub-id.ts";
-import { parseJsonBytes } from "./json-scan.ts";
-import { MAX_LISTED_FILES, MAX_LISTING_BYTES, MAX_LISTING_PAGES } from "./limits.ts";
-import { type Checksum, fetchSmall } from "./remote-file.ts";
-import type { Network } from "./request.ts";
+import { isHex, type Listing, listRepository } from "./hub-listing.ts";
+import { UNREACHABLE_MS } from "./limits.ts";
+import type { Checksum, RemoteFileOptions } from "./remote-file.ts";
+import { maxRetries, type Network, stallMs } from "./request.ts";
 import { type ByteSource, type Folder, isPlainPath } from "./source.ts";
+import type { Store, StoreFile } from "./store.ts";
 
-/** The address of the hub that is asked unless another is named. */
-export const DEFAULT_ENDPOINT = "https://huggingface.co";
+/** Where files are kept, and how a load uses it. */
+export interface HubCache extends Omit<KeepOptions, "network" | "signal"> {
+  readonly store: Store;
+}
 
-/** A repository's files at one commit. */
-interface Listing {
-  readonly repo: string;
-  readonly commit: string;
-  readonly files: readonly HubFile[];
+/** How a model is looked for. */
+export interface HubOptions {
+  /** What `load` was asked for: the file that suits it best is taken, small ones first where nothing was asked for. */
+  readonly dtype?: DType | undefined;
+  readonly cache?: HubCache | undefined;
+  /** Only the cache may answer. */
+  readonly isOffline?: boolean | undefined;
 }
 
 /** What was found for an id. */
 export interface HubModel {
-  readonly source: ByteSource | Folder;
+  readonly repo: string;
+  readonly commit: string;
   /** The file that holds the weights. */
   readonly file: string;
-  /** Bytes that a load will read, all files together. */
+  /** All that a load reads. */
+  readonly files: readonly StoreFile[];
+  /** What of it is still to be downloaded. */
   readonly downloadBytes: number;
+  readonly license: string | undefined;
+  /** Opens the model: its GGUF, or its folder. */
+  source(): Promise<ByteSource | Folder>;
+  /** Opens one of the files. */
+  open(file: StoreFile): Promise<ByteSource>;
+  /** The files are there: the cache answers for the revision from now on. */
+  keep(): Promise<void>;
 }
 
-const isHex = (value: unknown, digits: number): value is string =>
-  typeof value === "string" && value.length === digits && /^[0-9a-f]+$/.test(value);
-
-async function json(
-  network: Network,
-  url: string,
-  what: string,
-  signal: AbortSignal,
-): Promise<{ value: unknown; next: string | undefined }> {
-  const { bytes, headers } = await fetchSmall(network, url, what, MAX_LISTING_BYTES, signal);
-  const next = /<([^<>]{1,2048})>\s*;\s*rel="next"/.exec(headers.get("link") ?? "")?.[1];
-  return { value: parseJsonBytes(bytes, what, { maxBytes: MAX_LISTING_BYTES }), next };
+interface Place extends Listing {
+  /** Whether the cache answered in the hub's place. */
+  readonly isLocal: boolean;
 }
 
-function fileOf(entry: unknown): HubFile | undefined {
-  if (!isRecord(entry) || entry.type !== "file") return undefined;
-  const { path, size, oid, lfs } = entry;
-  if (typeof path !== "string" || !isPlainPath(path)) return undefined; // nothing that a load asks for has such a name
-  if (!Number.isSafeInteger(size) || (size as number) < 0) return undefined;
-  const inLfs = isRecord(lfs) ? lfs : undefined;
-  const sha256 = inLfs && isHex(inLfs.oid, 64) ? inLfs.oid : undefined;
-  return { path, sizeBytes: size as number, oid: !inLfs && isHex(oid, 40) ? oid : undefined, sha256 };
-}
-
-async function list(network: Network, repo: string, revision: string | undefined, signal: AbortSignal): Promise<Listing> {
-  const where = `${repo} on the hub`;
-  const api = `${network.endpoint}/api/models/${repo}`;
-  let commit = revision;
-  if (!isHex(revision, 40)) {
-    const { value } = await json(network, `${api}/revision/${encodeURIComponent(revision ?? "main")}`, where, signal);
-    commit = isRecord(value) && isHex(value.sha, 40) ? value.sha : undefined;
-  }
-  if (commit === undefined) throw new FormatError(`${where}: expected the commit of the revision, got none. Check the endpoint.`);
-  const files: HubFile[] = [];
-  let url: string | undefined = `${api}/tree/${commit}?recursive=true`;
-  for (let page = 0; url !== undefined; page++) {
-    const { value, next }: { value: unknown; next: string | undefined } = await json(network, url, where, signal);
-    if (!Array.isArray(value)) throw new FormatError(`${where}: expected a list of files, got something else. Check the endpoint.`);
-    files.push(...value.map(fileOf).filter((f) => f !== undefined));
-    if (next !== undefined && (page + 1 >= MAX_LISTING_PAGES || files.length > MAX_LISTED_FILES))
-      throw new FormatError(`${where}: expected at most ${MAX_LISTED_FILES} files, the limit, got more. This is no model's repository.`);
-    url = next === undefined ? undefined : nextPage(next, url, where);
-  }
-  return { repo, commit, files };
-}
-
-/** A listing goes on where it began. */
-function nextPage(next: string, from: string, where: string): string {
-  const [to, here] = [new URL(next, from), new URL(from)];
-  if (to.origin === here.origin && to.pathname === here.pathname) return to.href;
-  throw new FormatError(`${where}: expected the next page of the listing, got another address. Check the endpoint.`);
-}
+const isNotThere = (error: unknown): boolean => error instanceof NetworkError && [401, 403, 404].includes(error.status);
+const isUnreachable = (error: unknown): boolean => error instanceof NetworkError && (error.status === 0 || error.retryable);
 
 function checksumOf({ sha256, oid }: HubFile): Checksum | undefined {
   if (sha256 !== undefined) return { algorithm: "sha256", hex: sha256 };
   return oid === undefined ? undefined : { algorithm: "sha1", hex: oid };
 }
 
-function open(network: Network, { repo, commit }: Listing, file: HubFile, signal: AbortSignal | undefined): ByteSource {
-  const { path, sizeBytes } = file;
-  const url = `${network.endpoint}/${repo}/resolve/${commit}/${path}`;
-  return new HttpSource(network, { name: path, url, sizeBytes, checksum: checksumOf(file), commit }, signal);
-}
+/** One search: which repositories were asked, and whether the hub answers at all. */
+class Search {
+  readonly #network: Network;
+  readonly #id: HubId;
+  readonly #options: HubOptions;
+  readonly #signal: AbortSignal;
+  #isOffline: boolean;
 
-function folderOf(network: Network, listing: Listing, signal: AbortSignal | undefined): Folder {
-  return {
-    name: listing.repo.slice(listing.repo.indexOf("/") + 1),
-    open: (path) => {
-      const file = listing.files.find((f) => f.path === path);
-      return Promise.resolve(file && open(network, listing, file, signal));
-    },
-  };
-}
+  constructor(network: Network, id: HubId, options: HubOptions, signal: AbortSignal) {
+    this.#network = network;
+    this.#id = id;
+    this.#options = options;
+    this.#signal = signal;
+    this.#isOffline = options.isOffline ?? false;
+  }
 
-const isNotThere = (error: unknown): boolean => error instanceof NetworkError && [401, 403, 404].includes(error.status);
+  /** What the cache has of a revision. A cache that cannot be read has nothing. */
+  async #local(repo: string, revision = "main"): Promise<Place | undefined> {
+    const store = this.#options.cache?.store;
+    if (!store) return undefined;
+    try {
+      const commit = isHex(revision, 40) ? revision : await store.revision(repo, revision);
+      const stored = commit === undefined ? [] : await store.files(repo, commit);
+      if (commit === undefined || stored.length === 0) return undefined;
+      const files = stored
+        .filter(({ path }) => isPlainPath(path))
+        .map(({ path, sizeBytes, blob }) => ({
+          ...{ path, sizeBytes },
+          oid: blob?.length === 40 ? blob : undefined,
+          sha256: blob?.length === 64 ? blob : undefined,
+        }));
+      return { repo, commit, files, isLocal: true };
+    } catch (error) {
+      if (error instanceof StorageError) return undefined;
+      throw error;
+    }
+  }
 
-/** Many publish the quantized files in a repository beside the original one. */
-async function besideIt(network: Network, { repo }: HubId, signal: AbortSignal): Promise<Listing | undefined> {
-  try {
-    return await list(network, `${repo}-GGUF`, undefined, signal);
-  } catch (error) {
-    if (isNotThere(error)) return undefined;
-    throw error;
+  /** The hub's listing; where the hub is out of reach, the cache's. */
+  async #list(repo: string, revision: string | undefined): Promise<Place> {
+    const local = await this.#local(repo, revision);
+    if (this.#isOffline) {
+      if (local) return local;
+      throw notCached(repo, revision);
+    }
+    const { options } = this.#network;
+    // with something to fall back to, patience only costs time
+    const hurried = {
+      ...options,
+      maxRetries: Math.min(1, maxRetries(this.#network)),
+      stallMs: Math.min(UNREACHABLE_MS, stallMs(this.#network)),
+    };
+    try {
+      const network = local ? { ...this.#network, options: hurried } : this.#network;
+      return { ...(await listRepository(network, repo, revision, this.#signal)), isLocal: false };
+    } catch (error) {
+      if (!isUnreachable(error)) throw error;
+      this.#isOffline = true;
+      if (local) return local;
+      throw error;
+    }
+  }
+
+  /** Many publish the quantized files in a repository beside the original one. */
+  async #besideIt(): Promise<Place | undefined> {
+    try {
+      return await this.#list(`${this.#id.repo}-GGUF`, undefined);
+    } catch (error) {
+      if (isNotThere(error) || this.#isOffline) return undefined;
+      throw error;
+    }
+  }
+
+  async find(): Promise<{ place: Place; choice: HubChoice }> {
+    const { repo, revision, file, type } = this.#id;
+    const wish = { file, type, dtype: this.#id.dtype ?? this.#options.dtype };
+    if (isHex(revision, 40) && (file ?? type) !== undefined) {
+      const place = await this.#local(repo, revision); // nothing that the hub could say would change it
+      const choice = place && chooseFile(place.files, wish);
+      if (place && choice?.kind === "gguf") return { place, choice };
+    }
+    let place: Place | undefined;
+    let failure: unknown;
+    try {
+      place = await this.#list(repo, revision);
+    } catch (error) {
+      if (!this.#isOffline) throw error;
+      failure = error; // the repository beside it may be in the cache
+    }
+    const isSmall = file === undefined && (wish.dtype === undefined || wish.dtype === "q4" || wish.dtype === "q8");
+    if (isSmall && revision === undefined && !(place && hasGguf(place.files))) {
+      const beside = await this.#besideIt();
+      const choice = beside && chooseFile(beside.files, wish);
+      if (beside && choice?.kind === "gguf") return { place: beside, choice };
+    }
+    if (!place) throw failure;
+    const choice = chooseFile(place.files, wish);
+    if (choice) return { place, choice };
+    throw this.#noSuchFile(place);
+  }
+
+  #noSuchFile({ repo, files, isLocal }: Place): FormatError {
+    const wanted = this.#id.file ?? this.#id.type;
+    const there = files.map((f) => f.path).filter((p) => /\.(?:gguf|safetensors)$/i.test(p));
+    const got = there.length > 0 ? there.slice(0, 8).map(quoted).join(", ") : "none";
+    const where = isLocal ? "in the cache, while the hub is out of reach" : "on the hub";
+    return new FormatError(
+      `${repo} ${where}: expected ${wanted === undefined ? "a GGUF file or config.json and model.safetensors" : quoted(wanted)}, got ${got}. Name a file that is there.`,
+      { code: "missing-file" },
+    );
+  }
+
+  get isOffline(): boolean {
+    return this.#isOffline;
   }
 }
 
-interface Found {
-  readonly listing: Listing;
-  readonly choice: HubChoice;
-}
-
-async function find(network: Network, id: HubId, dtype: DType | undefined, signal: AbortSignal): Promise<Found> {
-  const listing = await list(network, id.repo, id.revision, signal);
-  const wish = { file: id.file, type: id.type, dtype: id.dtype ?? dtype };
-  const isSmall = wish.file === undefined && (wish.dtype === undefined || wish.dtype === "q4" || wish.dtype === "q8");
-  if (isSmall && id.revision === undefined && !hasGguf(listing.files)) {
-    const beside = await besideIt(network, id, signal);
-    const choice = beside && chooseFile(beside.files, wish);
-    if (beside && choice?.kind === "gguf") return { listing: beside, choice };
-  }
-  const choice = chooseFile(listing.files, wish);
-  if (choice) return { listing, choice };
-  const wanted = id.file ?? id.type;
-  const there = listing.files.map((f) => f.path).filter((p) => /\.(?:gguf|safetensors)$/i.test(p));
-  const got = there.length > 0 ? there.slice(0, 8).map(quoted).join(", ") : "none";
-  throw new FormatError(
-    `${id.repo} on the hub: expected ${wanted === undefined ? "a GGUF file or config.json and model.safetensors" : quoted(wanted)}, got ${got}. Name a file that is there.`,
-    { code: "missing-file" },
+function notCached(repo: string, revision: string | undefined): NetworkError {
+  const what = revision === undefined ? repo : `${repo}@${revision}`;
+  return new NetworkError(
+    `${what}: expected it in the cache, for the hub may not be asked (HF_HUB_OFFLINE), got none of it. Pull it first, or unset HF_HUB_OFFLINE.`,
+    { code: "offline" },
   );
 }
 
+/** The files of a place, each by its own way: cache, or network by way of the cache, or network. */
+class Opener {
+  readonly #network: Network;
+  readonly #place: Place;
+  readonly #cache: HubCache | undefined;
+  readonly #keeper: Keeper | undefined;
+  readonly #signal: AbortSignal | undefined;
+  readonly #isOffline: boolean;
+  /** Whether a file could not be kept. */
+  isIncomplete = false;
+
+  constructor(network: Network, place: Place, cache: HubCache | undefined, isOffline: boolean, signal: AbortSignal | undefined) {
+    this.#network = network;
+    this.#place = place;
+    this.#cache = cache;
+    this.#signal = signal;
+    this.#isOffline = isOffline;
+    const onSkip: KeepOptions["onSkip"] = (error) => {
+      this.isIncomplete = true;
+      cache?.onSkip(error);
+    };
+    this.#keeper = cache && new Keeper(cache.store, { ...cache, onSkip, network, signal });
+  }
+
+  /** A file without a checksum has no name in a store: it is found there by its path only. */
+  entry({ path, sizeBytes, sha256, oid }: HubFile): StoreFile {
+    const { repo, commit } = this.#place;
+    return { repo, commit, path, sizeBytes, blob: sha256 ?? oid ?? "" };
+  }
+
+  async open(file: StoreFile): Promise<ByteSource> {
+    const { repo, commit, path, sizeBytes } = file;
+    const url = `${this.#network.endpoint}/${repo}/resolve/${commit}/${path}`;
+    const hub = this.#place.files.find((f) => f.path === path);
+    return this.#named(path, await this.#open(file, { name: path, url, sizeBytes, checksum: hub && checksumOf(hub), commit }));
+  }
+
+  async #open(file: StoreFile, remote: RemoteFileOptions): Promise<ByteSource> {
+    const { checksum } = remote;
+    const whole = this.#place.isLocal ? await this.#keeper?.whole(file, checksum) : undefined;
+    if (whole) return whole;
+    if (this.#isOffline) throw notCached(this.#place.repo, undefined);
+    if (this.#keeper && checksum) return this.#keeper.open(file, { ...remote, checksum });
+    return new HttpSource(this.#network, remote, this.#signal);
+  }
+
+  /** The name that it has in the repository, and the files beside it there: parts of a split one. */
+  #named(path: string, source: ByteSource): ByteSource {
+    const { readInto, verify } = source;
+    return {
+      name: path,
+      size: source.size,
+      read: (offset, length, signal) => source.read(offset, length, signal),
+      ...(readInto && { readInto: (offset, target, signal) => readInto.call(source, offset, target, signal) }),
+      ...(verify && { verify: (signal) => verify.call(source, signal) }),
+      sibling: (name) => this.openPath(path.slice(0, path.lastIndexOf("/") + 1) + name),
+      close: async () => source.close?.(),
+    };
+  }
+
+  openPath = async (path: string): Promise<ByteSource | undefined> => {
+    const file = this.#place.files.find((f) => f.path === path);
+    return file && this.open(this.entry(file));
+  };
+
+  folder(): Folder {
+    const { repo } = this.#place;
+    return { name: repo.slice(repo.indexOf("/") + 1), open: this.openPath };
+  }
+
+  /** Bytes of a file that are still to come. */
+  async missingBytes(file: StoreFile): Promise<number> {
+    try {
+      const store = this.#cache?.store;
+      if (!store) return file.sizeBytes;
+      const whole = await store.open(file);
+      await whole?.close?.();
+      if (whole) return 0;
+      return Math.max(0, file.sizeBytes - (file.blob === "" ? 0 : await store.partBytes(file)));
+    } catch (error) {
+      if (error instanceof StorageError) return file.sizeBytes;
+      throw error;
+    }
+  }
+}
+
 /**
- * Finds the model of an id; of its files only the listing is read.
- * @param dtype what `load` was asked for: the file that suits it best is taken, small ones first where nothing was asked for
+ * Finds the model of an id; of its files only the listing is read, and nothing is opened.
  * @param signal ends whatever the source or the folder's files do, too
- * @throws NetworkError when the hub does not answer, or not to this token; FormatError when it has no such file; AbortError
+ * @throws NetworkError when the hub does not answer, or not to this token, and the cache has nothing; FormatError when it has no such file; AbortError
  */
-export async function openHub(network: Network, id: HubId, dtype: DType | undefined, signal?: AbortSignal): Promise<HubModel> {
+export async function findHub(network: Network, id: HubId, options: HubOptions = {}, signal?: AbortSignal): Promise<HubModel> {
   throwIfAborted(signal);
-  const { listing, choice } = await find(network, id, dtype, signal ?? new AbortController().signal);
-  const source = choice.kind === "gguf" ? open(network, listing, choice.file, signal) : folderOf(network, listing, signal);
-  return { source, file: choice.file.path, downloadBytes: choice.downloadBytes };
+  const search = new Search(network, id, options, signal ?? new AbortController().signal);
+  const { place, choice } = await search.find();
+  const opener = new Opener(network, place, options.cache, search.isOffline, signal);
+  const files = choice.files.map((file) => opener.entry(file));
+  let downloadBytes = 0;
+  for (const file of files) downloadBytes += await opener.missingBytes(file);
+  const { repo, commit, license, isLocal } = place;
+  const revision = repo === id.repo ? (id.revision ?? "main") : "main";
+  return {
+    ...{ repo, commit, file: choice.file.path, files, downloadBytes, license },
+    source: async () => (choice.kind === "gguf" ? opener.open(opener.entry(choice.file)) : opener.folder()),
+    open: (file) => opener.open(file),
+    keep: async () => {
+      if (!options.cache || isLocal || opener.isIncomplete || isHex(revision, 40)) return;
+      try {
+        await options.cache.store.setRevision(repo, revision, commit);
+      } catch (error) {
+        if (!(error instanceof StorageError)) throw error;
+        options.cache.onSkip(error);
+      }
+    },
+  };
 }

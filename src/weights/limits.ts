@@ -88,3 +88,9 @@ export const MAX_LISTING_BYTES: number = 4 * 1024 * 1024;
 /** Most files of a repository, and most pages of its listing. */
 export const MAX_LISTED_FILES = 10_000;
 export const MAX_LISTING_PAGES = 20;
+
+/** Bytes that go from the network into a cache at a time. */
+export const CACHE_STEP_BYTES: number = 1024 * 1024;
+
+/** Silence after which a hub counts as out of reach where a cache can answer in its place. */
+export const UNREACHABLE_MS = 10_000;

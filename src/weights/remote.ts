@@ -1,12 +1,14 @@
 // From a caller's options and what an adapter offers to a source on the network: a hub's id, or an address. The only file that decides where a token goes.
 import { InputError, PlatformError } from "../errors.ts";
-import type { DType } from "../memory/dtype.ts";
 import { openUrl } from "./address.ts";
-import { DEFAULT_ENDPOINT, openHub } from "./hub.ts";
+import type { HubModel, HubOptions } from "./hub.ts";
 import type { HubId } from "./hub-id.ts";
 import { Pool } from "./piece.ts";
 import { checkAddress, checkToken, type Fetch, type Network, type NetworkOptions } from "./request.ts";
 import type { ByteSource, Folder } from "./source.ts";
+
+/** The address of the hub that is asked unless another is named. */
+const DEFAULT_ENDPOINT = "https://huggingface.co";
 
 /** What a runtime offers. */
 export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | "hasBackpressure"> {
@@ -15,6 +17,8 @@ export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | 
   readonly token?: string | undefined;
   /** Bytes of a file that a load holds unless the caller says otherwise; default 32 MiB. */
   readonly windowBytes?: number | undefined;
+  /** The user wants no network: only a cache may answer. */
+  readonly isOffline?: boolean | undefined;
 }
 
 /** What a caller may say about the network. */
@@ -27,13 +31,6 @@ export interface RemoteOptions {
   readonly fetch?: Fetch | undefined;
   /** How patient transfers are, and how much of a file they hold. */
   readonly network?: NetworkOptions | undefined;
-}
-
-/** A source on the network. */
-export interface Remote {
-  readonly source: ByteSource | Folder;
-  /** What a hub had to offer; undefined for an address. */
-  readonly hub: { readonly file: string; readonly downloadBytes: number } | undefined;
 }
 
 /** @throws InputError naming the option; a token is never repeated */
@@ -55,24 +52,21 @@ export function checkRemoteOptions({ endpoint, token, fetch, network }: RemoteOp
   }
 }
 
-/**
- * Opens a model by its id on a hub, or by an address.
- * @param dtype what a load asks for: a hub's file is chosen by it
- * @throws InputError, NetworkError, FormatError, UnsupportedError, AbortError; PlatformError where the runtime offers no network
- */
-export async function openRemote(
-  platform: NetworkPlatform | undefined,
-  what: HubId | URL | string,
-  options: RemoteOptions,
-  { dtype, signal }: { readonly dtype?: DType | undefined; readonly signal?: AbortSignal | undefined } = {},
-): Promise<Remote> {
+interface Ways {
+  readonly network: Network;
+  /** The hub's origin: where a token of the environment goes, and no other place. */
+  readonly hubOrigin: string;
+}
+
+/** @throws PlatformError where the runtime offers no network; InputError */
+function waysOf(platform: NetworkPlatform | undefined, options: RemoteOptions): Ways {
   if (!platform)
     throw new PlatformError("load: expected a runtime with fetch, got one without. Pass bytes, or a source that reads by ranges.");
   const { createHash, hasBackpressure } = platform;
   const token = options.token ?? platform.token;
   checkToken(token);
   const hub = checkAddress(options.endpoint ?? platform.endpoint ?? DEFAULT_ENDPOINT, "endpoint");
-  const base = {
+  const network = {
     fetch: options.fetch ?? platform.fetch,
     createHash,
     hasBackpressure,
@@ -81,11 +75,38 @@ export async function openRemote(
     options: { ...options.network, windowBytes: options.network?.windowBytes ?? platform.windowBytes },
     pool: new Pool(),
   };
-  if (typeof what === "object" && "repo" in what) {
-    const { source, file, downloadBytes } = await openHub({ ...base, tokenOrigin: hub.origin }, what, dtype, signal);
-    return { source, hub: { file, downloadBytes } };
-  }
+  return { network, hubOrigin: hub.origin };
+}
+
+/**
+ * Finds a model by its id on a hub.
+ * @param how its `dtype` is what a load asks for: the file is chosen by it; its `cache` is where files are kept
+ * @throws InputError, NetworkError, FormatError, AbortError; PlatformError where the runtime offers no network
+ */
+export async function findRemote(
+  platform: NetworkPlatform | undefined,
+  id: HubId,
+  options: RemoteOptions,
+  how: HubOptions,
+  signal?: AbortSignal,
+): Promise<HubModel> {
+  const { network, hubOrigin } = waysOf(platform, options);
+  const { findHub } = await import("./hub.ts"); // a part of the package that loads from elsewhere do without
+  return findHub({ ...network, tokenOrigin: hubOrigin }, id, { ...how, isOffline: platform?.isOffline }, signal);
+}
+
+/**
+ * Opens a file or a folder by its address.
+ * @throws InputError, NetworkError, FormatError, UnsupportedError, AbortError; PlatformError where the runtime offers no network
+ */
+export async function openAddress(
+  platform: NetworkPlatform | undefined,
+  address: URL | string,
+  options: RemoteOptions,
+  signal?: AbortSignal,
+): Promise<ByteSource | Folder> {
+  const { network, hubOrigin } = waysOf(platform, options);
   // a token that the caller passes with an address is meant for it; the environment's stays the hub's
-  const tokenOrigin = options.token === undefined ? hub.origin : checkAddress(what, "source").origin;
-  return { source: await openUrl({ ...base, tokenOrigin }, what, signal), hub: undefined };
+  const tokenOrigin = options.token === undefined ? hubOrigin : checkAddress(address, "source").origin;
+  return openUrl({ ...network, tokenOrigin }, address, signal);
 }

@@ -1,4 +1,5 @@
 // The conformance suite over every kind of source that Node has, and over stand-ins for those of browsers and workers.
+import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -6,11 +7,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { openPath } from "../../src/adapters/node/files.ts";
+import { diskStore } from "../../src/adapters/node/store.ts";
 import { openUrl } from "../../src/weights/address.ts";
-import { openHub } from "../../src/weights/hub.ts";
+import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { type DirectoryHandleLike, type FileHandleLike, type ObjectSource, openObject } from "../../src/weights/objects.ts";
 import type { ByteSource, Folder } from "../../src/weights/source.ts";
+import type { Store } from "../../src/weights/store.ts";
 import { serve } from "../tools/bad-server.ts";
 import { networkTo } from "../unit/network.ts";
 import { bucketOf } from "./r2-bucket.ts";
@@ -210,8 +213,35 @@ describe("over HTTP", () => {
     "a server with ranges",
     withRanges((hub, signal) => file(openUrl(networkTo(hub), `${hub}/org/model/resolve/main/x.gguf`, signal))),
   );
-  const { openBeside: _, ...alone } = withRanges((hub, signal) =>
-    file(openHub(networkTo(hub), parseHubId("org/model:x.gguf")!, undefined, signal).then((m) => m.source)),
+  const hubFile = (hub: string, store: Store | undefined, signal?: AbortSignal): Promise<ByteSource> => {
+    const cache = store && { store, onWait: assert.fail, onSkip: assert.fail };
+    return file(findHub(networkTo(hub), parseHubId("org/model:x.gguf")!, { cache }, signal).then((model) => model.source()));
+  };
+  suite(
+    "a hub's file",
+    withRanges((hub, signal) => hubFile(hub, undefined, signal)),
   );
-  suite("a hub's file", alone);
+  const dirs: string[] = [];
+  const emptyStore = (): Store => {
+    const dir = mkdtempSync(join(tmpdir(), "lfm2-source-"));
+    dirs.push(dir);
+    return diskStore(dir);
+  };
+  after(() => {
+    for (const dir of dirs) rmSync(dir, { recursive: true });
+  });
+  suite(
+    "a hub's file by way of a cache",
+    withRanges((hub, signal) => hubFile(hub, emptyStore(), signal)),
+  );
+  suite(
+    "a hub's file from a cache",
+    withRanges(async (hub, signal) => {
+      const store = emptyStore();
+      const source = await hubFile(hub, store);
+      await source.verify?.();
+      await source.close?.();
+      return hubFile(hub, store, signal);
+    }),
+  );
 });

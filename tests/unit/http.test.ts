@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { load, type Model } from "lfm2-wasm";
 import { FormatError, type Lfm2Error, NetworkError } from "../../src/errors.ts";
 import { openUrl } from "../../src/weights/address.ts";
-import { openHub } from "../../src/weights/hub.ts";
+import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
@@ -43,7 +43,7 @@ describe("files over HTTP", () => {
   const byUrl = (name: string, options?: NetworkOptions, signal?: AbortSignal): Promise<ByteSource> =>
     fileOf(openUrl(networkTo(server.hub, options), address(name), signal));
   const byId = async (options?: NetworkOptions, signal?: AbortSignal): Promise<ByteSource> =>
-    fileOf(openHub(networkTo(server.hub, options), parseHubId("org/model:x.gguf")!, undefined, signal).then((m) => m.source));
+    fileOf(findHub(networkTo(server.hub, options), parseHubId("org/model:x.gguf")!, undefined, signal).then((m) => m.source()));
 
   /** Three ways to a file: by a hub's listing, by an address that is redirected and tells a sha256, by an address that is neither. */
   const ways = [
@@ -242,7 +242,11 @@ describe("a load over the network", () => {
     const scenario: Scenario = SCENARIOS[name] ?? assert.fail(name);
     it(`${name}: ${scenario.good}`, async () => {
       server.set(scenario);
-      const options = { endpoint: server.hub, network: isSilent(scenario) ? { ...network, stallMs: STALL_MS } : network };
+      const options = {
+        cache: false as const,
+        endpoint: server.hub,
+        network: isSilent(scenario) ? { ...network, stallMs: STALL_MS } : network,
+      };
       const result = await load("org/mini", options).then(tokensOf, (error: unknown) => error);
       if (scenario.good === "yes") assert.deepEqual(result, right);
       else assert.ok(["NetworkError", "FormatError"].includes((result as Error).name), String(result));
@@ -254,6 +258,7 @@ describe("a load over the network", () => {
     server.set({ flip: mini.length - 1000, times: 1, after: 10 });
     let last = -1;
     const model = await load("org/mini", {
+      cache: false,
       endpoint: server.hub,
       network,
       onProgress: ({ loadedBytes, totalBytes }) => {
@@ -264,7 +269,7 @@ describe("a load over the network", () => {
     assert.deepEqual(await tokensOf(model), right);
     server.set({ flip: mini.length - 1000 });
     await assert.rejects(
-      load("org/mini", { endpoint: server.hub, network }),
+      load("org/mini", { cache: false, endpoint: server.hub, network }),
       (e: Lfm2Error) => e.name === "FormatError" && e.code === "checksum",
     );
   });
@@ -276,7 +281,7 @@ describe("a load over the network", () => {
   };
   const operations = async (): Promise<number> => {
     const watch = new WatchedFetch();
-    (await load("org/mini", { endpoint: server.hub, network, fetch: watch.fetch })).dispose();
+    (await load("org/mini", { cache: false, endpoint: server.hub, network, fetch: watch.fetch })).dispose();
     return watch.operations;
   };
 
@@ -289,7 +294,7 @@ describe("a load over the network", () => {
       const watch = new WatchedFetch((n) => {
         if (n === position) control.abort(new Error(`at ${position}`));
       });
-      const loading = load("org/mini", { endpoint: server.hub, network, fetch: watch.fetch, signal: control.signal });
+      const loading = load("org/mini", { cache: false, endpoint: server.hub, network, fetch: watch.fetch, signal: control.signal });
       await assert.rejects(
         loading,
         (e: Error) => e.name === "AbortError" && (e.cause as Error).message === `at ${position}`,
@@ -299,7 +304,7 @@ describe("a load over the network", () => {
       await new Promise((resolve) => setTimeout(resolve, 1));
       assert.deepEqual([watch.pending, getEventListeners(control.signal, "abort").length], [0, 0], `at ${position} of ${count}`);
     }
-    assert.deepEqual(await tokensOf(await load("org/mini", { endpoint: server.hub, network })), right);
+    assert.deepEqual(await tokensOf(await load("org/mini", { cache: false, endpoint: server.hub, network })), right);
   });
 
   it("gets over a failure of the connection at any await, and gives up when it does not end", async () => {
@@ -309,12 +314,12 @@ describe("a load over the network", () => {
       const once = new WatchedFetch((n) => {
         if (n === position) throw new TypeError("network down");
       });
-      (await load("org/mini", { endpoint: server.hub, network, fetch: once.fetch })).dispose();
+      (await load("org/mini", { cache: false, endpoint: server.hub, network, fetch: once.fetch })).dispose();
       if (position > count * 0.9) continue; // the last bytes may be here already
       const from = new WatchedFetch((n) => {
         if (n >= position) throw new TypeError("network down");
       });
-      const loading = load("org/mini", { endpoint: server.hub, network, fetch: from.fetch });
+      const loading = load("org/mini", { cache: false, endpoint: server.hub, network, fetch: from.fetch });
       await assert.rejects(loading, (e: Error) => e instanceof Error && e.name === "NetworkError", `at ${position}`);
       assert.equal(from.pending, 0);
     }
@@ -342,7 +347,10 @@ describe("a load over the network", () => {
       const scenario: Scenario = SCENARIOS[name] ?? assert.fail(name);
       server.set({ ...scenario, token });
       server.log.length = 0;
-      const result = await load("org/mini", { endpoint: server.hub, token, network }).then(tokensOf, (error: unknown) => error);
+      const result = await load("org/mini", { cache: false, endpoint: server.hub, token, network }).then(
+        tokensOf,
+        (error: unknown) => error,
+      );
       if (result instanceof Error) assert.doesNotMatch(allOf(result), /SECRET/, name);
       else assert.deepEqual(result, right, name);
       assert.ok(
@@ -355,7 +363,7 @@ describe("a load over the network", () => {
       );
     }
     const refused = (options: object, source = "org/mini"): Promise<unknown> =>
-      load(source, { endpoint: server.hub, network, ...options }).then(
+      load(source, { cache: false, endpoint: server.hub, network, ...options }).then(
         () => assert.fail("loaded"),
         (error: unknown) => error,
       );

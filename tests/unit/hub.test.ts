@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { inspect, type LoadProgress, load } from "lfm2-wasm";
 import { FormatError, NetworkError } from "../../src/errors.ts";
 import type { DType } from "../../src/memory/dtype.ts";
-import { openHub } from "../../src/weights/hub.ts";
+import { findHub } from "../../src/weights/hub.ts";
 import { chooseFile, fileType, type HubFile } from "../../src/weights/hub-choice.ts";
 import { type HubId, parseHubId } from "../../src/weights/hub-id.ts";
 import type { FetchResponse } from "../../src/weights/request.ts";
@@ -80,12 +80,28 @@ describe("the file that is taken", () => {
   });
 
   it("is a whole model", () => {
-    assert.equal(taken(["mmproj-x-F16.gguf", "x-Q8_0-00001-of-00002.gguf", "x-Q8_0-00002-of-00002.gguf"]), undefined);
+    assert.equal(taken(["mmproj-x-F16.gguf", "x-Q8_0-00002-of-00002.gguf"]), undefined);
     assert.equal(taken(["sub/x-Q8_0.gguf", "y-Q8_0.gguf"]), "y-Q8_0.gguf");
     assert.equal(taken(["mini.gguf"]), "mini.gguf");
     assert.equal(taken(["model.safetensors"]), undefined, "no config");
     assert.equal(taken(["README.md"]), undefined);
     assert.equal(taken(["x-IQ1_S.gguf", ...folder]), "model.safetensors");
+  });
+
+  it("has all its parts, whichever of them is named", () => {
+    const parts = ["d/x-Q8_0-00001-of-00002.gguf", "d/x-Q8_0-00002-of-00002.gguf"];
+    for (const wish of [{}, { type: "q8_0" }, { file: parts[1] }]) {
+      const choice = chooseFile([...parts, "d/y-00001-of-00003.gguf"].map((p) => file(p)).reverse(), wish);
+      assert.deepEqual([choice?.file.path, choice?.files.map((f) => f.path)], [parts[0], parts]);
+    }
+    const shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"];
+    for (const wish of [{}, { file: shards[0] }, { file: shards[2] }]) {
+      const choice = chooseFile(
+        ["config.json", "README.md", ...shards].map((p) => file(p)),
+        wish,
+      );
+      assert.deepEqual([choice?.file.path, choice?.files.map((f) => f.path)], [shards[2], ["config.json", ...shards]]);
+    }
   });
 
   it("tells its quantization by its name", () => {
@@ -120,7 +136,7 @@ describe("a model on a hub", () => {
     server.set({});
     server.log.length = 0;
   });
-  const options = () => ({ endpoint: server.hub, network: { ...IMPATIENT, windowBytes: 4 << 20 } });
+  const options = () => ({ cache: false as const, endpoint: server.hub, network: { ...IMPATIENT, windowBytes: 4 << 20 } });
 
   it("loads from a folder, at one commit, every file proved", async () => {
     const events: LoadProgress[] = [];
@@ -206,7 +222,7 @@ describe("a model on a hub", () => {
     try {
       Object.assign(process.env, { HF_ENDPOINT: `${server.hub}/`, HF_TOKEN: "hf_SECRET" });
       server.set({ token: "hf_SECRET" });
-      (await load("org/tiny", { network: options().network })).dispose();
+      (await load("org/tiny", { cache: false, network: options().network })).dispose();
       await assert.rejects(load(`${server.cdn}/x.gguf`, { network: options().network }), { name: "NetworkError" });
       assert.ok(server.log.every((r) => (r.host === "hub") === (r.authorization === "Bearer hf_SECRET")));
     } finally {
@@ -260,7 +276,7 @@ describe("a hub's listing that a stranger wrote", () => {
         },
       },
     );
-    const { file: chosen } = await openHub(network, parseHubId("org/model")!, "f32");
+    const { file: chosen } = await findHub(network, parseHubId("org/model")!, { dtype: "f32" });
     return chosen;
   }
 

@@ -1,4 +1,5 @@
 // The package in browsers (page, worker, service worker, extension), and wherever nothing else is known. Its top level touches nothing that a page alone has.
+import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { kernelSource } from "../../kernels/delivery.ts";
 import type { KernelBuild } from "../../kernels/variants.ts";
@@ -45,3 +46,13 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
 export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
   return inspectWith(platform, withBase(source), options);
 }
+
+const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const availability: CacheCalls["availability"] = calls.availability;
+/** @see CacheCalls */
+export const pull: CacheCalls["pull"] = calls.pull;
+/** @see CacheCalls */
+export const listModels: CacheCalls["listModels"] = calls.listModels;
+/** @see CacheCalls */
+export const removeModel: CacheCalls["removeModel"] = calls.removeModel;

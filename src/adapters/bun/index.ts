@@ -1,5 +1,6 @@
 // The package in Bun, which has Node's modules.
 import process from "node:process";
+import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
@@ -18,3 +19,13 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
 export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
   return inspectWith(platform, source, options);
 }
+
+const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const availability: CacheCalls["availability"] = calls.availability;
+/** @see CacheCalls */
+export const pull: CacheCalls["pull"] = calls.pull;
+/** @see CacheCalls */
+export const listModels: CacheCalls["listModels"] = calls.listModels;
+/** @see CacheCalls */
+export const removeModel: CacheCalls["removeModel"] = calls.removeModel;

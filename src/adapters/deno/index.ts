@@ -1,4 +1,5 @@
 // The package in Deno, which has Node's modules and asks for permissions: none is needed but for what a caller names.
+import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import { useTurn } from "../../macrotask.ts";
@@ -10,7 +11,9 @@ export * from "../../index.ts";
 /** What is used of Deno's own. */
 declare const Deno: {
   readonly permissions: {
-    querySync(what: { readonly name: "env"; readonly variable: string } | { readonly name: "read"; readonly path: URL }): {
+    querySync(
+      what: { readonly name: "env"; readonly variable: string } | { readonly name: "read" | "write"; readonly path: URL | string },
+    ): {
       readonly state: string;
     };
   };
@@ -21,6 +24,7 @@ const platform = nodePlatform({
   runtime: "deno",
   // without asking: nobody should have to answer for a variable that he never heard of
   variable: (name) => (Deno.permissions.querySync({ name: "env", variable: name }).state === "granted" ? Deno.env.get(name) : undefined),
+  mayUse: (folder) => (["read", "write"] as const).every((name) => Deno.permissions.querySync({ name, path: folder }).state === "granted"),
   otherwise: async (build) => (await import("./modules.ts")).modules[build]?.(),
 });
 
@@ -55,3 +59,13 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
 export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
   return inspectWith(platform, source, options);
 }
+
+const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const availability: CacheCalls["availability"] = calls.availability;
+/** @see CacheCalls */
+export const pull: CacheCalls["pull"] = calls.pull;
+/** @see CacheCalls */
+export const listModels: CacheCalls["listModels"] = calls.listModels;
+/** @see CacheCalls */
+export const removeModel: CacheCalls["removeModel"] = calls.removeModel;

@@ -1,5 +1,14 @@
 // lfm2-wasm/inline: the package with the kernels within it, for where files beside a module are awkward: bundles in one file, programs in one file. One thread.
-import { type Inspection, inspect as inspectBeside, type LoadOptions, load as loadBeside, type Model, type ModelSource } from "lfm2-wasm";
+import {
+  type Availability,
+  availability as availabilityBeside,
+  type Inspection,
+  inspect as inspectBeside,
+  type LoadOptions,
+  load as loadBeside,
+  type Model,
+  type ModelSource,
+} from "lfm2-wasm";
 
 export * from "lfm2-wasm";
 
@@ -28,4 +37,9 @@ export async function load(source: ModelSource, options?: LoadOptions): Promise<
 /** `inspect` of `lfm2-wasm`, with the kernels within. */
 export async function inspect(source: ModelSource, options?: Parameters<typeof inspectBeside>[1]): Promise<Inspection> {
   return inspectBeside(source, await withKernels(options));
+}
+
+/** `availability` of `lfm2-wasm`, with the kernels within. */
+export async function availability(source: ModelSource, options?: LoadOptions): Promise<Availability> {
+  return availabilityBeside(source, await withKernels(options));
 }

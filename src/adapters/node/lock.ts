@@ -1,6 +1,6 @@
 // Locks between processes by files, for file systems and runtimes without better ones: a file that exists is a lock, touched while its holder lives. Knows nothing of what it guards.
 import { randomUUID } from "node:crypto";
-import { mkdir, open, readFile, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, open, readFile, readlink, rm, stat, utimes } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 import { AbortError, throwIfAborted } from "../../errors.ts";
@@ -8,16 +8,15 @@ import type { LockOptions, StoreLock } from "../../weights/store.ts";
 
 /** How often a holder touches its lock. */
 const BEAT_MS = 1000;
-/** Silence after which a lock is stale whose process is gone from this machine. Some beats long: a process in another container is not seen, but its beats are. */
-const DEAD_MS = 4 * BEAT_MS;
-/** Silence after which any lock is stale: its holder is on another machine, or its number now belongs to another process. */
-const SILENT_MS = 60_000;
-const POLL_MS = 150;
+/** Silence after which a lock is stale whatever is known of its holder: it is on another machine, or its number now belongs to another process. */
+const SILENT_MS = 30 * BEAT_MS;
+const POLL_MS = 100;
 
 interface Holder {
   readonly token: string;
   readonly pid: number;
-  readonly host: string;
+  /** Where the pid means that process: this machine, and on Linux the namespace of pids, which each container has. */
+  readonly space: string;
 }
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? "";
@@ -27,28 +26,40 @@ const isMissing = (error: unknown): boolean => codeOf(error) === "ENOENT";
 async function holderOf(path: string): Promise<Holder | undefined> {
   try {
     const text = await readFile(path, "utf8");
-    const { token = "", pid = 0, host = "" } = text === "" ? {} : (JSON.parse(text) as Partial<Holder>);
-    return { token, pid, host };
+    const { token = "", pid = 0, space = "" } = text === "" ? {} : (JSON.parse(text) as Partial<Holder>);
+    return { token, pid, space };
   } catch (error) {
     if (isMissing(error)) return undefined;
-    if (error instanceof SyntaxError) return { token: "", pid: 0, host: "" };
+    if (error instanceof SyntaxError) return { token: "", pid: 0, space: "" };
     throw error;
   }
 }
 
-function isAlive({ pid, host }: Holder): boolean {
-  if (host !== hostname()) return true;
+let ownSpace: Promise<string> | undefined;
+
+function here(): Promise<string> {
+  ownSpace ??= readlink("/proc/self/ns/pid").then(
+    (namespace) => `${hostname()} ${namespace}`,
+    () => (process.platform === "linux" ? "" : hostname()), // "": not known, so no pid is believed
+  );
+  return ownSpace;
+}
+
+/** @returns whether the process is known to be gone */
+async function isGone({ pid, space }: Holder): Promise<boolean> {
+  if (space === "" || space !== (await here())) return false;
   try {
-    return pid > 0 && process.kill(pid, 0);
+    process.kill(pid, 0);
+    return false;
   } catch (error) {
-    return codeOf(error) === "EPERM";
+    return codeOf(error) === "ESRCH";
   }
 }
 
 async function isStale(path: string, holder: Holder): Promise<boolean> {
   try {
     const silentMs = Date.now() - (await stat(path)).mtimeMs;
-    return silentMs > SILENT_MS || (silentMs > DEAD_MS && !isAlive(holder));
+    return silentMs > SILENT_MS || (await isGone(holder));
   } catch (error) {
     if (isMissing(error)) return false; // released meanwhile
     throw error;
@@ -138,7 +149,7 @@ function pause(signal: AbortSignal | undefined): Promise<void> {
  * @throws AbortError; errors of the file system as they come
  */
 export async function lockFile(path: string, { signal, onWait }: LockOptions = {}): Promise<StoreLock> {
-  const me: Holder = { token: randomUUID(), pid: process.pid, host: hostname() };
+  const me: Holder = { token: randomUUID(), pid: process.pid, space: await here() };
   let hasWaited = false;
   for (;;) {
     throwIfAborted(signal);

@@ -28,11 +28,13 @@ export interface NodeLike {
   readonly runtime: Runtime;
   /** A variable of the environment, if it may be read. */
   readonly variable: (name: string) => string | undefined;
+  /** Whether files in a folder may be read and written without asking. */
+  readonly mayUse?: (folder: string) => boolean;
   /** Another way to a build whose file may not be read. */
   readonly otherwise?: (build: KernelBuild) => Promise<WasmInput | undefined>;
 }
 
-export function nodePlatform({ runtime, variable, otherwise }: NodeLike): Platform {
+export function nodePlatform({ runtime, variable, mayUse = () => true, otherwise }: NodeLike): Platform {
   const beside = kernelSource(builds, fetchWasm);
   return {
     runtime,
@@ -50,6 +52,14 @@ export function nodePlatform({ runtime, variable, otherwise }: NodeLike): Platfo
       get token() {
         return variable("HF_TOKEN")?.trim() || undefined;
       },
+      get isOffline() {
+        return /^(?:1|true|yes|on)$/i.test(variable("HF_HUB_OFFLINE")?.trim() ?? "");
+      },
+    },
+    store: async (dir) => {
+      const { cacheFolder, diskStore } = await import("./store.ts");
+      const folder = dir ?? cacheFolder(variable);
+      return folder !== undefined && mayUse(folder) ? diskStore(folder) : undefined;
     },
     kernels: async (build) => {
       try {

@@ -24,7 +24,7 @@ import {
 } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, join, relative } from "node:path";
-import { FormatError, Lfm2Error, StorageError } from "../../errors.ts";
+import { Lfm2Error, StorageError } from "../../errors.ts";
 import type { ByteSource } from "../../weights/source.ts";
 import type { LockOptions, Store, StoredFile, StoredModel, StoreFile, StoreLock, StorePart } from "../../weights/store.ts";
 import { openFile } from "./files.ts";
@@ -132,7 +132,7 @@ class DiskPart implements StorePart {
       for (let done = 0; done < target.length; ) {
         const { bytesRead } = await this.#handle.read(target, done, target.length - done, offset + done);
         if (bytesRead === 0)
-          throw new FormatError(`${basename(this.#path)}: truncated: expected ${target.length} bytes at ${offset}, got ${done}.`);
+          throw new StorageError(`${basename(this.#path)}: truncated: expected ${target.length} bytes at ${offset}, got ${done}.`);
         done += bytesRead;
       }
     });
@@ -240,7 +240,9 @@ class DiskStore implements Store {
   async open(file: StoreFile): Promise<ByteSource | undefined> {
     const [shown, blob] = [this.#shown(file), this.#blob(file)];
     return doing("open", shown, async () => {
-      const found = await this.#openWhole(shown, file.sizeBytes);
+      // a commit never changes, but a repository of that name on another hub may be another
+      const target = basename((await readlink(shown).catch(() => undefined)) ?? file.blob);
+      const found = target === file.blob || !BLOB.test(target) ? await this.#openWhole(shown, file.sizeBytes) : undefined;
       if (found) return found;
       const source = await this.#openWhole(blob, file.sizeBytes);
       if (source) await show(blob, shown).catch(() => {}); // for others to find: where nothing can be written it is readable all the same
@@ -338,19 +340,37 @@ class DiskStore implements Store {
   }
 }
 
-/** A variable that says something, with `~` as the home folder. */
-function folderIn(name: string): string | undefined {
-  const value = process.env[name]?.trim();
-  return value ? value.replace(/^~(?=$|[/\\])/, homedir()) : undefined;
+/** @returns the user's home; undefined where it may not be known */
+function homeFolder(): string | undefined {
+  try {
+    return homedir();
+  } catch {
+    return undefined; // Deno tells it to those who may ask
+  }
 }
 
-/** @returns the folder that Hugging Face's tools use: `HF_HUB_CACHE`, or `hub` in `HF_HOME`, or `huggingface/hub` in `XDG_CACHE_HOME` or ~/.cache */
-export function cacheFolder(): string {
-  const home = (): string => folderIn("HF_HOME") ?? join(folderIn("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "huggingface");
-  return folderIn("HF_HUB_CACHE") ?? folderIn("HUGGINGFACE_HUB_CACHE") ?? join(home(), "hub");
+/**
+ * @param variable reads the environment
+ * @returns the folder that Hugging Face's tools use: `HF_HUB_CACHE`, or `hub` in `HF_HOME`, or `huggingface/hub` in `XDG_CACHE_HOME` or ~/.cache; undefined without a home
+ */
+export function cacheFolder(variable: (name: string) => string | undefined): string | undefined {
+  const home = (): string | undefined => variable("HOME") || homeFolder();
+  const folder = (name: string): string | undefined =>
+    variable(name)
+      ?.trim()
+      .replace(/^~(?=$|[/\\])/, home() ?? "~") || undefined;
+  const below = (dir: string | undefined, ...path: readonly string[]): string | undefined =>
+    dir === undefined ? undefined : join(dir, ...path);
+  return (
+    folder("HF_HUB_CACHE") ??
+    folder("HUGGINGFACE_HUB_CACHE") ??
+    below(folder("HF_HOME"), "hub") ??
+    below(folder("XDG_CACHE_HOME"), "huggingface", "hub") ??
+    below(home(), ".cache", "huggingface", "hub")
+  );
 }
 
 /** @param dir the cache's folder; need not exist yet */
-export function diskStore(dir: string = cacheFolder()): Store {
+export function diskStore(dir: string): Store {
   return new DiskStore(dir);
 }

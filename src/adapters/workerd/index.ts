@@ -1,4 +1,6 @@
 // The package in Cloudflare's workerd and what is like it: no files, no threads, and no bytes are compiled, so the kernels are imported as modules.
+
+import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { StorageError, UnsupportedError } from "../../errors.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
@@ -47,3 +49,13 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
 export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
   return inspectWith(platform, source, options);
 }
+
+const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const availability: CacheCalls["availability"] = calls.availability;
+/** @see CacheCalls */
+export const pull: CacheCalls["pull"] = calls.pull;
+/** @see CacheCalls */
+export const listModels: CacheCalls["listModels"] = calls.listModels;
+/** @see CacheCalls */
+export const removeModel: CacheCalls["removeModel"] = calls.removeModel;

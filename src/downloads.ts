@@ -1,0 +1,222 @@
+// What is downloaded and what could be: pull, availability, the list of models in the cache and their removal. Knows no runtime, and loads no model.
+import { storeFor } from "./cache.ts";
+import { InputError, Lfm2Error, PlatformError, throwIfAborted } from "./errors.ts";
+import {
+  checkContext,
+  checkLoadOptions,
+  findModel,
+  hubEvents,
+  isWorthAnother,
+  kernelsFor,
+  type LoadOptions,
+  type ModelSource,
+  openSource,
+  type Platform,
+} from "./lfm2.ts";
+import { ADDRESS_SPACE_BYTES } from "./memory/arena.ts";
+import { DTYPES, type DType } from "./memory/dtype.ts";
+import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
+import { type Plan, planModel } from "./models/load-model.ts";
+import { Meter } from "./progress.ts";
+import { isRecord, quoted } from "./values.ts";
+import type { HubModel } from "./weights/hub.ts";
+import { type HubId, parseHubId } from "./weights/hub-id.ts";
+import { parseJsonBytes } from "./weights/json-scan.ts";
+import { MAX_CONFIG_BYTES } from "./weights/limits.ts";
+import { checkPlan } from "./weights/plan.ts";
+import { readExactly } from "./weights/source.ts";
+import type { Store, StoredModel } from "./weights/store.ts";
+
+/** What the cache calls read: the folder of the cache where it is not the default. */
+export interface CacheQuery {
+  readonly cacheDir?: string | undefined;
+}
+
+async function storeOf(platform: Platform, cache: LoadOptions["cache"]): Promise<Store> {
+  const store = await storeFor(platform.store, cache);
+  if (store) return store;
+  throw new PlatformError("cache: expected a place to keep models, got none: this runtime has no store, or `cache` is false.", {
+    code: "no-store",
+  });
+}
+
+const cacheIn = ({ cacheDir }: CacheQuery): LoadOptions["cache"] => (cacheDir === undefined ? "auto" : { dir: cacheDir });
+
+/** The first key of a GGUF, as a rule; what follows is the value's type and length. */
+const ARCHITECTURE = /general\.architecture[\s\S]{12}([a-z0-9]{1,16})/;
+const GGUF_HEAD_BYTES = 4096;
+
+/** Whether a model in the store is one of those that this package runs; one that is not there in full may be. */
+async function isOurs(store: Store, { id, revisions, partialBytes }: StoredModel): Promise<boolean> {
+  for (const { commit, files } of revisions) {
+    for (const { path, sizeBytes, blob = "" } of files) {
+      const isConfig = path === "config.json" && sizeBytes <= MAX_CONFIG_BYTES;
+      if (!isConfig && !path.endsWith(".gguf")) continue;
+      const source = await store.open({ repo: id, commit, path, sizeBytes, blob });
+      if (!source) continue;
+      try {
+        const head = await readExactly(source, 0, Math.min(sizeBytes, isConfig ? MAX_CONFIG_BYTES : GGUF_HEAD_BYTES));
+        if (isConfig ? isConfigOfOurs(head) : ARCHITECTURE.exec(latin1(head))?.[1] === "lfm2") return true;
+      } finally {
+        await source.close?.();
+      }
+    }
+  }
+  return revisions.length === 0 && partialBytes > 0;
+}
+
+const latin1 = (bytes: Uint8Array): string => Array.from(bytes, (b) => String.fromCharCode(b)).join("");
+
+function isConfigOfOurs(bytes: Uint8Array): boolean {
+  try {
+    const json = parseJsonBytes(bytes, "config.json", { maxBytes: MAX_CONFIG_BYTES });
+    return isRecord(json) && Object.hasOwn(json, "model_type") && json.model_type === "lfm2";
+  } catch {
+    return false; // another program's business
+  }
+}
+
+/** The models in the cache that this package runs, also those that other programs put there. */
+export async function listModelsWith(platform: Platform, query: CacheQuery = {}): Promise<readonly StoredModel[]> {
+  const store = await storeOf(platform, cacheIn(query));
+  const models = [];
+  for (const model of await store.list()) if (await isOurs(store, model)) models.push(model);
+  return models;
+}
+
+/** Removes a model from the cache, unfinished downloads too. */
+export async function removeModelWith(platform: Platform, id: string, query: CacheQuery = {}): Promise<StoredModel | undefined> {
+  const parsed = parseHubId(id);
+  if (parsed?.repo !== id)
+    throw new InputError(`removeModel: expected the id of a model in the cache, org/name, got ${quoted(String(id))}. See listModels().`);
+  return (await storeOf(platform, cacheIn(query))).remove(id);
+}
+
+/** What `pull` brought. */
+export interface Pulled {
+  /** `org/name` of the repository that was chosen. */
+  readonly id: string;
+  readonly commit: string;
+  /** The file of weights that was chosen. */
+  readonly file: string;
+  readonly license: string | undefined;
+  /** All files that a load reads, and what of them had to be downloaded. */
+  readonly sizeBytes: number;
+  readonly downloadedBytes: number;
+}
+
+/** Downloads all that a load of the model would read into the cache. */
+export async function pullWith(platform: Platform, id: string, options: LoadOptions = {}): Promise<Pulled> {
+  checkLoadOptions(options);
+  throwIfAborted(options.signal);
+  await storeOf(platform, options.cache);
+  const parsed = parseHubId(String(id));
+  if (!parsed) throw new InputError(`pull: expected a hub's id, org/name[@revision][:file or type], got ${quoted(String(id))}.`);
+  const meter = options.onProgress && new Meter(options.onProgress);
+  try {
+    return await pullOnce(platform, parsed, options, false, meter);
+  } catch (error) {
+    if (options.signal?.aborted || !isWorthAnother(error, true)) throw error;
+    return pullOnce(platform, parsed, options, true, meter);
+  }
+}
+
+async function pullOnce(platform: Platform, id: HubId, options: LoadOptions, isDoubtful: boolean, meter?: Meter): Promise<Pulled> {
+  let before = 0;
+  let totalBytes = 0;
+  const hub = await findModel(platform, id, options, {
+    ...{ isDoubtful, onWait: hubEvents(meter).onWait },
+    onBytes: ({ path }, bytes) => meter?.report({ phase: "download", file: path, loadedBytes: before + bytes, totalBytes }),
+    onSkip: (error) => {
+      throw error;
+    },
+  });
+  const { repo, commit, license, file, files, downloadBytes } = hub;
+  totalBytes = files.reduce((sum, f) => sum + f.sizeBytes, 0);
+  hubEvents(meter).onFound(hub);
+  for (const each of files) {
+    await fetchFile(hub, each, options.signal);
+    before += each.sizeBytes;
+    meter?.report({ phase: "download", file: each.path, loadedBytes: before, totalBytes });
+  }
+  await hub.keep();
+  meter?.ready();
+  return { id: repo, commit, file, license, sizeBytes: totalBytes, downloadedBytes: downloadBytes };
+}
+
+async function fetchFile(hub: HubModel, file: HubModel["files"][number], signal: AbortSignal | undefined): Promise<void> {
+  const source = await hub.open(file);
+  try {
+    await source.verify?.(signal);
+  } finally {
+    await source.close?.();
+  }
+}
+
+/** Whether a model can run here, and what it takes. */
+export interface Availability {
+  /**
+   * `"available"`: all of it is here. `"downloadable"`: some of it must be downloaded, and it would run. `"downloading"`: that is under way, here or in another
+   * process. `"unavailable"`: `reason` says why it would not load.
+   */
+  readonly status: "available" | "downloadable" | "downloading" | "unavailable";
+  /** What must still be downloaded; 0 where that is not known. */
+  readonly downloadBytes: number;
+  /** Linear memory that the model would take before its first token; 0 where that is not known. */
+  readonly memoryBytes: number;
+  readonly reason?: string;
+}
+
+/** Reads headers and the cache, no weights. */
+export async function availabilityWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Availability> {
+  checkLoadOptions(options);
+  throwIfAborted(options.signal);
+  let downloadBytes = 0;
+  let memoryBytes = 0;
+  try {
+    const opened = await openSource(platform, source, options, { isReadOnly: true });
+    downloadBytes = opened.hub?.downloadBytes ?? ("read" in opened.source && isRemote(source) ? opened.source.size : 0);
+    const checkpoint = await openCheckpoint(opened.source, options.signal);
+    try {
+      checkContext(checkpoint, options.maxContextTokens);
+      const dtype = options.dtype ?? opened.dtype;
+      const planFor = plansOf(checkpoint, platform, options);
+      const plan = await planFor(dtype);
+      memoryBytes = plan.totalBytes;
+      await checkFits(plan, dtype, options.maxMemoryBytes ?? platform.memoryBudgetBytes ?? ADDRESS_SPACE_BYTES, planFor);
+    } finally {
+      await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
+    }
+    if (downloadBytes === 0) return { status: "available", downloadBytes, memoryBytes };
+    const isUnderWay = opened.hub ? await isDownloading(platform, opened.hub, options) : false;
+    return { status: isUnderWay ? "downloading" : "downloadable", downloadBytes, memoryBytes };
+  } catch (error) {
+    const isReason = error instanceof Lfm2Error && !(error instanceof InputError) && !options.signal?.aborted;
+    if (!isReason) throw error;
+    return { status: "unavailable", downloadBytes, memoryBytes, reason: error.message };
+  }
+}
+
+type PlanFor = (dtype: DType | undefined) => Promise<Plan>;
+
+function plansOf(checkpoint: Checkpoint, platform: Platform, options: LoadOptions): PlanFor {
+  const { kvDtype, maxContextTokens, variant } = options;
+  return (dtype) => planModel(checkpoint, kernelsFor(platform, options), { dtype, kvDtype, maxContextTokens, variant });
+}
+
+/** @throws MemoryError that names a dtype that would fit */
+async function checkFits({ items, totalBytes }: Plan, dtype: DType | undefined, limitBytes: number, plan: PlanFor): Promise<void> {
+  if (totalBytes <= limitBytes) return;
+  const others = new Map<DType, number>();
+  for (const other of DTYPES) others.set(other, (await plan(other)).totalBytes);
+  checkPlan(items, limitBytes, dtype, (other) => others.get(other) ?? totalBytes);
+}
+
+const isRemote = (source: ModelSource): boolean => /^https?:/i.test(String(source));
+
+async function isDownloading(platform: Platform, { files }: HubModel, { cache }: LoadOptions): Promise<boolean> {
+  const store = await storeFor(platform.store, cache);
+  if (!store) return false;
+  for (const file of files) if (file.blob !== "" && (await store.isLocked(file))) return true;
+  return false;
+}

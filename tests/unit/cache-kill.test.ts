@@ -1,0 +1,235 @@
+// The cache and processes: a kill at any moment of a download, a write and an eviction; two at once; an interrupted command.
+import assert from "node:assert/strict";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { listModels, load, removeModel } from "lfm2-wasm";
+import { pick } from "../scale.ts";
+import { type BadServer, serve } from "../tools/bad-server.ts";
+import { IMPATIENT } from "./network.ts";
+
+const mini = readFileSync("dist/mini.gguf");
+const KILLS = pick({ gate: 10, full: 200 });
+
+/** Numbers from 0 to 1 that are the same in every run. */
+function randoms(seed: number): () => number {
+  let x = seed;
+  return () => {
+    x = (Math.imul(x, 1_664_525) + 1_013_904_223) >>> 0;
+    return x / 2 ** 32;
+  };
+}
+
+/** A process of its own that runs `code`, a module's text, with `args` as `args`. */
+function run(code: string, args: object): ChildProcess & { readonly output: Promise<string> } {
+  const text = `const args = ${JSON.stringify(args)};\n${code}`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", text], { stdio: ["ignore", "pipe", "inherit"] });
+  let said = "";
+  child.stdout?.on("data", (bytes: Buffer) => {
+    said += bytes.toString();
+  });
+  return Object.assign(child, { output: once(child, "close").then(() => said) });
+}
+
+const LOAD = `
+import { load } from "lfm2-wasm";
+const phases = new Set();
+const model = await load("org/mini", { ...args, onProgress: (p) => phases.add(p.phase) });
+const { tokens } = await model.generate("Hello", { maxTokens: 4, temperature: 0 });
+console.log(JSON.stringify({ tokens: [...tokens], phases: [...phases] }));
+model.dispose();
+`;
+const REMOVE = `
+import { removeModel } from "lfm2-wasm";
+console.log("begin");
+await removeModel("org/mini", args);
+`;
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+const filesIn = (dir: string): string[] =>
+  existsSync(dir) ? readdirSync(dir, { recursive: true, encoding: "utf8" }).filter((f) => !lstatSync(join(dir, f)).isDirectory()) : [];
+
+describe("the cache and processes", () => {
+  let root: string;
+  let dir: string;
+  let server: BadServer;
+  let count = 0;
+  let right: readonly number[];
+  const network = { ...IMPATIENT, windowBytes: 1 << 19 };
+  const args = (more: object = {}): object => ({ endpoint: server.hub, network, cache: { dir }, ...more });
+  const sent = (): number => server.log.filter((r) => r.host === "cdn").reduce((sum, r) => sum + r.sentBytes, 0);
+  const blobs = (): string => join(dir, "models--org--mini", "blobs");
+  const partial = (): number => {
+    const name = filesIn(blobs()).find((f) => f.endsWith(".incomplete"));
+    return name === undefined ? 0 : statSync(join(blobs(), name)).size;
+  };
+  const start = async (): Promise<readonly number[]> => {
+    const model = await load("org/mini", args());
+    const { tokens } = await model.generate("Hello", { maxTokens: 4, temperature: 0 });
+    model.dispose();
+    return [...tokens];
+  };
+  const kill = async (child: ChildProcess): Promise<void> => {
+    const over = child.exitCode === null && child.signalCode === null ? once(child, "exit") : undefined;
+    child.kill("SIGKILL");
+    await over;
+  };
+
+  before(async () => {
+    root = mkdtempSync(join(tmpdir(), "lfm2-kill-"));
+    server = await serve({ "org/mini": { "mini.gguf": mini } });
+    dir = join(root, "right");
+    right = await start();
+  });
+  after(async () => {
+    await server.close();
+    rmSync(root, { recursive: true, force: true });
+  });
+  beforeEach(() => {
+    dir = join(root, `cache${count++}`);
+    server.set({});
+    server.log.length = 0;
+  });
+
+  /** Whatever was killed: what lies there under its name is whole, and a start brings the rest and no more. */
+  async function checkRestart(what: string): Promise<void> {
+    for (const name of filesIn(blobs()))
+      if (!name.endsWith(".incomplete")) assert.ok(readFileSync(join(blobs(), name)).equals(mini), `${what}: torn`);
+    const isWhole = filesIn(blobs()).some((name) => !name.endsWith(".incomplete"));
+    const kept = isWhole ? mini.length : partial();
+    server.set({});
+    server.log.length = 0;
+    assert.deepEqual(await start(), right, what);
+    assert.equal(sent(), mini.length - kept, `${what}: ${kept} bytes were there`);
+    assert.deepEqual(
+      filesIn(dir).filter((f) => /incomplete|\.lock/.test(f)),
+      [],
+      what,
+    );
+  }
+
+  it("go on at the byte where a download or a write was killed, whenever that was", async () => {
+    const random = randoms(7);
+    let resumed = 0;
+    for (let i = 0; i < KILLS; i++) {
+      dir = join(root, `kill${i}`);
+      server.set({ drip: [65_536, 1] });
+      server.log.length = 0;
+      // at a byte, and a moment later: the last ones hit the proof and the name
+      const at = Math.floor(random() * 1.1 * mini.length);
+      const delayMs = random() * 20;
+      const child = run(LOAD, args());
+      while (sent() < Math.min(at, mini.length) && child.exitCode === null) await sleep(1);
+      await sleep(delayMs);
+      await kill(child);
+      if (partial() > 0) resumed++;
+      await checkRestart(`kill ${i} at ${at} + ${delayMs.toFixed(1)} ms`);
+    }
+    assert.ok(resumed >= KILLS / 2, `only ${resumed} kills left a part`);
+  });
+
+  it("survive a kill again and again, never from the start", async () => {
+    const random = randoms(11);
+    let before = 0;
+    server.set({ drip: [16_384, 1] });
+    for (let i = 0; i < pick({ gate: 4, full: 30 }); i++) {
+      const child = run(LOAD, args());
+      const goal = before + Math.floor((random() * mini.length) / 8) + 1;
+      while (partial() < goal && child.exitCode === null) await sleep(1);
+      await kill(child);
+      assert.ok(partial() >= before, `${partial()} after ${before}`);
+      before = partial();
+    }
+    const total = sent();
+    await checkRestart("many kills");
+    assert.ok(total < 2 * mini.length, `${total} bytes for ${before}`);
+  });
+
+  it("find a model whole or not at all where its removal was killed", async () => {
+    const random = randoms(13);
+    dir = join(root, "evict");
+    await start();
+    for (let i = 0; i < KILLS; i++) {
+      const child = run(REMOVE, { cacheDir: dir });
+      await once(child.stdout as NodeJS.ReadableStream, "data");
+      await sleep(random() * 8);
+      await kill(child);
+      const there = await listModels({ cacheDir: dir });
+      assert.ok(there.length <= 1);
+      assert.ok(!readdirSync(dir).some((name) => name.includes("trash")), "the rest is swept");
+      server.log.length = 0;
+      assert.deepEqual(await start(), right);
+      assert.equal(sent(), there.length === 1 ? 0 : mini.length);
+    }
+    const removed = await removeModel("org/mini", { cacheDir: dir });
+    assert.equal(removed?.sizeBytes, mini.length + 40, "the file, and the commit's name");
+    assert.equal(await removeModel("org/mini", { cacheDir: dir }), undefined);
+    assert.deepEqual(await listModels({ cacheDir: dir }), []);
+  });
+
+  it("download once where two start at once; the second says that it waits", async () => {
+    server.set({ drip: [65_536, 2] });
+    const two = [run(LOAD, args()), run(LOAD, args()), run(LOAD, args())];
+    const said = (await Promise.all(two.map((child) => child.output))).map(
+      (text) => JSON.parse(text) as { tokens: number[]; phases: string[] },
+    );
+    for (const { tokens } of said) assert.deepEqual(tokens, right);
+    assert.equal(sent(), mini.length);
+    assert.ok(said.filter(({ phases }) => phases.includes("wait")).length >= 1);
+  });
+
+  it("take over from one that dies, at its byte", async () => {
+    server.set({ drip: [8192, 10] });
+    const first = run(LOAD, args());
+    while (partial() < 300_000) await sleep(1);
+    const second = run(LOAD, args());
+    await sleep(300);
+    await kill(first);
+    const kept = partial();
+    const before = sent();
+    const { tokens } = JSON.parse(await second.output) as { tokens: number[] };
+    assert.deepEqual(tokens, right);
+    assert.ok(sent() - before <= mini.length - kept + 500_000, "what was in flight to the first may still have been sent");
+    assert.ok(sent() < 2 * mini.length - kept, `${sent()} bytes in all, ${kept} were kept`);
+  });
+
+  it("refuse to remove what is being downloaded", async () => {
+    server.set({ drip: [16_384, 2] });
+    const child = run(LOAD, args());
+    while (partial() < 300_000) await sleep(1);
+    await assert.rejects(removeModel("org/mini", { cacheDir: dir }), { name: "StorageError", code: "in-use" });
+    await kill(child);
+    assert.ok(((await removeModel("org/mini", { cacheDir: dir }))?.partialBytes ?? 0) >= 300_000);
+  });
+
+  it("put up with a lock that is torn or whose holder is silent", async () => {
+    const { mkdirSync, writeFileSync, utimesSync } = await import("node:fs");
+    await start();
+    rmSync(join(dir, "models--org--mini"), { recursive: true });
+    const lock = (text: string, ageS: number): void => {
+      const folder = join(dir, ".locks", "models--org--mini");
+      mkdirSync(folder, { recursive: true });
+      const hash = readdirSync(join(root, "right", "models--org--mini", "blobs"))[0];
+      const path = join(folder, `${hash}.lfm2-wasm.lock`);
+      writeFileSync(path, text);
+      utimesSync(path, Date.now() / 1000 - ageS, Date.now() / 1000 - ageS);
+    };
+    for (const [text, ageS] of [
+      ["", 60],
+      ["{", 60],
+      [JSON.stringify({ token: "x", pid: process.pid, space: "another machine" }), 60],
+    ] as const) {
+      lock(text, ageS);
+      assert.deepEqual(await start(), right);
+      rmSync(join(dir, "models--org--mini"), { recursive: true });
+    }
+    // one who lives: waited for until the caller gives up
+    lock(JSON.stringify({ token: "x", pid: process.pid, space: "another machine" }), 0);
+    const phases: string[] = [];
+    const loading = load("org/mini", { ...args(), signal: AbortSignal.timeout(400), onProgress: (p) => phases.push(p.phase) });
+    await assert.rejects(loading, { name: "AbortError" });
+    assert.deepEqual([...new Set(phases)], ["open", "wait"]);
+  });
+});
