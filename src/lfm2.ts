@@ -9,7 +9,7 @@ import { checkWasmOption, type FetchWasm, kernelSource, type WasmOption } from "
 import type { ThreadOptions, ThreadSource } from "./kernels/threads.ts";
 import type { KernelSource, Variant } from "./kernels/variants.ts";
 import { DTYPES, type DType, KV_DTYPES, type KvDType } from "./memory/dtype.ts";
-import { Model, type ModelInfo } from "./model.ts";
+import { Model, type ModelInfo, type ModelParts } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { type LoadProgress, Meter, type Progress } from "./progress.ts";
@@ -54,6 +54,11 @@ export interface LoadOptions extends RemoteOptions {
    * A file that is there is not downloaded again, one that came in part goes on from where it was; a full disk costs the next start, not this one.
    */
   readonly cache?: "auto" | false | CacheOptions | undefined;
+  /**
+   * Where the engine lives: `"here"`, in this thread; `"worker"`, in a worker of its own, so that this thread never waits for a step; `"auto"` (default): in a
+   * worker where this thread must not block, a page's, and here elsewhere.
+   */
+  readonly engine?: "here" | "worker" | "auto" | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -156,7 +161,7 @@ export async function openSource(platform: Platform, source: ModelSource, option
 }
 
 export function checkLoadOptions(options: LoadOptions): void {
-  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, threads, variant } = checkObject("load", options);
+  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, threads, variant, engine } = checkObject("load", options);
   const one = (name: string, value: unknown, allowed: readonly unknown[]): void => {
     if (value === undefined || allowed.includes(value)) return;
     throw new InputError(
@@ -166,6 +171,7 @@ export function checkLoadOptions(options: LoadOptions): void {
   one("dtype", dtype, DTYPES);
   one("kvDtype", kvDtype, KV_DTYPES);
   one("variant", variant, ["relaxed", "plain"]);
+  one("engine", engine, ["here", "worker", "auto"]);
   for (const [name, value] of Object.entries({ maxContextTokens, maxMemoryBytes })) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
       throw new InputError(`load: ${name}: expected a whole number of at least 1, got ${String(value)}.`);
@@ -198,10 +204,18 @@ export function threadOptions(
 }
 
 /**
- * Loads a checkpoint with what `platform` provides. What came damaged over the network, or of two versions, is loaded once more from the start.
- * @throws InputError, FormatError, UnsupportedError, MemoryError, NetworkError, StorageError, PlatformError, AbortError
+ * Loads a checkpoint in this thread, with what `platform` provides.
+ * @throws as `loadParts`
  */
 export async function loadWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Model> {
+  return new Model(await loadParts(platform, source, options));
+}
+
+/**
+ * Loads the parts of a model with what `platform` provides. What came damaged over the network, or of two versions, is loaded once more from the start.
+ * @throws InputError, FormatError, UnsupportedError, MemoryError, NetworkError, StorageError, PlatformError, AbortError
+ */
+export async function loadParts(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<ModelParts> {
   checkLoadOptions(options);
   throwIfAborted(options.signal);
   const trial: Trial = { isFromHub: false, isDoubtful: false };
@@ -251,7 +265,7 @@ async function loadOnce(
   options: LoadOptions,
   trial: Trial,
   meter: Meter | undefined,
-): Promise<Model> {
+): Promise<ModelParts> {
   const events = hubEvents(meter);
   const onFound = (hub: HubModel): void => {
     trial.isFromHub = true;
@@ -268,13 +282,13 @@ async function loadOnce(
     });
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable());
-    return new Model({
+    return {
       engine: platform.placeEngine?.(engine) ?? engine,
       config: checkpoint.config,
       info: { ...modelInfo(checkpoint, loaded), runtime: platform.runtime },
       tokenizer: checkpoint.tokenizer,
       template: checkpoint.template,
-    });
+    };
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
@@ -325,6 +339,7 @@ function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: Loa
     kvDtype: model.options.kvDtype,
     variant,
     threads: model.threads,
+    engine: "here",
     parameterCount: parameterCount(checkpoint),
     weightBytes: plan.items.find((item) => item.what === "weights")?.bytes ?? 0,
     memoryBytes: model.memoryBytes,

@@ -9,6 +9,7 @@ import type { Lfm2Config } from "./models/config.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Message } from "./text/messages.ts";
+import type { Segment } from "./text/segments.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
 import { checkObject, checkOptions, type GenerateOptions, runTurn } from "./turn.ts";
 import { isRecord, kindOf } from "./values.ts";
@@ -30,6 +31,8 @@ export interface ModelInfo {
   readonly threads: number;
   /** The runtime whose adapter loaded it: "node", "deno", "bun", "browser" or "workerd". */
   readonly runtime: string;
+  /** Whether it computes in the thread that loaded it, or in a worker. */
+  readonly engine: "here" | "worker";
   readonly parameterCount: number;
   /** Bytes of the packed weights. */
   readonly weightBytes: number;
@@ -74,6 +77,8 @@ export interface ModelParts {
   readonly info: ModelInfo;
   readonly tokenizer: Tokenizer | undefined;
   readonly template: ChatTemplate | undefined;
+  /** Ids (T,) of a prompt, from a tokenizer that lives elsewhere; by default `tokenizer` makes them. */
+  readonly encode?: (segments: readonly Segment[]) => Promise<readonly number[]>;
 }
 
 /** A loaded model. Calls may overlap: they take turns step by step. */
@@ -230,9 +235,9 @@ export class Model {
     }
   }
 
-  async *#turn(session: number, encode: () => Uint32Array, options: GenerateOptions): AsyncGenerator<Part> {
+  async *#turn(session: number, encode: () => Promise<Uint32Array>, options: GenerateOptions): AsyncGenerator<Part> {
     checkObject("options", options);
-    const request = checkOptions(encode(), options, this.info.sampling, this.config.eosTokenIds);
+    const request = checkOptions(await encode(), options, this.info.sampling, this.config.eosTokenIds);
     yield* runTurn(this.#parts.engine, this.#calls++, session, request);
   }
 
@@ -252,7 +257,7 @@ export class Model {
     this.#parts.engine.close(session).catch(() => {}); // a disposed engine has closed it already
   }
 
-  #encode(input: ModelInput, raw = false): Uint32Array {
+  async #encode(input: ModelInput, raw = false): Promise<Uint32Array> {
     if (input instanceof Uint32Array) return this.#checkIds(input);
     if (raw && typeof input === "string") return this.#encodeRaw(input);
     if (raw) throw new InputError(`options: raw: expected a text to feed as it is, got ${kindOf(input)}. Leave raw out for messages.`);
@@ -263,13 +268,17 @@ export class Model {
         "model: expected a checkpoint with a chat template, got one without. Pass { raw: true } with a text, or token ids.",
       );
     }
-    return Uint32Array.from(this.tokenizer.encodeSegments(template.render(messages, { addGenerationPrompt: true })));
+    return Uint32Array.from(await this.#ids(template.render(messages, { addGenerationPrompt: true })));
   }
 
-  #encodeRaw(text: string): Uint32Array {
-    const ids = this.tokenizer.encode(text, { controlTokens: true });
+  async #encodeRaw(text: string): Promise<Uint32Array> {
+    const ids = await this.#ids([{ text, trusted: true }]);
     const { bosTokenId } = this.config;
     return Uint32Array.from(bosTokenId === undefined || ids[0] === bosTokenId ? ids : [bosTokenId, ...ids]);
+  }
+
+  async #ids(segments: readonly Segment[]): Promise<readonly number[]> {
+    return this.#parts.encode?.(segments) ?? this.tokenizer.encodeSegments(segments);
   }
 
   #checkIds(ids: ArrayLike<number>): Uint32Array {

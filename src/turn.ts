@@ -280,12 +280,14 @@ export async function* runTurn(engine: Engine, call: number, session: number, re
 
 /** One sequence of a turn: events folded into `progress` and parts. */
 async function* run(engine: Engine, call: number, session: number, request: TurnRequest, progress: Progress): AsyncGenerator<Part> {
-  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, beams, processors, stoppingCriteria, onProgress } =
-    request;
+  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, beams, processors, stoppingCriteria } = request;
+  const { onProgress, signal, onAbort } = request;
   const asksForLogits = processors.length > 0;
+  const inStep = asksForLogits || stoppingCriteria.length > 0;
   const state = (): GenerationState => ({ tokens: [...ids, ...progress.tokens], promptTokens: ids.length });
-  const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, topLogprobs, beams };
+  const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, inStep, topLogprobs, beams };
   for await (const event of engine.generate(call, session, asked)) {
+    if (signal?.aborted && onAbort === "throw" && event.type !== "finish") break; // an engine that lives elsewhere may have worked ahead
     if (event.type === "logits") {
       const now = event.tokens ? { tokens: Array.from(event.tokens), promptTokens: ids.length } : state();
       await engine.supply(call, processed(processors, event.logits, now));

@@ -34,6 +34,8 @@ export interface GenerateRequest {
   readonly endIds?: readonly number[] | undefined;
   /** Logits go to the caller before each choice: a `"logits"` event comes, which the caller answers by `supply` before it pulls the next one. */
   readonly asksForLogits?: boolean | undefined;
+  /** Nothing is computed before it is pulled, wherever the engine lives: the caller decides by each event. Else an engine that lives elsewhere works some events ahead. */
+  readonly inStep?: boolean | undefined;
   /** Log-probabilities come with each token: its own, and those of so many likeliest ones. */
   readonly topLogprobs?: number | undefined;
   /** Searches several sequences instead of sampling one; temperature and cuts do not count. */

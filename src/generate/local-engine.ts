@@ -25,7 +25,8 @@ interface SessionSlot {
   last: Promise<void>;
 }
 
-function disposed(): AbortError {
+/** @returns the error of every call on an engine that is gone */
+export function disposed(): AbortError {
   return new AbortError("model: the model was disposed while this call ran, or before. Load it again.", { code: "disposed" });
 }
 

@@ -44,8 +44,9 @@ const isPlainName = (key: string): boolean => /^\w+$/.test(key);
 export class ChatTemplate {
   /** The Jinja text. */
   readonly source: string;
+  /** What it knows as `bos_token` and `eos_token`. */
+  readonly tokens: TemplateTokens;
   readonly #template: JinjaTemplate;
-  readonly #tokens: TemplateTokens;
   readonly #all: TokenGuard;
   /** For what assistants wrote: templates split their text at tokens such as `</think>`, which are not special, and a call that they made stands between its marks. */
   readonly #assistant: TokenGuard;
@@ -58,7 +59,7 @@ export class ChatTemplate {
    */
   constructor(source: string, tokens: TemplateTokens, guarded: readonly AddedToken[]) {
     this.source = source;
-    this.#tokens = tokens;
+    this.tokens = tokens;
     this.#template = new JinjaTemplate(source);
     this.#all = new TokenGuard(guarded);
     this.#assistant = new TokenGuard(guarded.filter((t) => t.special && !callMarks.has(t.content)));
@@ -82,8 +83,8 @@ export class ChatTemplate {
       ["tools", tools === undefined ? null : this.#maskValue(tools, this.#all, mask, "tools")],
       ["documents", null],
       ["add_generation_prompt", addGenerationPrompt],
-      ["bos_token", this.#tokens.bosToken ?? ""],
-      ["eos_token", this.#tokens.eosToken ?? ""],
+      ["bos_token", this.tokens.bosToken ?? ""],
+      ["eos_token", this.tokens.eosToken ?? ""],
       ...(continueFinalMessage === undefined ? [] : [["continue_final_message", continueFinalMessage] as const]),
     ]);
     for (const [name, value] of Object.entries(variables)) values.set(name, this.#maskValue(value, this.#all, mask, `variables.${name}`));
@@ -92,7 +93,7 @@ export class ChatTemplate {
   }
 
   #inputsOf(messages: readonly Message[], tools: readonly unknown[] | undefined, variables: Readonly<Record<string, unknown>>): string[] {
-    const inputs = [this.source, this.#tokens.bosToken ?? "", this.#tokens.eosToken ?? ""];
+    const inputs = [this.source, this.tokens.bosToken ?? "", this.tokens.eosToken ?? ""];
     const note = (text: string): string => {
       inputs.push(text);
       return text;

@@ -63,6 +63,19 @@ export class Tokenizer implements TokenBytes {
     return new Tokenizer(checkTokenizer(json, vocabularySize));
   }
 
+  /** @returns everything that it is made of, as a text for another thread */
+  pack(): string {
+    return JSON.stringify({ ...this.#checked, vocabulary: [...this.#checked.vocabulary] });
+  }
+
+  /** @param packed - what `pack` gave: it is not checked again */
+  static unpack(packed: string): Tokenizer {
+    const { vocabulary, ...checked } = JSON.parse(packed) as CheckedTokenizer & {
+      readonly vocabulary: Iterable<readonly [string, number]>;
+    };
+    return new Tokenizer({ ...checked, vocabulary: new Map(vocabulary) });
+  }
+
   /**
    * @param text - any text; what looks like a control token in it is plain text unless `controlTokens` says otherwise
    * @returns ids (T,)

@@ -15,6 +15,10 @@ generationSuite("engine in this thread", () => load(mini));
 const withTwo = (options: LoadOptions | undefined): LoadOptions | undefined =>
   options === undefined || (typeof options === "object" && options !== null) ? { threads: 2, ...options } : options;
 apiSuite("two threads", (source, options) => load(source, withTwo(options)), mini);
+/** What is no options object is for load() to refuse. */
+const inWorker = (options: LoadOptions | undefined): LoadOptions | undefined =>
+  options === undefined || (typeof options === "object" && options !== null) ? { engine: "worker", ...options } : options;
+apiSuite("engine in a worker", (source, options) => load(source, inWorker(options)), mini);
 
 describe("public API through structuredClone", () => {
   apiSuite(

@@ -28,7 +28,7 @@ const parts: Readonly<Record<string, { readonly sources: readonly string[]; read
   wasm: { sources: ["assembly/lib/threads.ts", "asconfig.json"], outputs: ["kernels.plain.wasm", "kernels.relaxed-threads.wasm"] },
   js: {
     sources: ["src/adapters/node/files.ts", "package.json"],
-    outputs: ["index.js", "browser.js", "workerd.js", "inline.js", "thread.js", "mini.js", "cli.js"],
+    outputs: ["index.js", "browser.js", "workerd.js", "inline.js", "worker.js", "thread.js", "mini.js", "cli.js"],
   },
   types: { sources: ["src/adapters/node/files.ts", "tsconfig.json"], outputs: ["types/adapters/node/index.d.ts"] },
   mini: { sources: ["models/lfm2-mini/chat_template.jinja", "scripts/checkpoints/quants.mjs"], outputs: ["mini.gguf"] },

@@ -28,6 +28,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["mini.ts", 8],
   ["wasm-file.ts", 8],
   ["quantize/", 9],
+  ["remote/", 8.5],
   ["adapters/node/", 9],
   ["adapters/browser/", 9],
   ["adapters/workerd/", 9],

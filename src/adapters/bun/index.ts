@@ -2,17 +2,20 @@
 import process from "node:process";
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
-import { type LoadOptions, loadWith, type ModelSource } from "../../lfm2.ts";
+import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
+import { loadModelWith } from "../../remote/load.ts";
 import { nodePlatform } from "../node/platform.ts";
+import { workersOf } from "../node/workers.ts";
 
 export * from "../../index.ts";
 
+const workers = workersOf(new URL("./worker.js", import.meta.url), "bun");
 const platform = nodePlatform({ runtime: "bun", variable: (name) => process.env[name] });
 
 /** As in Node. */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
-  return loadWith(platform, source, options);
+  return loadModelWith(platform, workers, source, options);
 }
 
 /** As in Node. */

@@ -2,12 +2,15 @@
 import process from "node:process";
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
-import { type LoadOptions, loadWith, type ModelSource } from "../../lfm2.ts";
+import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
+import { loadModelWith } from "../../remote/load.ts";
 import { nodePlatform } from "./platform.ts";
+import { workersOf } from "./workers.ts";
 
 export * from "../../index.ts";
 
+const workers = workersOf(new URL("./worker.js", import.meta.url), "node");
 const platform = nodePlatform({ runtime: "node", variable: (name) => process.env[name] });
 
 /**
@@ -22,7 +25,7 @@ const platform = nodePlatform({ runtime: "node", variable: (name) => process.env
  * for await (const text of model.stream("Tell me a story about a fox.").textStream) process.stdout.write(text);
  */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
-  return loadWith(platform, source, options);
+  return loadModelWith(platform, workers, source, options);
 }
 
 /**

@@ -1,0 +1,44 @@
+// What Deno gives to the core, in this thread and in a worker: Node's modules, as far as permissions go, and a turn of the event loop that lets sockets be heard.
+import type { Platform } from "../../lfm2.ts";
+import { nodePlatform } from "../node/platform.ts";
+
+/** What is used of Deno's own. */
+declare const Deno: {
+  readonly permissions: {
+    querySync(
+      what: { readonly name: "env"; readonly variable: string } | { readonly name: "read" | "write"; readonly path: URL | string },
+    ): {
+      readonly state: string;
+    };
+  };
+  readonly env: { get(name: string): string | undefined };
+};
+
+export const platform: Platform = nodePlatform({
+  runtime: "deno",
+  // without asking: nobody should have to answer for a variable that he never heard of
+  variable: (name) => (Deno.permissions.querySync({ name: "env", variable: name }).state === "granted" ? Deno.env.get(name) : undefined),
+  mayUse: (folder) => (["read", "write"] as const).every((name) => Deno.permissions.querySync({ name, path: folder }).state === "granted"),
+  otherwise: async (build) => (await import("./modules.ts")).modules[build]?.(),
+});
+
+/** A thread is a file that is started, which takes the permission to read it. */
+export function here(): Platform {
+  const { state } = Deno.permissions.querySync({ name: "read", path: new URL(".", import.meta.url) });
+  return state === "granted" ? platform : { ...platform, threads: undefined };
+}
+
+/** How long sockets may wait. */
+const BREATH_MS = 4;
+let lastBreath = 0;
+
+/**
+ * Deno looks at its sockets after every 61 turns, or when it has nothing to do (measured: an answer took 200 ms among steps of 1 ms). So now and then a
+ * step is followed by a timer, which lets it have nothing to do for a millisecond.
+ */
+export function denoTurn(): Promise<void> {
+  const now = performance.now();
+  const isDue = now - lastBreath > BREATH_MS;
+  if (isDue) lastBreath = now;
+  return new Promise((resolve) => void (isDue ? setTimeout(resolve, 0) : setImmediate(resolve)));
+}

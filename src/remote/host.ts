@@ -1,0 +1,52 @@
+// The side that computes: loads one model when it is told to, then runs its engine. What a worker's file does, and nothing else.
+import { PlatformError } from "../errors.ts";
+import { loadParts, type ModelSource, type Platform } from "../lfm2.ts";
+import type { ModelParts } from "../model.ts";
+import type { Segment } from "../text/segments.ts";
+import { Channel, type Post } from "./channel.ts";
+import { engineHandlers } from "./engine.ts";
+import { remoteFetch } from "./fetch.ts";
+import type { LoadedFacts, PackedOptions } from "./in-worker.ts";
+import { type PackedSource, unpackSource } from "./sources.ts";
+
+function factsOf({ config, info, tokenizer, template }: ModelParts): LoadedFacts {
+  return {
+    config,
+    info: { ...info, engine: "worker" },
+    tokenizer: tokenizer?.pack(),
+    addedTokens: tokenizer?.addedTokens ?? [],
+    template: template && { source: template.source, tokens: template.tokens },
+  };
+}
+
+/**
+ * Serves the one who started this worker.
+ * @param batchMs how long parts of a reply may wait for others: a frame where they are shown, 0 elsewhere
+ * @returns what takes the messages that come from there
+ */
+export function serveEngine(platform: Platform, post: Post, batchMs: number = 0): (message: unknown) => void {
+  let parts: ModelParts | undefined;
+  const use = (): ModelParts => {
+    if (parts) return parts;
+    throw new PlatformError("worker: expected a model to be loaded first, got a call before. Call load.");
+  };
+  const channel: Channel = new Channel(
+    post,
+    {
+      load: async ([source, options]) => {
+        const { hasFetch, ...plain } = options as PackedOptions;
+        parts = await loadParts(platform, unpackSource(channel, source as PackedSource) as ModelSource, {
+          ...plain,
+          ...(hasFetch ? { fetch: remoteFetch(channel) } : {}),
+          onProgress: (progress) => channel.tell("progress", [progress]),
+        });
+        return factsOf(parts);
+      },
+      encode: ([segments]) => use().tokenizer?.encodeSegments(segments as readonly Segment[]),
+      ...engineHandlers(() => use().engine),
+    },
+    { batchMs },
+  );
+  channel.tell("ready", []);
+  return (message) => channel.receive(message);
+}

@@ -1,0 +1,151 @@
+// A load whose engine will live in a worker: the whole of it happens there; what a user hands over as functions stays on this side.
+import { Lfm2Error, PlatformError, throwIfAborted } from "../errors.ts";
+import type { LoadOptions, ModelSource } from "../lfm2.ts";
+import { Model, type ModelParts } from "../model.ts";
+import type { LoadProgress } from "../progress.ts";
+import { ChatTemplate, type TemplateTokens } from "../text/chat-template.ts";
+import type { AddedToken } from "../text/segments.ts";
+import { Tokenizer } from "../text/tokenizer.ts";
+import { unlessAborted } from "../turn.ts";
+import { Channel, type Handler } from "./channel.ts";
+import { remoteEngine } from "./engine.ts";
+import { fetchHandlers } from "./fetch.ts";
+import { ServedSources } from "./sources.ts";
+import type { EngineWorker, EngineWorkers } from "./workers.ts";
+
+/** What a worker tells of the model that it has loaded. */
+export interface LoadedFacts extends Pick<ModelParts, "config" | "info"> {
+  /** `Tokenizer.pack()`: some megabytes, unpacked when somebody asks for the tokenizer. */
+  readonly tokenizer: string | undefined;
+  readonly addedTokens: readonly AddedToken[];
+  readonly template: { readonly source: string; readonly tokens: TemplateTokens } | undefined;
+}
+
+/** What a channel does not carry becomes what it does: an address its text, an answer its bytes. */
+async function packWasm(wasm: LoadOptions["wasm"]): Promise<LoadOptions["wasm"]> {
+  if (typeof wasm !== "object" || wasm === null) return wasm;
+  if (wasm instanceof URL) return wasm.href;
+  if ("arrayBuffer" in wasm && typeof wasm.arrayBuffer === "function") return (wasm.arrayBuffer as () => Promise<ArrayBuffer>)();
+  if (Object.getPrototypeOf(wasm) !== Object.prototype) return wasm;
+  const builds = await Promise.all(Object.entries(wasm).map(async ([name, build]) => [name, await packWasm(build as LoadOptions["wasm"])]));
+  return Object.fromEntries(builds) as LoadOptions["wasm"];
+}
+
+/** Options of a load as they cross: no functions. */
+export type PackedOptions = Omit<LoadOptions, "engine" | "fetch" | "onProgress" | "signal"> & { readonly hasFetch: boolean };
+
+/** Nobody holds the model any more, and nobody disposed of it: its worker goes with it. */
+const dropped: FinalizationRegistry<EngineWorker> = new FinalizationRegistry((worker) => worker.end());
+
+function ended(cause: unknown): PlatformError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new PlatformError(`engine: expected the worker to go on, got one that ended: ${reason}. Load the model again.`, {
+    code: "worker-ended",
+    cause,
+  });
+}
+
+interface Started {
+  readonly channel: Channel;
+  readonly worker: EngineWorker;
+}
+
+/** Starts a worker. @returns when it listens */
+async function start(
+  workers: EngineWorkers,
+  handlers: Readonly<Record<string, Handler>>,
+  cannotStart: (cause: unknown) => PlatformError,
+): Promise<Started> {
+  let worker: EngineWorker | undefined;
+  let isReady = false;
+  let say: { readonly ready: () => void; readonly failed: (error: Error) => void } | undefined;
+  const ready = new Promise<void>((resolve, reject) => {
+    say = { ready: resolve, failed: reject };
+  });
+  const channel = new Channel(
+    (message, transfer) => worker?.post(message, transfer),
+    {
+      ...handlers,
+      ready: () => {
+        isReady = true;
+        say?.ready();
+      },
+    },
+    { onBusy: (isBusy) => worker?.hold?.(isBusy) },
+  );
+  try {
+    worker = workers.start(
+      (message) => channel.receive(message),
+      (cause) => {
+        const error = isReady ? ended(cause) : cannotStart(cause);
+        say?.failed(error);
+        channel.fail(error);
+      },
+    );
+  } catch (cause) {
+    throw cannotStart(cause);
+  }
+  await ready;
+  return { channel, worker };
+}
+
+/**
+ * @param cannotStart makes the error of a worker that never answered
+ * @throws as `loadModelWith`
+ */
+export async function loadInWorker(
+  workers: EngineWorkers,
+  source: ModelSource,
+  options: LoadOptions,
+  cannotStart: (cause: unknown) => PlatformError,
+): Promise<Model> {
+  const { engine: _, fetch, onProgress, signal, ...plain } = options;
+  throwIfAborted(signal);
+  const served = new ServedSources();
+  const stop: { failed?: (error: unknown) => void } = {};
+  const failed = new Promise<never>((_, reject) => {
+    stop.failed = reject;
+  });
+  failed.catch(() => {}); // whoever waits below hears it
+  const progress: Handler = ([told]) => {
+    try {
+      onProgress?.(told as LoadProgress);
+    } catch (error) {
+      stop.failed?.(error);
+    }
+  };
+  const { channel, worker } = await start(workers, { ...served.handlers, ...(fetch ? fetchHandlers(fetch) : {}), progress }, cannotStart);
+  try {
+    const load = async (): Promise<unknown> => {
+      const packed: PackedOptions = { ...plain, wasm: await packWasm(plain.wasm), hasFetch: fetch !== undefined };
+      return channel.call("load", [await served.pack(source, workers.crosses ?? (() => false), signal), packed]);
+    };
+    const facts = await unlessAborted(Promise.race([load(), failed]), signal);
+    return modelOf(facts as LoadedFacts, channel, worker);
+  } catch (error) {
+    channel.fail(error instanceof Lfm2Error ? error : ended(error));
+    worker.end();
+    throw error;
+  } finally {
+    await served.closeAll();
+  }
+}
+
+/** @returns the model whose engine is at the other end of `channel`; what it needs of tokenizer and template is made of plain data */
+function modelOf(facts: LoadedFacts, channel: Channel, worker: EngineWorker): Model {
+  const { config, info, tokenizer: packed, addedTokens, template } = facts;
+  const engine = remoteEngine(channel, () => worker.end());
+  dropped.register(engine, worker);
+  let tokenizer: Tokenizer | undefined;
+  return new Model({
+    engine,
+    config,
+    info,
+    get tokenizer() {
+      if (packed !== undefined) tokenizer ??= Tokenizer.unpack(packed);
+      return tokenizer;
+    },
+    template: template && new ChatTemplate(template.source, template.tokens, addedTokens),
+    ...(packed === undefined ? {} : { encode: async (segments) => (await channel.call("encode", [segments])) as readonly number[] }),
+  });
+}
