@@ -13,10 +13,11 @@ export {
   StorageError,
   UnsupportedError,
 } from "./errors.ts";
+export type { ForwardInput, ForwardOutput, KeyValueCache, Tensor } from "./forward.ts";
 export type { Inspection } from "./inspect.ts";
 export type { LoadOptions, ModelSource } from "./lfm2.ts";
 export type { DType, KvDType } from "./memory/dtype.ts";
-export { type ForwardInput, type ForwardOutput, Model, type ModelInfo, type ModelInput, type Tensor } from "./model.ts";
+export { Model, type ModelInfo, type ModelInput } from "./model.ts";
 export type { Lfm2Config } from "./models/config.ts";
 export type { LoadProgress } from "./progress.ts";
 export type { Part, PromptProgress, Reply, ReplyStream } from "./reply.ts";

@@ -1,6 +1,7 @@
 // The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
 import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
-import { AbortError, InputError, throwIfAborted, UnsupportedError } from "./errors.ts";
+import { InputError, UnsupportedError } from "./errors.ts";
+import { type ForwardHost, type ForwardInput, type ForwardOutput, forward } from "./forward.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
 import type { Variant } from "./kernels/variants.ts";
@@ -12,7 +13,7 @@ import type { Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
 import { checkObject, checkOptions, type GenerateOptions, runTurn } from "./turn.ts";
-import { isRecord, kindOf } from "./values.ts";
+import { kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
 export type ModelInput = string | readonly Message[] | Uint32Array;
@@ -44,30 +45,6 @@ export interface ModelInfo {
   readonly maxContextTokens: number;
   /** Sampling that applies where a call says nothing. */
   readonly sampling: SamplingOptions;
-}
-
-/** A dense array, row-major. */
-export interface Tensor {
-  readonly data: Float32Array;
-  readonly dims: readonly number[];
-}
-
-/** Input of `forward`. */
-export interface ForwardInput {
-  /** T token ids. */
-  readonly inputIds: ArrayLike<number>;
-  /** Logits of all positions (default) or of the last one. */
-  readonly logits?: "all" | "last" | undefined;
-  /** Also the residual stream: L+1 tensors (1,T,D) as in the reference: embeddings, every layer but the last, the final norm. */
-  readonly outputHiddenStates?: boolean | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** Output of `forward`. */
-export interface ForwardOutput {
-  /** (1, T or 1, V) */
-  readonly logits: Tensor;
-  readonly hiddenStates?: readonly Tensor[];
 }
 
 /** What a Model is made of. */
@@ -158,42 +135,13 @@ export class Model {
   }
 
   /**
-   * One forward pass over token ids, from an empty cache.
-   * @returns logits (1,T,V), and hidden states if asked
-   * @throws InputError for ids outside the vocabulary or too many of them
+   * One forward pass over a batch, as in the reference: padding, positions, labels, hidden states, attention; from an empty cache or on from one.
+   * @throws InputError for shapes that do not fit, ids outside the vocabulary, a context that is full; AbortError
+   * @example
+   * const { logits } = await model.forward({ inputIds: [1, 2, 3], logitsToKeep: 1 });   // (1, 1, V)
    */
   async forward(input: ForwardInput): Promise<ForwardOutput> {
-    const { inputIds, logits = "all", outputHiddenStates = false, signal } = checkObject("forward", input);
-    if (!isRecord(inputIds) && !Array.isArray(inputIds)) {
-      throw new InputError(`forward: inputIds: expected a list of token ids, got ${kindOf(inputIds)}. Encode a text first.`);
-    }
-    if (logits !== "all" && logits !== "last")
-      throw new InputError(`forward: logits: expected "all" or "last", got ${JSON.stringify(logits)}.`);
-    const ids = this.#checkIds(inputIds);
-    if (ids.length > this.info.maxContextTokens) {
-      throw new InputError(
-        `forward: expected at most ${this.info.maxContextTokens} token ids, got ${ids.length}. Load the model with a larger maxContextTokens.`,
-        { code: "context-full" },
-      );
-    }
-    const call = this.#calls++;
-    const cancel = (): void => {
-      this.#parts.engine.cancel(call).catch(() => {}); // an engine that is gone has nothing left to cancel
-    };
-    throwIfAborted(signal);
-    signal?.addEventListener("abort", cancel, { once: true });
-    try {
-      const result = await this.#parts.engine.forward(call, { ids, logits, hiddenStates: outputHiddenStates });
-      const { vocabSize: V, hiddenSize: D } = this.config;
-      const tensor = (data: Float32Array, columns: number): Tensor => ({ data, dims: [1, data.length / columns, columns] });
-      const hidden = result.hiddenStates?.map((data) => tensor(data, D));
-      return hidden ? { logits: tensor(result.logits, V), hiddenStates: hidden } : { logits: tensor(result.logits, V) };
-    } catch (error) {
-      if (error instanceof AbortError && error.code === "abort") throwIfAborted(signal); // with the signal's own reason
-      throw error;
-    } finally {
-      signal?.removeEventListener("abort", cancel);
-    }
+    return forward(this.#host(), input);
   }
 
   /** @returns memory and sessions in use */
@@ -222,6 +170,17 @@ export class Model {
       rewindSession: (session, position) => engine.rewind(session, position),
       saveSession: (session, note) => engine.save(session, note),
       tokensOf: (session) => engine.tokens(session),
+    };
+  }
+
+  #host(): ForwardHost {
+    return {
+      engine: this.#parts.engine,
+      config: this.config,
+      maxContextTokens: this.info.maxContextTokens,
+      nextCall: () => this.#calls++,
+      open: () => this.#open(),
+      close: (session) => this.#close(session),
     };
   }
 

@@ -76,21 +76,48 @@ export type GenerateEvent =
       readonly sequences?: readonly { readonly ids: readonly number[]; readonly text: string; readonly score: number }[];
     };
 
-/** One forward pass over a sequence in a session of its own. */
-export interface ForwardRequest {
-  readonly ids: Uint32Array;
-  /** Logits of every position, or of the last one only. */
-  readonly logits: "all" | "last";
-  /** Also the residual stream after every layer. */
-  readonly hiddenStates: boolean;
+/** A sequence of a forward pass: `ids`, or `embeds` in the place of their embeddings. */
+export interface ForwardRow {
+  readonly ids?: Uint32Array | undefined;
+  /** (T,D) f32 */
+  readonly embeds?: Float32Array | undefined;
+  /** (T,) for the rotary embedding; default the places in the sequence. */
+  readonly positions?: Uint32Array | undefined;
+  /** Where further sequences begin that are packed into the row: attention does not cross, the convolution does, as in the reference. */
+  readonly borders?: readonly number[] | undefined;
+  /** The session that it continues, which then holds it too; default one of its own, which is closed afterwards. */
+  readonly session?: number | undefined;
+  /** (T,) the id whose log-probability is wanted at each position, below 0 for none. */
+  readonly targets?: Int32Array | undefined;
 }
 
-/** What a forward pass gives. */
-export interface ForwardResult {
-  /** (rows, V) */
+/** A forward pass over a batch of sequences. */
+export interface ForwardRequest {
+  readonly rows: readonly ForwardRow[];
+  /** Positions whose logits are wanted: all, or these of each row, in this order. */
+  readonly logits: "all" | readonly (readonly number[])[];
+  /** Also the residual stream: after every layer, or behind the final norm only. */
+  readonly hiddenStates?: "all" | "last" | undefined;
+  /** Also the attention probabilities. */
+  readonly attentions?: boolean | undefined;
+}
+
+/** What a forward pass gives for a row. */
+export interface ForwardRowResult {
+  /** (wanted positions, V) */
   readonly logits: Float32Array;
-  /** (L+1) × (T,D): the embeddings, the outputs of all layers but the last, the final norm's output. */
+  /** (L+1) × (T,D): the embeddings, the outputs of all layers but the last, the final norm's output; only the latter for "last". */
   readonly hiddenStates?: readonly Float32Array[];
+  /** (T,D): the last layer's output, before the final norm; with "all". */
+  readonly lastLayer?: Float32Array;
+  /** (H, T, past + T) for each attention layer. */
+  readonly attentions?: readonly Float32Array[];
+  /** (T,): ln p of the targets, NaN where there is none. */
+  readonly logprobs?: Float64Array;
+}
+
+export interface ForwardResult {
+  readonly rows: readonly ForwardRowResult[];
 }
 
 /** What a restored session holds. */

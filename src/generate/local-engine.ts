@@ -1,9 +1,7 @@
 // The engine in this thread: sessions by number, calls that can be cancelled, turns on one session in order.
-import { AbortError, InputError, MemoryError } from "../errors.ts";
+import { AbortError, InputError } from "../errors.ts";
 import type { KernelTime } from "../kernels/profile.ts";
-import { nextMacrotask } from "../macrotask.ts";
-import { formatBytes } from "../memory/arena.ts";
-import type { LanguageModel, Taps } from "../models/language-model.ts";
+import type { LanguageModel } from "../models/language-model.ts";
 import type { ByteTable } from "../text/byte-level.ts";
 import type {
   CancelCheck,
@@ -16,6 +14,7 @@ import type {
   GenerateRequest,
   RestoredSession,
 } from "./engine.ts";
+import { forward } from "./forward.ts";
 import { generate } from "./generate.ts";
 import { Session } from "./session.ts";
 
@@ -95,13 +94,25 @@ export class LocalEngine implements Engine {
   }
 
   async forward(call: number, request: ForwardRequest): Promise<ForwardResult> {
-    const cache = this.#use().openCache();
     const isCancelled = this.#start(call);
+    const own: Session[] = [];
+    const turns: { slot: SessionSlot; end: () => void }[] = [];
     try {
-      return await forward(() => this.#use(), cache, request, isCancelled);
+      // all at once: two calls on the same sessions must not wait for each other
+      const asked = await Promise.allSettled(request.rows.map(({ session }) => (session !== undefined ? this.#turn(session) : undefined)));
+      for (const turn of asked) if (turn.status === "fulfilled" && turn.value) turns.push(turn.value);
+      const failed = asked.find((turn) => turn.status === "rejected");
+      if (failed) throw failed.reason;
+      const sessions = asked.map((turn) => {
+        if (turn.status === "fulfilled" && turn.value) return turn.value.slot.session;
+        own.push(new Session(this.#use().openCache()));
+        return own.at(-1)!;
+      });
+      return await forward(() => this.#use(), sessions, request, isCancelled);
     } finally {
       this.#end(call);
-      cache.dispose();
+      for (const { end } of turns) end();
+      for (const { cache } of own) cache.dispose();
     }
   }
 
@@ -185,60 +196,4 @@ export class LocalEngine implements Engine {
       end();
     }
   }
-}
-
-/** @throws MemoryError when the host has no room for so many */
-function floats(count: number, what: string): Float32Array {
-  try {
-    return new Float32Array(count);
-  } catch (cause) {
-    throw new MemoryError(
-      `forward: expected ${formatBytes(4 * count)} for ${what}, got less from the host. Ask for the last logits, or pass fewer ids.`,
-      { cause },
-    );
-  }
-}
-
-type CacheOf = ReturnType<LanguageModel["openCache"]>;
-
-/** One pass over `ids`, chunk by chunk; other calls may run between two chunks. */
-async function forward(
-  use: () => LanguageModel,
-  cache: CacheOf,
-  request: ForwardRequest,
-  isCancelled: CancelCheck,
-): Promise<ForwardResult> {
-  const { config, options, logitsRows } = use();
-  const { vocabSize: V, hiddenSize: D, numHiddenLayers: L } = config;
-  const { ids } = request;
-  if (ids.length === 0)
-    throw new InputError("forward: expected one token id at least, got none. Encode a text first.", { code: "empty-prompt" });
-  const all = request.logits === "all";
-  const logits = floats((all ? ids.length : 1) * V, "the logits");
-  const hidden = request.hiddenStates ? Array.from({ length: L + 1 }, () => floats(ids.length * D, "the hidden states")) : undefined;
-  for (let at = 0; at < ids.length; at += options.chunkTokens) {
-    if (isCancelled()) throw new AbortError();
-    const model = use();
-    const chunk = ids.subarray(at, at + options.chunkTokens);
-    const taps: Taps | undefined = hidden && new Map();
-    const isLast = at + chunk.length === ids.length;
-    const needsAll = all || hidden !== undefined;
-    model.step([{ cache, ids: chunk }], needsAll ? { taps } : { logitsOf: isLast ? [chunk.length - 1] : [] });
-    if (!needsAll && isLast) logits.set(model.logits().view());
-    for (let row = 0; row < chunk.length && needsAll; row += logitsRows) {
-      const count = Math.min(logitsRows, chunk.length - row);
-      model.head(Array.from({ length: count }, (_, i) => row + i));
-      for (let i = 0; i < count; i++) {
-        if (all) logits.set(model.logits(i).view(), (at + row + i) * V);
-        else if (isLast && row + i === chunk.length - 1) logits.set(model.logits(i).view());
-      }
-      hidden?.[L]?.set(model.normed(count), (at + row) * D);
-    }
-    hidden?.forEach((rows, i) => {
-      const name = i === 0 ? "embed" : `layer.${i - 1}.hidden`;
-      if (i < L) rows.set(taps?.get(name) ?? new Float32Array(0), at * D);
-    });
-    await nextMacrotask();
-  }
-  return hidden ? { logits, hiddenStates: hidden } : { logits };
 }

@@ -185,6 +185,13 @@ export class Cache {
     this.#settle(position);
   }
 
+  /** Drops keys and values and begins at position 0 again, but keeps the convolution state: a packed sequence, whose attention ends at its border. */
+  forgetKeys(): void {
+    this.#truncate(0);
+    this.#position = 0;
+    this.#statePosition = 0;
+  }
+
   /** Gives everything back. Twice does no harm. */
   dispose(): void {
     if (!this.#isOpen) return;

@@ -1,6 +1,13 @@
 // A layer range in linear memory, ready to run: weights placed, scratch taken, one step at a time for one sequence or several. What a layer is stands in lfm2.ts; text and sampling are above.
 import { InputError, PlatformError } from "../errors.ts";
-import { COMMAND_BYTES, type CommandEncoder, type KernelScratch, ROW_TABLE_ENTRY_BYTES, SEGMENT_POSITIONS } from "../kernels/commands.ts";
+import {
+  COMMAND_BYTES,
+  type CommandEncoder,
+  type KernelScratch,
+  ROW_TABLE_ENTRY_BYTES,
+  type RowTable,
+  SEGMENT_POSITIONS,
+} from "../kernels/commands.ts";
 import { Executor } from "../kernels/executor.ts";
 import { Logits } from "../kernels/logits.ts";
 import { CommandTimer, type KernelTime } from "../kernels/profile.ts";
@@ -15,6 +22,7 @@ import { type Cache, CachePool, cacheSize } from "./cache.ts";
 import type { Lfm2Config } from "./config.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride, type Tap } from "./lfm2.ts";
+import { readKeys } from "./page-view.ts";
 
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
 const LOGITS_BYTES = 8 << 20;
@@ -34,15 +42,17 @@ export interface RunOptions {
   readonly threads: number;
 }
 
-/** One sequence's part of a step, from its cache's `statePosition` on: token ids, or rows (T,D) where the range has no embedding. */
+/** One sequence's part of a step, from its cache's `statePosition` on: token ids, or rows (T,D) in the place of their embeddings. All of a step are of one kind. */
 export interface StepInput {
   readonly cache: Cache;
   readonly ids?: ArrayLike<number>;
   /** (T,D) f32, row-major. */
   readonly hidden?: Float32Array;
+  /** Positions of the rows (T,) for the rotary embedding; default their places in the cache. */
+  readonly positions?: ArrayLike<number> | undefined;
 }
 
-/** What the layers computed, by name; see `Tap`. Each (T,D) f32 without padding. */
+/** What the layers computed, by name; see `Tap`. Each (T, columns) f32 without padding. */
 export type Taps = Map<string, Float32Array>;
 
 /** What a step gives beside the caches' new content. */
@@ -92,6 +102,7 @@ function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens:
       ["ids", 4 * R],
       ["rowNumbers", 4 * R],
       ["rowTable", ROW_TABLE_ENTRY_BYTES * R],
+      ["rotaryRows", ROW_TABLE_ENTRY_BYTES * R],
       ["commands", COMMAND_BYTES * commands],
     ],
   };
@@ -207,14 +218,19 @@ export class LanguageModel {
     const collector = taps ? new TapCollector(this.#arena, T, this.config, this.range) : undefined;
     try {
       const ids = this.#writeInputs(inputs, lengths);
+      const rotary = this.#writePositions(inputs, lengths);
       const tap = collector?.record;
       const record = (c: CommandEncoder): void => {
         const rows = { address: this.#at("rowTable"), sequences: inputs.length };
-        this.#lfm2.layers(c, { T, rows, ids, outputs, tap: tap?.(c) });
+        this.#lfm2.layers(c, { T, rows, rotary, ids, outputs, tap: tap?.(c) });
         if (logitsOf?.length) this.#recordHead(c, logitsOf, outputs !== undefined);
       };
       // positions, pages and states are in the row table: nothing else tells two steps of one name apart
-      this.#run(inputs, record, tap ? "" : `${T} rows of ${inputs.length}${ids === undefined ? "" : ", ids"}, logits of ${logitsOf}`);
+      this.#run(
+        inputs,
+        record,
+        tap ? "" : `${T} rows of ${inputs.length}${ids === undefined ? "" : ", ids"}${rotary ? ", positions" : ""}, logits of ${logitsOf}`,
+      );
       collector?.read(taps ?? new Map());
     } finally {
       collector?.release();
@@ -267,7 +283,19 @@ export class LanguageModel {
     return readRows(this.#memory, this.#lfm2.buffers.h, T, this.config.hiddenSize);
   }
 
-  /** @returns the final norm's output (M,D) of the rows that the last `head` took */
+  /** @returns the keys (G,S,hd) that `cache` holds of attention layer number `layer`, for whoever wants to look */
+  keys(cache: Cache, layer: number): Float32Array {
+    const { numAttentionHeads: query, numKeyValueHeads: kv, headDim: dim } = this.config;
+    const addresses = cache.pages.map((id) => this.caches.pages.addressOf(id));
+    return readKeys(this.#memory.buffer, addresses, { query, kv, dim }, layer, this.options.kvDtype, cache.position);
+  }
+
+  /** Computes the final norm of the first `M` rows of the last step, which was to give all of them; see `normed`. */
+  norm(M: number): void {
+    this.#executor.run((c) => this.#lfm2.norm(c, M));
+  }
+
+  /** @returns the final norm's output (M,D) of the rows that the last `head` or `norm` took */
   normed(M: number): Float32Array {
     return readRows(this.#memory, this.#lfm2.buffers.x, M, this.config.hiddenSize);
   }
@@ -315,6 +343,20 @@ export class LanguageModel {
       first += length;
     });
     return inputs[0]?.ids ? ids : undefined;
+  }
+
+  /** Writes a table of single rows with the positions that callers gave; returns it, if any did. */
+  #writePositions(inputs: readonly StepInput[], lengths: readonly number[]): RowTable | undefined {
+    if (inputs.every((input) => !input.positions)) return undefined;
+    const address = this.#at("rotaryRows");
+    let row = 0;
+    for (const [i, { cache, positions }] of inputs.entries()) {
+      for (let t = 0; t < (lengths[i] ?? 0); t++, row++) {
+        const position = positions?.[t] ?? cache.statePosition + t;
+        new Uint32Array(this.#memory.buffer, address + ROW_TABLE_ENTRY_BYTES * row, 3).set([row, 1, position]);
+      }
+    }
+    return { address, sequences: row };
   }
 
   #writeIds(address: number, ids: ArrayLike<number>): void {
@@ -373,32 +415,28 @@ class TapCollector {
   readonly #arena: Arena;
   readonly #mark: number;
   readonly #T: number;
-  readonly #columns: number;
-  readonly #stride: number;
-  readonly #at: number;
-  readonly #names: string[] = [];
+  readonly #taps: { readonly name: string; readonly rows: Rows; readonly columns: number }[] = [];
+  #at: number;
 
-  constructor(arena: Arena, T: number, c: Lfm2Config, range: LayerRange) {
+  constructor(arena: Arena, T: number, c: Lfm2Config, { from, to }: LayerRange) {
     this.#arena = arena;
     this.#mark = arena.mark;
     this.#T = T;
-    this.#columns = c.hiddenSize;
-    this.#stride = rowStride(c.hiddenSize);
-    this.#at = arena.alloc(4 * T * this.#stride * (1 + 3 * (range.to - range.from)), "taps");
+    const attention = c.layerTypes.slice(from, to).filter((type) => type === "full_attention").length;
+    const floats = rowStride(c.hiddenSize) * (1 + 3 * (to - from)) + rowStride(bufferColumns(c).wide) * attention;
+    this.#at = arena.alloc(4 * T * floats, "taps");
   }
 
   readonly record =
     (c: CommandEncoder): Tap =>
-    (name, rows) => {
-      c.copy(this.#at + 4 * this.#T * this.#stride * this.#names.length, rows, this.#T);
-      this.#names.push(name);
+    (name, rows, columns) => {
+      c.copy(this.#at, rows, this.#T);
+      this.#taps.push({ name, rows: { address: this.#at, stride: rows.stride }, columns });
+      this.#at += 4 * this.#T * rows.stride;
     };
 
   read(into: Taps): void {
-    this.#names.forEach((name, i) => {
-      const rows = { address: this.#at + 4 * this.#T * this.#stride * i, stride: this.#stride };
-      into.set(name, readRows(this.#arena.memory, rows, this.#T, this.#columns));
-    });
+    for (const { name, rows, columns } of this.#taps) into.set(name, readRows(this.#arena.memory, rows, this.#T, columns));
   }
 
   release(): void {

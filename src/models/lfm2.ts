@@ -147,12 +147,14 @@ export function bufferColumns(c: Lfm2Config): Record<"h" | "x" | "r" | "wide" | 
 }
 
 /** What a step computes on its way, for whoever wants to look: the rows are valid until the next command. */
-export type Tap = (name: "embed" | `layer.${number}.${"operator" | "ffn" | "hidden"}`, rows: Rows) => void;
+export type Tap = (name: "embed" | `layer.${number}.${"operator" | "ffn" | "hidden" | "qkv"}`, rows: Rows, columns: number) => void;
 
 /** A step of T rows. */
 export interface Step {
   readonly T: number;
   readonly rows: RowTable;
+  /** A table of the same rows with other positions, for the rotary embedding. */
+  readonly rotary?: RowTable | undefined;
   /** Address of T token ids, or undefined when the rows (T,D) already lie in `buffers.h`. */
   readonly ids: number | undefined;
   /** Numbers of the rows, ascending, that are wanted behind the last layer: they come to stand at the top of `buffers.h`. Default all. */
@@ -184,23 +186,25 @@ export class Lfm2 {
     let { T } = step;
     const eps = this.config.normEps;
     if (step.ids !== undefined && embedding) c.gather(h, step.ids, embedding, T); // h (T,D)
-    step.tap?.("embed", h);
-    if (layers.some((layer) => layer.kind === "attention")) c.ropeTable(rope, step.rows, frequencies, this.#heads.dim, 1);
+    const D = this.config.hiddenSize;
+    step.tap?.("embed", h, D);
+    if (layers.some((layer) => layer.kind === "attention")) c.ropeTable(rope, step.rotary ?? step.rows, frequencies, this.#heads.dim, 1);
     layers.forEach((layer, i) => {
       const n = this.#from + i;
       const isLast = i === layers.length - 1;
       c.rmsnorm(x, h, layer.operatorNorm, T, eps); // x (T,D)
-      const y = layer.kind === "conv" ? this.#shortConv(c, layer, step) : this.#attention(c, layer, step, isLast && outputs?.length === 0);
+      const y =
+        layer.kind === "conv" ? this.#shortConv(c, layer, step) : this.#attention(c, layer, step, n, isLast && outputs?.length === 0);
       if (isLast && outputs) T = keepRows(c, outputs, [h, y]); // state and pages have all rows: what nobody reads ends here
       if (T === 0) return;
       c.linear(r, y, layer.outProj, T, layer.kind === "conv" ? layer.outBias : undefined); // r (T,D)
-      step.tap?.(`layer.${n}.operator`, r);
+      step.tap?.(`layer.${n}.operator`, r, D);
       c.add(h, r, T); // h += r
       c.rmsnorm(x, h, layer.ffn.norm, T, eps); // x (T,D)
       this.#mlp(c, layer.ffn, T); // r (T,D)
-      step.tap?.(`layer.${n}.ffn`, r);
+      step.tap?.(`layer.${n}.ffn`, r, D);
       c.add(h, r, T); // h += r
-      step.tap?.(`layer.${n}.hidden`, h);
+      step.tap?.(`layer.${n}.hidden`, h, D);
     });
   }
 
@@ -213,6 +217,13 @@ export class Lfm2 {
     c.linear(logits, x, head, M); // logits (M,V)
   }
 
+  /** x (M,D): the final norm of the first M rows of h. */
+  norm(c: CommandEncoder, M: number): void {
+    const { norm } = this.weights;
+    if (!norm) throw new RangeError("this layer range has no head");
+    c.rmsnorm(this.buffers.x, this.buffers.h, norm, M, this.config.normEps);
+  }
+
   /** Advances the convolution state. @returns y (T,D) = C ⊙ conv(B ⊙ u), before the output projection */
   #shortConv(c: CommandEncoder, layer: ConvLayer, { T, rows }: Step): Rows {
     const { x, wide: bcu } = this.buffers;
@@ -222,10 +233,11 @@ export class Lfm2 {
   }
 
   /** Appends to the KV pages. @returns out (T,H·hd), before the output projection; not computed when `appendsOnly` */
-  #attention(c: CommandEncoder, layer: AttentionLayer, { T, rows }: Step, appendsOnly: boolean): Rows {
+  #attention(c: CommandEncoder, layer: AttentionLayer, { T, rows, tap }: Step, n: number, appendsOnly: boolean): Rows {
     const { x, wide: q, heads: out, rope } = this.buffers;
     c.linear(q, x, layer.qkv, T); // q (T,H·hd), k and v (T,G·hd) side by side
     c.normRopeAppend(q, layer.qNorm, layer.kNorm, rope, rows, this.#heads, layer.index, this.config.normEps);
+    tap?.(`layer.${n}.qkv`, q, (this.#heads.query + 2 * this.#heads.kv) * this.#heads.dim);
     if (!appendsOnly) c.attention(out, q, rows, this.#heads, layer.index, 1 / Math.sqrt(this.#heads.dim)); // out (T,H·hd)
     return out;
   }

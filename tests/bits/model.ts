@@ -111,7 +111,7 @@ async function bundledModel({ ledger, full, files, kernels, variants }: Run): Pr
 /** What a reply is read from. */
 export interface Replying {
   generate(input: string, options: object): Promise<{ readonly tokens: Uint32Array }>;
-  forward(input: { inputIds: ArrayLike<number>; logits: "last" }): Promise<{ logits: { data: Float32Array } }>;
+  forward(input: { inputIds: ArrayLike<number>; logitsToKeep: 1 }): Promise<{ logits: { data: Float32Array } }>;
 }
 
 /** Greedy and sampled ids of every prompt, and the logits behind the whole reply. */
@@ -125,7 +125,7 @@ export async function replies(
     tell(`greedy: ${prompt}`, greedy.tokens);
     const sampled = await model.generate(prompt, { maxTokens, temperature: 1.2, topK: 40, topP: 0.95, repetitionPenalty: 1.05, seed: 42 });
     tell(`sampled: ${prompt}`, sampled.tokens);
-    const { logits } = await model.forward({ inputIds: [...greedy.tokens, ...sampled.tokens], logits: "last" });
+    const { logits } = await model.forward({ inputIds: [...greedy.tokens, ...sampled.tokens], logitsToKeep: 1 });
     tell(`last logits: ${prompt}`, logits.data);
   }
 }

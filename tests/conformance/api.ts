@@ -546,7 +546,7 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         assert.deepEqual(logits.dims, [1, T, V]);
         assert.equal(hiddenStates?.length, L + 1);
         assert.ok(hiddenStates?.every((h) => h.dims.join() === [1, T, D].join() && h.data.every(Number.isFinite)));
-        const last = await exact.forward({ inputIds: e.prompt_ids, logits: "last" });
+        const last = await exact.forward({ inputIds: e.prompt_ids, logitsToKeep: 1 });
         assert.deepEqual(last.logits.dims, [1, 1, V]);
         assert.deepEqual(last.logits.data, logits.data.slice((T - 1) * V));
         assert.equal(last.logits.data.indexOf(Math.max(...last.logits.data)), e.output_ids[0]);
@@ -557,7 +557,7 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         const ids = Array.from({ length: 300 }, (_, i) => 20 + ((i * 7) % 400));
         const { logits } = await exact.forward({ inputIds: ids });
         const { vocabSize: V } = exact.config;
-        const head = await exact.forward({ inputIds: ids.slice(0, 200), logits: "last" });
+        const head = await exact.forward({ inputIds: ids.slice(0, 200), logitsToKeep: 1 });
         assert.deepEqual(logits.data.slice(199 * V, 200 * V), head.logits.data);
       });
     });
@@ -592,7 +592,12 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         ["a chat with no list of messages", async () => model.chat({ messages: null as never }), "InputError", /messages.*null/],
         ["a chat with a number as system", async () => model.chat({ system: 5 as never }), "InputError", /system.*number/],
         ["forward without ids", () => model.forward({} as never), "InputError", /inputIds/],
-        ["forward with another word", () => model.forward({ inputIds: [1], logits: "some" as never }), "InputError", /"some"/],
+        [
+          "forward with a word for columns",
+          () => model.forward({ inputIds: [1], logitsToKeep: "some" as never }),
+          "InputError",
+          /logitsToKeep.*string/,
+        ],
         ["no ids for forward", () => model.forward({ inputIds: [] }), "InputError", /forward/],
         ["a prompt beyond the context", () => model.generate("fox ".repeat(3000)), "InputError", /context.*2048.*got \d+/],
         [

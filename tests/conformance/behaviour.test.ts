@@ -104,7 +104,7 @@ describe("behaviour of the bundled model", () => {
         const ids = idsOf(chat.messages.slice(0, 3));
         assert.ok(usage.cachedTokens > 10 && usage.inputTokens === ids.length);
         for (const id of tokens) {
-          const { logits } = await model.forward({ inputIds: ids, logits: "last" });
+          const { logits } = await model.forward({ inputIds: ids, logitsToKeep: 1 });
           const { id: drawn, margin } = drawExactly(logits.data, temperature, random(seed, ids.length));
           if (margin > 1e-5) {
             assert.equal(id, drawn, `seed ${seed}, position ${ids.length}`);

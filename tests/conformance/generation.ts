@@ -111,7 +111,7 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
 
     it("gives the log-probabilities of forward's logits", async () => {
       const inputIds = Uint32Array.from([1, ...model.tokenizer.encode("Once upon a time")]);
-      const { logits } = await model.forward({ inputIds, logits: "last" });
+      const { logits } = await model.forward({ inputIds, logitsToKeep: 1 });
       const largest = logits.data.reduce((a, b) => Math.max(a, b));
       const sum = logits.data.reduce((total, x) => total + Math.exp(x - largest), 0);
       const { logprobs = [] } = await model.generate(inputIds, { maxTokens: 1, temperature: 0, topLogprobs: 5 });

@@ -117,7 +117,7 @@ describe("the cache", () => {
     ] as const) {
       const model = await load(mini, options);
       assert.deepEqual([model.info.kvDtype, model.info.kvBytesPerToken], [kvDtype, bytes]);
-      await model.forward({ inputIds: new Uint32Array(1024).fill(20), logits: "last" });
+      await model.forward({ inputIds: new Uint32Array(1024).fill(20), logitsToKeep: 1 });
       const grown = (await model.status()).memoryBytes - model.info.memoryBytes;
       assert.ok(Math.abs(grown - 1024 * bytes) <= STEP, `${grown} bytes more after 1024 tokens`);
       model.dispose();

@@ -15,6 +15,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["text/", 3],
   ["models/", 4],
   ["generate/", 7],
+  ["forward.ts", 8],
   ["reply.ts", 8],
   ["turn.ts", 8],
   ["cache-calls.ts", 8],

@@ -1,0 +1,247 @@
+// forward() against the reference: padding on both sides, positions, packed rows, embeddings, hidden states, attention, loss, kept columns, a cache that goes on.
+import assert from "node:assert/strict";
+import { type ForwardOutput, type KeyValueCache, load, type Model, type Tensor } from "lfm2-wasm";
+import { checkpointFolder, distance, goldenArrays, goldenJson } from "./support.ts";
+
+interface Layout {
+  readonly input_ids: number[][];
+  readonly attention_mask: number[][];
+  readonly position_ids: number[][];
+  readonly default_position_ids: number[][];
+}
+
+interface Case {
+  readonly name: string;
+  readonly kind: string;
+  readonly model: string;
+  readonly rows: number[][];
+  readonly label_rows: number[][];
+  readonly labels?: Record<string, number[][]>;
+  readonly layouts: Record<"left" | "right", Layout>;
+  readonly greedy: number[][];
+  readonly input_ids: number[];
+  readonly position_ids: number[];
+  readonly attention_mask: number[] | null;
+  readonly use_cache?: boolean;
+  readonly attention_groups: number[] | null;
+  readonly inputs_embeds: string;
+  readonly logits: string;
+  readonly logits_to_keep: number | number[];
+  readonly kept_positions: number[];
+  readonly loss: number | null;
+  readonly count: number;
+  readonly hidden_states: number;
+  readonly attentions: number;
+  readonly attention_layers: number[];
+  readonly first: number;
+}
+
+const cases = goldenJson<readonly Case[]>("forward", "cases.json");
+const arrays = goldenArrays("forward", "cases.safetensors");
+const golden = (name: string): Float32Array => {
+  const found = arrays.get(name);
+  assert.ok(found, `${name} is among the goldens`);
+  return found;
+};
+
+const LOGITS = 1e-4;
+const near = (got: Float32Array, want: Float32Array, what: string, bound = LOGITS): void => {
+  assert.equal(got.length, want.length, `${what}: length`);
+  const d = distance(got, want);
+  assert.ok(d <= bound, `${what}: ${d} apart`);
+};
+const row = ({ data, dims }: Tensor, b: number, columns: readonly number[]): Float32Array => {
+  const [, T = 0, n = 0] = dims;
+  return Float32Array.from(columns.flatMap((t) => Array.from(data.subarray((b * T + t) * n, (b * T + t + 1) * n))));
+};
+const realColumns = (mask: readonly number[]): number[] => mask.flatMap((m, t) => (m === 1 ? [t] : []));
+
+describe("forward goldens", () => {
+  const models = new Map<string, Model>();
+  before(async () => {
+    for (const name of new Set(cases.map((c) => c.model)))
+      models.set(name, await load(checkpointFolder(name), { dtype: "f32", kvDtype: "f32" }));
+  });
+  after(() => {
+    for (const model of models.values()) model.dispose();
+  });
+
+  it("has cases", () => assert.equal(cases.length, 60));
+
+  const checks: Record<string, (c: Case, model: Model) => Promise<void>> = {
+    batch: async (c, model) => {
+      for (const [side, layout] of Object.entries(c.layouts)) {
+        for (const positionIds of [undefined, layout.position_ids, layout.default_position_ids]) {
+          const { logits } = await model.forward({ inputIds: layout.input_ids, attentionMask: layout.attention_mask, positionIds });
+          for (const [b, mask] of layout.attention_mask.entries()) {
+            const real = realColumns(mask);
+            near(row(logits, b, real), golden(`${c.name}.row.${b}.logits`), `${side}, row ${b}`);
+            const padding = mask.flatMap((m, t) => (m === 0 ? [t] : []));
+            assert.ok(
+              row(logits, b, padding).every((x) => x === 0),
+              `${side}, row ${b}: padding is zero`,
+            );
+            if (positionIds) continue;
+            const alone = await model.forward({ inputIds: c.rows[b]! });
+            assert.deepEqual(row(logits, b, real), alone.logits.data, `${side}, row ${b}: the bits of the row alone`);
+          }
+        }
+      }
+    },
+    batch_greedy: async (c, model) => {
+      for (const layout of Object.values(c.layouts)) {
+        let out: ForwardOutput = await model.forward({ inputIds: layout.input_ids, attentionMask: layout.attention_mask, useCache: true });
+        const cache = out.pastKeyValues as KeyValueCache;
+        let columns = layout.attention_mask.map((mask) => mask.lastIndexOf(1));
+        const ids = c.rows.map((): number[] => []);
+        const next = (): number[] =>
+          columns.map((t, b) => {
+            const logits = row(out.logits, b, [t]);
+            return logits.indexOf(logits.reduce((x, y) => Math.max(x, y)));
+          });
+        for (let n = 0; n < 12; n++) {
+          const chosen = next();
+          for (const [b, id] of chosen.entries()) ids[b]!.push(id);
+          out = await model.forward({ inputIds: chosen.map((id) => [id]), pastKeyValues: cache });
+          assert.equal(out.pastKeyValues, cache);
+          columns = columns.map(() => 0);
+        }
+        assert.deepEqual(ids, c.greedy);
+        cache.dispose();
+      }
+    },
+    outputs: async (c, model) => {
+      const out = await model.forward({ inputIds: c.input_ids, outputHiddenStates: true, outputAttentions: true });
+      near(out.logits.data, golden(`${c.name}.logits`), "logits");
+      assert.equal(out.hiddenStates?.length, c.hidden_states);
+      for (const [i, hidden] of (out.hiddenStates ?? []).entries()) near(hidden.data, golden(`${c.name}.hidden.${i}`), `hidden ${i}`);
+      near(out.lastLayerOutput!.data, golden(`${c.name}.last_layer_before_norm`), "last layer");
+      assert.deepEqual(out.attentionLayerIndices, c.attention_layers);
+      assert.equal(out.attentions?.length, c.attentions);
+      const T = c.input_ids.length;
+      for (const [i, { data, dims }] of (out.attentions ?? []).entries()) {
+        assert.deepEqual(dims, [1, model.config.numAttentionHeads, T, T]);
+        near(data, golden(`${c.name}.attention.${i}`), `attention ${i}`, 1e-5);
+      }
+      // in two parts, the second with the first's keys
+      const first = await model.forward({ inputIds: c.input_ids.slice(0, 4), useCache: true });
+      const second = await model.forward({ inputIds: c.input_ids.slice(4), pastKeyValues: first.pastKeyValues, outputAttentions: true });
+      for (const [i, { data, dims }] of (second.attentions ?? []).entries()) {
+        assert.deepEqual(dims, [1, model.config.numAttentionHeads, T - 4, T]);
+        const whole = golden(`${c.name}.attention.${i}`);
+        const rows = Array.from({ length: model.config.numAttentionHeads }, (_, h) =>
+          Array.from(whole.subarray((h * T + 4) * T, (h + 1) * T * T)),
+        );
+        near(data, Float32Array.from(rows.flat()), `attention ${i} over a past`, 1e-5);
+      }
+      second.pastKeyValues?.dispose();
+    },
+    inputs_embeds: async (c, model) => {
+      const data = golden(c.inputs_embeds);
+      const D = model.config.hiddenSize;
+      const { logits } = await model.forward({ inputsEmbeds: { data, dims: [1, data.length / D, D] } });
+      near(logits.data, golden(c.logits), "logits");
+    },
+    position_ids: async (c, model) => {
+      const { logits } = await model.forward({
+        inputIds: c.input_ids,
+        positionIds: c.position_ids,
+        attentionMask: c.attention_mask ?? undefined,
+      });
+      near(logits.data, golden(c.logits), "logits");
+    },
+    packed_positions: async (c, model) => {
+      const out = await model.forward({
+        inputIds: c.input_ids,
+        positionIds: c.position_ids,
+        useCache: c.use_cache,
+        outputAttentions: true,
+      });
+      near(out.logits.data, golden(c.logits), "logits");
+      const T = c.input_ids.length;
+      for (const { data } of out.attentions ?? []) {
+        for (let t = 0; t < T; t++) {
+          const seen = Array.from(data.subarray(t * T, (t + 1) * T));
+          assert.ok(Math.abs(seen.reduce((a, b) => a + b) - 1) < 1e-5, "a row of probabilities");
+          const groups = c.attention_groups;
+          if (groups)
+            assert.ok(
+              seen.every((p, s) => p === 0 || groups[s] === groups[t]),
+              "nothing crosses the border",
+            );
+        }
+      }
+      out.pastKeyValues?.dispose();
+    },
+    logits_to_keep: async (c, model) => {
+      const { logits } = await model.forward({ inputIds: c.input_ids, logitsToKeep: c.logits_to_keep });
+      assert.deepEqual(logits.dims, [1, c.kept_positions.length, model.config.vocabSize]);
+      const whole = { data: golden(c.logits), dims: [1, c.input_ids.length, model.config.vocabSize] };
+      near(logits.data, row(whole, 0, c.kept_positions), "kept logits");
+    },
+    loss: async (c, model) => {
+      const loss = async (input: Parameters<Model["forward"]>[0]) => (await model.forward(input)).loss ?? Number.POSITIVE_INFINITY;
+      const check = (got: number, what: string): void => {
+        if (c.loss === null) assert.ok(Number.isNaN(got), `${what}: ${got}`);
+        else assert.ok(Math.abs(got - c.loss) < 1e-5 * Math.max(1, c.loss), `${what}: ${got}, expected ${c.loss}`);
+      };
+      if (c.rows.length === 1) {
+        const labels = c.label_rows[0];
+        check(await loss({ inputIds: c.rows[0], labels }), "alone");
+        const sum = await loss({ inputIds: c.rows[0], labels, numItemsInBatch: 2 });
+        if (c.loss !== null) assert.ok(Math.abs(sum - (c.loss * c.count) / 2) < 1e-4);
+        return;
+      }
+      const layouts = cases.find((other) => other.name === c.name.replace("_loss", ""))!.layouts;
+      for (const side of ["left", "right"] as const) {
+        const { input_ids, attention_mask } = layouts[side];
+        check(await loss({ inputIds: input_ids, attentionMask: attention_mask, labels: c.labels![side] }), side);
+      }
+    },
+    past_key_values: async (c, model) => {
+      const parts: number[] = [];
+      const { logits, pastKeyValues } = await model.forward({ inputIds: c.input_ids.slice(0, c.first), useCache: true });
+      parts.push(...logits.data);
+      for (const [i, id] of c.input_ids.slice(c.first).entries()) {
+        const at = c.first + i;
+        parts.push(...(await model.forward({ inputIds: [id], pastKeyValues, cachePosition: [at] })).logits.data);
+      }
+      assert.deepEqual(pastKeyValues?.lengths, [c.input_ids.length]);
+      near(Float32Array.from(parts), golden(c.logits), "logits");
+      await assert.rejects(model.forward({ inputIds: [1], pastKeyValues, cachePosition: [0] }), /cachePosition: expected places from/);
+      pastKeyValues?.dispose();
+    },
+  };
+
+  for (const c of cases) {
+    it(c.name, async () => {
+      const model = models.get(c.model)!;
+      assert.ok(checks[c.kind], c.kind);
+      await checks[c.kind]!(c, model);
+      await new Promise((resolve) => setTimeout(resolve, 1)); // a cache that was disposed of closes its sessions
+      assert.deepEqual([(await model.status()).openSessions, (await model.status()).usedPages], [0, 0]);
+    });
+  }
+
+  it("refuses what does not fit", async () => {
+    const model = models.get("tiny-conv-first")!;
+    const refused = (input: Parameters<Model["forward"]>[0], message: RegExp): Promise<void> =>
+      assert.rejects(model.forward(input), (error: Error) => error.name === "InputError" && message.test(error.message));
+    const ids = [1, 20, 21];
+    await refused({}, /either inputIds or inputsEmbeds, got none/);
+    await refused({ inputIds: ids, inputsEmbeds: { data: new Float32Array(3), dims: [1, 1, 3] } }, /got both/);
+    await refused({ inputIds: [ids, [1]] }, /rows of 3 numbers, as the first, got 1/);
+    await refused({ inputIds: [-1] }, /inputIds: expected whole numbers from 0/);
+    await refused({ inputIds: ids, attentionMask: [1, 1] }, /attentionMask: expected \(1,3\), got \(1,2\)/);
+    await refused({ inputIds: ids, attentionMask: [1, 1, 0.5] }, /attentionMask/);
+    await refused({ inputIds: ids, positionIds: [0, 1] }, /positionIds/);
+    await refused({ inputIds: ids, labels: [1, 2, -7] }, /labels/);
+    await refused({ inputIds: ids, labels: ids, logitsToKeep: 1 }, /logitsToKeep: expected all columns where there are labels/);
+    await refused({ inputIds: ids, logitsToKeep: [3] }, /logitsToKeep/);
+    await refused({ inputsEmbeds: { data: new Float32Array(3), dims: [1, 1, 3] } }, /inputsEmbeds: expected a tensor/);
+    const { pastKeyValues } = await model.forward({ inputIds: ids, useCache: true });
+    await refused({ inputIds: [ids, ids], pastKeyValues }, /an open cache of 2 sequences, got one of 1/);
+    pastKeyValues?.dispose();
+    await refused({ inputIds: ids, pastKeyValues }, /disposed/);
+  });
+});
