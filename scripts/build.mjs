@@ -87,6 +87,7 @@ async function buildJs() {
     ...small,
     entryPoints: {
       index: adapter("node"),
+      quantize: "src/cli/quantize-file.ts",
       ...Object.fromEntries(["deno", "bun", "browser", "workerd"].map((name) => [name, adapter(name)])),
       worker: "src/adapters/node/worker.ts",
       "worker.deno": "src/adapters/deno/worker.ts",
@@ -120,9 +121,13 @@ async function buildJs() {
     entryPoints: { cli: "src/cli/main.ts" },
     external,
     minify: true,
-    // what few commands need is a file of its own, which they load
-    splitting: true,
-    chunkNames: "cli-[name]",
+    // what few commands need is a file of its own, which shares the core
+    plugins: [
+      {
+        name: "quantize",
+        setup: ({ onResolve }) => onResolve({ filter: /quantize-file\.ts$/ }, () => ({ path: "./quantize.js", external: true })),
+      },
+    ],
     define: { LFM2_VERSION: version, LFM2_PROBES: JSON.stringify({ plain, relaxed }) },
     sourcemap: false,
   });
@@ -172,7 +177,7 @@ const parts = {
       "mini.workerd",
       "inline",
       "cli",
-      "cli-quantize-file",
+      "quantize",
     ].map((name) => `dist/${name}.js`),
   },
   types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },

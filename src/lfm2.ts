@@ -1,5 +1,5 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
-import { type CacheOptions, type CacheUse, checkCacheOption, type OpenStore, storeFor } from "./cache.ts";
+import { type CacheOptions, type CacheUse, checkCacheOption, imagesFor, type OpenStore, storeFor } from "./cache.ts";
 import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted, UnsupportedError } from "./errors.ts";
 import { recommendedSampling } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
@@ -17,6 +17,7 @@ import { checkObject } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
 import { type ObjectSource, openObject } from "./weights/objects.ts";
+import type { ImageStore } from "./weights/packed-image.ts";
 import { checkRemoteOptions, findRemote, type NetworkPlatform, openAddress, type RemoteOptions } from "./weights/remote.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
 
@@ -81,6 +82,8 @@ export interface Platform {
   readonly fetchWasm?: FetchWasm | undefined;
   /** Stands in where `maxMemoryBytes` is left out; left out where nothing but addresses limits a memory. */
   readonly memoryBudgetBytes?: number | undefined;
+  /** Opens the place of packed weights, of the cache in `dir` where that is named; left out where a runtime has no place for them. */
+  readonly images?: ((dir: string | undefined) => Promise<ImageStore | undefined>) | undefined;
   /** Starts threads; left out where a runtime has none. */
   readonly threads?: ThreadSource | undefined;
   /** Puts an engine elsewhere: in a worker, or behind whatever carries messages. */
@@ -278,6 +281,8 @@ async function loadOnce(
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
     const loaded = await loadModel(checkpoint, kernelsFor(platform, options), {
       ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, meter),
+      images: imagesFor(platform.images, options.cache),
+      packed: typeof options.cache === "object" ? options.cache.packed : undefined,
       threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
     });
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
@@ -331,7 +336,7 @@ export function parameterCount({ tensors }: Checkpoint): number {
   return count;
 }
 
-function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: LoadedModel): Omit<ModelInfo, "runtime"> {
+function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes, packedImage }: LoadedModel): Omit<ModelInfo, "runtime"> {
   return {
     name: checkpoint.names[0] ?? "",
     format: checkpoint.format,
@@ -345,6 +350,7 @@ function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes }: Loa
     memoryBytes: model.memoryBytes,
     kvBytesPerToken: model.caches.size.pageBytes / PAGE_POSITIONS,
     maxContextTokens: model.options.maxContextTokens,
+    packedImage,
     sampling: recommendedSampling(checkpoint.names, checkpoint.generationConfig),
   };
 }

@@ -43,6 +43,8 @@ export interface ModelInfo {
   readonly kvBytesPerToken: number;
   /** Positions of a session: prompt and reply together may have one token more, for the last is never fed. */
   readonly maxContextTokens: number;
+  /** Whether the weights came packed from an earlier start, or were kept so for the next; undefined where neither was so. */
+  readonly packedImage: "read" | "written" | undefined;
   /** Sampling that applies where a call says nothing. */
   readonly sampling: SamplingOptions;
 }

@@ -40,6 +40,10 @@ export interface Kernels extends SamplingKernels {
     columns: number,
     scratch: number,
   ): number;
+  /** Continues a checksum, 16 words at `state`, with bytes: a multiple of 16. */
+  checksum(state: number, p: number, bytes: number): void;
+  /** @returns what packed int8 is combined with (exclusive or) on this engine: 0 or 128 */
+  q8_flip(): number;
   rope_frequencies(out: number, theta: number, headDim: number): void;
 }
 

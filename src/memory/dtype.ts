@@ -30,7 +30,15 @@ export const GROUP_ROWS = 8;
 export const BLOCK = 32;
 
 /** Bytes of one block of 32 along K of a group of 8 rows; on average where blocks of 256 have a head. */
-const packedBlockBytes: Readonly<Record<WeightDType, number>> = { f32: 1024, f16: 512, bf16: 512, q8: 272, q4: 144, q4k: 148, q6k: 210 };
+export const packedBlockBytes: Readonly<Record<WeightDType, number>> = {
+  f32: 1024,
+  f16: 512,
+  bf16: 512,
+  q8: 272,
+  q4: 144,
+  q4k: 148,
+  q6k: 210,
+};
 
 /** @returns bytes of a matrix of (rows, columns) packed for the kernels: rows padded to 8, columns to 32. */
 export function packedBytes(dtype: WeightDType, rows: number, columns: number): number {

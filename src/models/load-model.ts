@@ -5,7 +5,8 @@ import { instantiateKernels, type KernelInstance, type KernelSource, type Varian
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
 import { type DType, type KvDType, WEIGHT_DTYPES, type WeightDType } from "../memory/dtype.ts";
 import { type WasmMemory, WebAssembly } from "../memory/wasm.ts";
-import { loadWeights, type WeightProgress, type Window, windowFor } from "../weights/load.ts";
+import { loadWeights, type WeightProgress, type Window, windowFor, writeDescriptors } from "../weights/load.ts";
+import { IMAGE_SCRATCH_BYTES, type ImageStore, imageKey, isWorthAnImage, readImage, writeImage } from "../weights/packed-image.ts";
 import { checkPlan, type PlanItem, placeWeights, resolveWeights, WeightList, weightBytes } from "../weights/plan.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { LanguageModel, type RunOptions, runPlan } from "./language-model.ts";
@@ -34,6 +35,10 @@ export interface LoadModelOptions {
   readonly threads?: ThreadOptions | undefined;
   /** Layers to load; default the whole model. */
   readonly range?: LayerRange | undefined;
+  /** Where packed weights are kept for the next start; default nowhere. */
+  readonly images?: (() => Promise<ImageStore | undefined>) | undefined;
+  /** Keeps them whatever they gain; default where the weights are converted on the way and are not small. */
+  readonly packed?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: WeightProgress) => void) | undefined;
 }
@@ -45,6 +50,8 @@ export interface LoadedModel {
   readonly plan: Plan;
   /** Element types that its matrices have, most bits first. */
   readonly dtypes: readonly WeightDType[];
+  /** Whether the weights came from an image of theirs, or were kept as one. */
+  readonly packedImage: "read" | "written" | undefined;
 }
 
 /** A model that nobody holds any more, and nobody disposed of, takes its threads with it. */
@@ -137,6 +144,32 @@ export async function planModel(checkpoint: Checkpoint, source: KernelSource, op
   return (await setUp(checkpoint, source, options, false)).draft.plan;
 }
 
+/** Brings the weights into the places that they have: from their image, or from the checkpoint and then, where it pays, into an image. */
+async function fill(
+  { tensors, verify }: Checkpoint,
+  { list, window, plan }: Draft,
+  { kernels, memory }: KernelInstance,
+  windowAddress: number,
+  options: LoadModelOptions,
+): Promise<LoadedModel["packedImage"]> {
+  const { packed = isWorthAnImage(list, tensors), signal } = options;
+  const key = options.images && packed ? imageKey(list, tensors) : undefined;
+  const images = key && (await options.images?.().catch(() => undefined)); // without a place for them nothing is kept
+  const target = { kernels, memory, scratch: windowAddress };
+  // the model takes zeros; what it never writes, such as the logits of more rows than one, then never becomes resident
+  const clear = (bytes: number): unknown => new Uint8Array(memory.buffer, windowAddress, bytes).fill(0);
+  if (images && key && (await readImage(images, key, list, target, options))) {
+    writeDescriptors(list, memory);
+    clear(IMAGE_SCRATCH_BYTES);
+    return "read";
+  }
+  await loadWeights(list, tensors, { kernels, memory, windowAddress, window }, options);
+  if (images && key) await verify(signal);
+  const isWritten = images && key && (await writeImage(images, key, list, target, options));
+  clear(plan.windowBytes);
+  return isWritten ? "written" : undefined;
+}
+
 /**
  * @param checkpoint whose tensors of the range are read, and no others
  * @param source where the kernels come from
@@ -145,7 +178,7 @@ export async function planModel(checkpoint: Checkpoint, source: KernelSource, op
 export async function loadModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<LoadedModel> {
   const { instance, run, range, draft: current } = await setUpThreads(checkpoint, source, options);
   const { memory } = instance;
-  const { list, weights, window, plan } = current;
+  const { list, weights, plan } = current;
   const arena = new Arena(memory, options.maxMemoryBytes ?? ADDRESS_SPACE_BYTES);
   checkPlan(plan.items, arena.limitBytes, options.dtype, (dtype) => draft(checkpoint, instance, dtype, run, range).plan.totalBytes);
   arena.reserve(plan.totalBytes - HEAP_START, "the model");
@@ -154,16 +187,14 @@ export async function loadModel(checkpoint: Checkpoint, source: KernelSource, op
     placeWeights(list, arena);
     const mark = arena.mark;
     const windowAddress = arena.alloc(plan.windowBytes, "the load's window");
-    await loadWeights(list, checkpoint.tensors, { kernels: instance.kernels, memory, windowAddress, window }, options);
-    // the model takes zeros; what it never writes, such as the logits of more rows than one, then never becomes resident
-    new Uint8Array(memory.buffer, windowAddress, plan.windowBytes).fill(0);
+    const packedImage = await fill(checkpoint, current, instance, windowAddress, options);
     arena.release(mark);
     await threads.ready();
     throwIfAborted(options.signal);
     const used = new Set(list.matrices.flatMap((m) => m.segments.map((s) => s.dtype)));
     const model = new LanguageModel(checkpoint.config, weights, instance, threads, arena, run, range);
     dropped.register(model, threads);
-    return { model, variant: instance.variant, plan, dtypes: WEIGHT_DTYPES.filter((d) => used.has(d)) };
+    return { model, variant: instance.variant, plan, dtypes: WEIGHT_DTYPES.filter((d) => used.has(d)), packedImage };
   } catch (error) {
     threads.end();
     throw error;

@@ -218,7 +218,7 @@ class Opener {
     const { repo, commit, path, sizeBytes } = file;
     const url = `${this.#network.endpoint}/${repo}/resolve/${commit}/${path}`;
     const hub = this.#place.files.find((f) => f.path === path);
-    return this.#named(path, await this.#open(file, { name: path, url, sizeBytes, checksum: hub && checksumOf(hub), commit }));
+    return this.#named(file, await this.#open(file, { name: path, url, sizeBytes, checksum: hub && checksumOf(hub), commit }));
   }
 
   async #open(file: StoreFile, remote: RemoteFileOptions): Promise<ByteSource> {
@@ -230,11 +230,12 @@ class Opener {
     return new HttpSource(this.#network, remote, this.#signal);
   }
 
-  /** The name that it has in the repository, and the files beside it there: parts of a split one. */
-  #named(path: string, source: ByteSource): ByteSource {
+  /** The name that it has in the repository, what its bytes are known by, and the files beside it there: parts of a split one. */
+  #named({ path, blob }: StoreFile, source: ByteSource): ByteSource {
     const { readInto, verify } = source;
     return {
       name: path,
+      identity: blob === "" ? undefined : blob, // the content's hash: the same wherever it comes from
       size: source.size,
       read: (offset, length, signal) => source.read(offset, length, signal),
       ...(readInto && { readInto: (offset, target, signal) => readInto.call(source, offset, target, signal) }),

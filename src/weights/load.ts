@@ -181,5 +181,10 @@ export async function loadWeights(
     ordered.reduce((sum, job) => sum + job.tensor.bytes, 0),
   );
   for (const job of ordered) await job.run(job, loader);
-  for (const matrix of list.matrices) writeDescriptor(target.memory, matrix);
+  writeDescriptors(list, target.memory);
+}
+
+/** Writes what the kernels read of each matrix. */
+export function writeDescriptors(list: WeightList, memory: WasmMemory): void {
+  for (const matrix of list.matrices) writeDescriptor(memory, matrix);
 }

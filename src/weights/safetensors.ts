@@ -24,13 +24,20 @@ const DTYPE_BITS: ReadonlyMap<string, number> = new Map([
 ]);
 const readable: readonly StoredType[] = ["F32", "F16", "BF16"];
 
-/** One entry of the header, checked on its own. */
-interface Entry {
+/** One entry of the header, checked on its own; where its bytes lie counts from the start of the data. */
+export interface SafetensorsEntry {
   readonly name: string;
   readonly dtype: string;
   readonly shape: readonly number[];
   readonly begin: number;
   readonly end: number;
+}
+
+/** A header as it stands. */
+export interface SafetensorsHeader {
+  readonly metadata: ReadonlyMap<string, string>;
+  readonly entries: readonly SafetensorsEntry[];
+  readonly dataStart: number;
 }
 
 /**
@@ -40,6 +47,12 @@ interface Entry {
  * @throws FormatError naming the place.
  */
 export async function readSafetensors(source: ByteSource, signal?: AbortSignal): Promise<SafetensorsFile> {
+  const { metadata, entries, dataStart } = await readSafetensorsHeader(source, signal);
+  return { metadata, ...sortByUse(entries, source, dataStart) };
+}
+
+/** @returns the header's entries, of any element type, and where the data starts @throws FormatError as `readSafetensors` */
+export async function readSafetensorsHeader(source: ByteSource, signal?: AbortSignal): Promise<SafetensorsHeader> {
   const { header, dataStart } = await readHeader(source, signal);
   const where = `${source.name}: header`;
   const json = parseJson(header, where, { maxBytes: MAX_SAFETENSORS_HEADER_BYTES });
@@ -51,7 +64,7 @@ export async function readSafetensors(source: ByteSource, signal?: AbortSignal):
   }
   const entries = named.map(([name, value]) => readEntry(name, value, where));
   checkTiling(entries, source.size - dataStart, source.name);
-  return { metadata, ...sortByUse(entries, source, dataStart) };
+  return { metadata, entries, dataStart };
 }
 
 async function readHeader(source: ByteSource, signal: AbortSignal | undefined): Promise<{ header: string; dataStart: number }> {
@@ -99,7 +112,7 @@ function readMetadata(value: unknown, where: string): Map<string, string> {
 const isSize = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 const utf8 = new TextEncoder();
 
-function readEntry(name: string, value: unknown, where: string): Entry {
+function readEntry(name: string, value: unknown, where: string): SafetensorsEntry {
   const at = `${where}: tensor ${quoted(name)}`;
   if (name === "" || name.length > MAX_NAME_BYTES || utf8.encode(name).length > MAX_NAME_BYTES || /\p{Surrogate}/u.test(name)) {
     throw new FormatError(`${at}: expected a name of 1 to ${MAX_NAME_BYTES} bytes of UTF-8, got another. The file is damaged.`);
@@ -134,7 +147,7 @@ function checkEntrySize(at: string, dtype: string, shape: readonly number[], beg
   );
 }
 
-function checkTiling(entries: readonly Entry[], dataBytes: number, file: string): void {
+function checkTiling(entries: readonly SafetensorsEntry[], dataBytes: number, file: string): void {
   const order = [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end);
   let at = 0;
   for (const e of order) {
@@ -157,7 +170,7 @@ function checkTiling(entries: readonly Entry[], dataBytes: number, file: string)
   }
 }
 
-function sortByUse(entries: readonly Entry[], source: ByteSource, dataStart: number): WeightFile {
+function sortByUse(entries: readonly SafetensorsEntry[], source: ByteSource, dataStart: number): WeightFile {
   const tensors = new Map<string, StoredTensor>();
   const unsupported = new Map<string, string>();
   for (const { name, dtype, shape, begin, end } of entries) {

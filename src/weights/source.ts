@@ -7,6 +7,8 @@ export interface ByteSource {
   readonly name: string;
   /** Size in bytes. */
   readonly size: number;
+  /** Names these very bytes, wherever they are known to be others when it changes: a path with size and time, a commit with a checksum. A packed image is kept by it. */
+  readonly identity?: string | undefined;
   /** @returns up to `length` bytes from `offset`; fewer only where the file ends before, none past its end. Rejects once `signal` has fired. */
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
   /**

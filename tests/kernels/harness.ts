@@ -24,6 +24,8 @@ export interface Kernels {
   stored_row_bytes(dtype: number, K: number): number;
   decode_rows(out: number, outStride: number, src: number, srcType: number, rows: number, K: number): void;
   pack_rows(dst: number, dstType: number, row0: number, src: number, srcType: number, rows: number, K: number, scratch: number): number;
+  checksum(state: number, p: number, bytes: number): void;
+  q8_flip(): number;
   rope_frequencies(out: number, theta: number, hd: number): void;
   penalize_f32(x: number, ids: number, n: number, penalty: number): void;
   divide_f32(x: number, n: number, t: number): void;

@@ -71,13 +71,13 @@ describe("the package", () => {
     // chunks that entries share are named by their content
     const isChunk = (f: string): boolean => /^dist\/core-[A-Z0-9]{8}\.js(\.map)?$/.test(f);
     assert.ok(other.filter(isChunk).length >= 2);
-    const entries = ["browser", "bun", "deno", "index", "mini", "mini.workerd", "thread", "worker", "worker.deno", "workerd"];
+    const entries = ["browser", "bun", "deno", "index", "mini", "mini.workerd", "quantize", "thread", "worker", "worker.deno", "workerd"];
     const builds = ["plain", "plain-threads", "relaxed", "relaxed-threads"];
     assert.deepEqual(other.filter((f) => !isChunk(f)).sort(), [
       "LICENSE",
       "README.md",
       ...[
-        ...["cli.js", "cli-chunk.js", "cli-quantize-file.js", "inline.js", "mini.gguf"],
+        ...["cli.js", "inline.js", "mini.gguf"],
         ...entries.flatMap((name) => [`${name}.js`, `${name}.js.map`]),
         ...builds.map((name) => `kernels.${name}.wasm`),
       ]

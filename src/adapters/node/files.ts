@@ -1,5 +1,5 @@
 // Files and folders through node:fs, which Node, Deno and Bun share.
-import { type FileHandle, open, readdir, stat } from "node:fs/promises";
+import { type FileHandle, open, readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { StorageError, throwIfAborted, UnsupportedError } from "../../errors.ts";
@@ -9,13 +9,16 @@ import { type ByteSource, type Folder, isFolderFile, readClipped, truncated } fr
 class FileSource implements ByteSource {
   readonly name: string;
   readonly size: number;
+  readonly identity: string;
   readonly #handle: FileHandle;
   readonly #folder: string;
 
-  constructor(path: string, size: number, handle: FileHandle) {
+  /** @param identity the file's place, number and times, which another content does not share */
+  constructor(path: string, size: number, identity: string, handle: FileHandle) {
     this.name = basename(path);
     this.#folder = dirname(path);
     this.size = size;
+    this.identity = identity;
     this.#handle = handle;
   }
 
@@ -58,8 +61,9 @@ const isMissing = (error: unknown): boolean => ["ENOENT", "ENOTDIR"].includes((e
 export async function openFile(path: string): Promise<FileSource> {
   if (!(await stat(path)).isFile()) throw new StorageError(`${basename(path)}: expected a file, got a folder or a device. Pass a file.`);
   const handle = await open(path, "r");
-  const { size } = await handle.stat();
-  return new FileSource(path, size, handle);
+  const { size, ino, mtimeNs } = await handle.stat({ bigint: true });
+  const identity = `${await realpath(path)} ${ino} ${size} ${mtimeNs}`;
+  return new FileSource(path, Number(size), identity, handle);
 }
 
 function folder(path: string): Folder {

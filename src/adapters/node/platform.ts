@@ -61,6 +61,11 @@ export function nodePlatform({ runtime, variable, mayUse = () => true, otherwise
       const folder = dir ?? cacheFolder(variable);
       return folder !== undefined && mayUse(folder) ? diskStore(folder) : undefined;
     },
+    images: async (dir) => {
+      const { diskImages, imageFolder } = await import("./images.ts");
+      const folder = imageFolder(dir, variable);
+      return folder !== undefined && mayUse(folder) ? diskImages(folder) : undefined;
+    },
     kernels: async (build) => {
       try {
         return await beside(build);
