@@ -1,0 +1,48 @@
+// A page of an example in Chromium, and what it says when something goes wrong.
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+
+/** @param {string} binary Chromium's @param {string[]} extensions folders of extensions to load */
+export async function openBrowser(binary, extensions = []) {
+  const entry = resolve("tests", "runtimes", "node_modules", "puppeteer-core", "lib", "esm", "puppeteer", "puppeteer-core.js");
+  const { default: puppeteer } = await import(pathToFileURL(entry).href);
+  const args = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+  ];
+  return puppeteer.launch({
+    executablePath: binary,
+    headless: true,
+    args,
+    ...(extensions.length ? { pipe: true, enableExtensions: extensions } : {}),
+  });
+}
+
+/**
+ * Opens a page and waits until its title is "done".
+ * @returns {Promise<{ text: string, said: string[] }>} the text of #out; what was said on the console, failed, or could not be fetched
+ */
+export async function visit(browser, url, timeoutMs) {
+  const page = await browser.newPage();
+  const said = [];
+  page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => said.push(`error: ${error.message}`));
+  page.on("requestfailed", (request) => {
+    const why = request.failure()?.errorText; // a download that the package ends itself, having read what it wants, is no failure
+    if (why !== "net::ERR_ABORTED") said.push(`failed: ${request.url()} ${why}`);
+  });
+  page.on("response", (response) => {
+    if (response.status() >= 400) said.push(`${response.status()}: ${response.url()}`);
+  });
+  try {
+    await page.goto(url, { timeout: timeoutMs });
+    await page.waitForFunction(() => document.title === "done", { timeout: timeoutMs }).catch((error) => said.push(error.message));
+    return { text: await page.$eval("#out", (out) => out.textContent), said };
+  } finally {
+    await page.close();
+  }
+}

@@ -1,0 +1,175 @@
+// The examples, built from the packed package as their users would, and run: pages in Chromium without a word on the console, the others in their runtimes.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { extname, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
+import { installed, RUNTIMES } from "../runtimes/index.mjs";
+import { serveFolders } from "../runtimes/server.mjs";
+import { pick } from "../scale.ts";
+import { installPacked } from "../tools/packed.ts";
+import { type Browser, openBrowser, visit } from "./browser.mjs";
+
+/** What is used of miniflare's worker. */
+interface Worker {
+  dispatchFetch(url: string): Promise<Response>;
+  dispose(): Promise<void>;
+}
+
+const TIMEOUT_MS = 60_000;
+const ANSWER = "3 + 4 = 7";
+const execute = promisify(execFile);
+
+/** Examples with a page, and the pages. */
+const PAGES: Readonly<Record<string, readonly string[]>> = pick<Readonly<Record<string, readonly string[]>>>({
+  gate: { esbuild: ["out/", "out/single.html"], vite: ["dist/"] },
+  full: {
+    esbuild: ["out/", "out/single.html"],
+    vite: ["dist/"],
+    webpack: ["out/"],
+    rollup: ["out/"],
+    "import-map": [""],
+    "strict-csp": ["out/"],
+  },
+});
+const isFull = pick({ gate: false, full: true });
+const BUNDLERS = resolve("tests", "bundlers", "node_modules");
+const bundlersAreThere = existsSync(join(BUNDLERS, "vite"));
+if (!bundlersAreThere && process.env.CI === "true") throw new Error("not installed: the bundlers (npm ci --prefix tests/bundlers)");
+if (!bundlersAreThere) console.error("\nnot tested: the examples, for the bundlers are not installed (npm ci --prefix tests/bundlers)");
+
+describe("examples", () => {
+  if (!bundlersAreThere) return;
+  const chromium = installed(["chromium"], "the examples with a page")[0]?.binary;
+  let project: string;
+  let browser: Browser | undefined;
+  before(async () => {
+    if (chromium) browser = await openBrowser(chromium);
+    project = mkdtempSync(join(tmpdir(), "lfm2-examples-"));
+    installPacked(project);
+    const modules = join(project, "node_modules");
+    for (const name of ["vite", "webpack", "rollup", "@rollup", "wrangler", ".bin"]) symlinkSync(join(BUNDLERS, name), join(modules, name));
+    symlinkSync(resolve("node_modules", "esbuild"), join(modules, "esbuild"));
+  });
+  after(async () => {
+    await browser?.close();
+    rmSync(project, { recursive: true, force: true });
+  });
+
+  /** Opens pages of a folder, each with `headers`. @returns what they tell, and what was asked for and not there */
+  async function visited(folder: string, pages: readonly string[], headers: Record<string, string> = {}, timeoutMs: number = TIMEOUT_MS) {
+    // without a bundler a page asks for the modules themselves
+    const server = await serveFolders({ "/": folder, "/node_modules/": join(project, "node_modules") }, { headers });
+    try {
+      const told = [];
+      for (const page of pages) told.push(await visit(browser as Browser, server.url + page, timeoutMs));
+      return { told, missing: server.missing };
+    } finally {
+      await server.close();
+    }
+  }
+
+  /** A copy of the example, built where it has something to build. @returns its folder */
+  async function built(name: string): Promise<string> {
+    const folder = join(project, name);
+    cpSync(join("examples", name), folder, { recursive: true });
+    const manifest = join(folder, "package.json");
+    const { scripts = {} } = existsSync(manifest)
+      ? (JSON.parse(readFileSync(manifest, "utf8")) as { scripts?: Record<string, string> })
+      : {};
+    if (scripts.build) {
+      mkdirSync(join(folder, "out"), { recursive: true });
+      const env = { ...process.env, WRANGLER_SEND_METRICS: "false", NO_COLOR: "1" };
+      const { stdout, stderr } = await execute("npm", ["run", "build"], { cwd: folder, env, timeout: TIMEOUT_MS });
+      assert.doesNotMatch(stdout + stderr, /warn/i, name);
+    }
+    return folder;
+  }
+
+  for (const [name, pages] of Object.entries(PAGES))
+    it(`${name}: builds, and its page answers without a word on the console`, async () => {
+      if (!chromium) return;
+      const folder = await built(name);
+      const given = join(folder, "headers.json");
+      const headers = existsSync(given) ? (JSON.parse(readFileSync(given, "utf8")) as Record<string, string>) : {};
+      const expected = pages.map(() => ({ text: ANSWER, said: [] }));
+      assert.deepEqual(await visited(folder, pages, headers), { told: expected, missing: [] });
+    });
+
+  if (!isFull) return;
+
+  it("extension: its page answers", async () => {
+    if (!chromium) return;
+    const folder = join(await built("extension"), "out");
+    const browser = await openBrowser(chromium, [folder]);
+    try {
+      const id = await browser.installExtension?.(folder);
+      assert.deepEqual(await visit(browser, `chrome-extension://${id}/index.html`, TIMEOUT_MS), { text: ANSWER, said: [] });
+    } finally {
+      await browser.close();
+    }
+  });
+
+  it("a page whose policy forbids to compile says what to allow", async () => {
+    if (!chromium) return;
+    const folder = await built("strict-csp");
+    const headers = { "content-security-policy": "default-src 'self'; img-src data:" };
+    const { told } = await visited(folder, ["out/"], headers, 5000);
+    assert.match(told[0]?.said.join("\n") ?? "", /PlatformError.*allow 'wasm-unsafe-eval' in script-src/s);
+  });
+
+  it("a bundle without the wasm files says which are missing and what to do", async () => {
+    if (!chromium) return;
+    const folder = await built("esbuild");
+    for (const name of readdirSync(join(folder, "out"))) if (name.endsWith(".wasm")) rmSync(join(folder, "out", name));
+    const { told, missing } = await visited(folder, ["out/"], {}, 5000);
+    assert.match(
+      told[0]?.said.join("\n") ?? "",
+      /expected a WebAssembly file at .*kernels\.relaxed\.wasm, got status 404\. Copy the \.wasm files/,
+    );
+    assert.deepEqual(missing, ["/out/kernels.relaxed.wasm"]);
+  });
+
+  it("deno: the program answers, from the npm specifier", async () => {
+    const deno = RUNTIMES.deno?.find();
+    if (!deno) return;
+    const folder = await built("deno");
+    const { stdout } = await execute(deno, ["run", "--quiet", "--no-lock", "--no-prompt", "--allow-read", join(folder, "main.ts")], {
+      cwd: folder,
+    });
+    assert.equal(stdout.trim(), ANSWER);
+  });
+
+  it("cloudflare-worker: wrangler's bundle fits, and its worker answers", async () => {
+    const folder = await built("cloudflare-worker");
+    const out = readdirSync(join(folder, "out"));
+    assert.ok(out.some((name) => name.endsWith(".wasm")) && out.some((name) => name.endsWith(".gguf")), out.join());
+    const binary = RUNTIMES.workerd?.find();
+    if (!binary) return;
+    const { Miniflare } = (await import(pathToFileURL(binary).href)) as { Miniflare: new (options: object) => Worker };
+    const kinds = { ".wasm": "CompiledWasm", ".gguf": "Data" } as const;
+    const files = out.filter((name) => extname(name) in kinds);
+    const modules = [
+      { type: "ESModule", path: "worker.js", contents: readFileSync(join(folder, "out", "worker.js")) },
+      ...files.map((path) => ({ type: kinds[extname(path) as ".wasm"], path, contents: readFileSync(join(folder, "out", path)) })),
+    ];
+    const bytes = modules.map(({ contents }) => gzipSync(contents).length).reduce((a, b) => a + b, 0);
+    assert.ok(bytes < 3 << 20, `${bytes} bytes compressed: more than the free plan takes`);
+    const worker = new Miniflare({ modules, compatibilityDate: "2026-04-01", cf: false });
+    try {
+      const response = await worker.dispatchFetch(`http://localhost/?q=${encodeURIComponent("What is 3 + 4?")}`);
+      assert.equal(await response.text(), ANSWER);
+    } finally {
+      await worker.dispose();
+    }
+  });
+});
+
+// a folder that nothing names any more would hide a broken example
+it("every example is listed in examples/README.md", () => {
+  const listed = readFileSync(join("examples", "README.md"), "utf8");
+  for (const name of readdirSync("examples")) if (!name.includes(".")) assert.ok(listed.includes(`\`${name}\``), name);
+});
