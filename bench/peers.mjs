@@ -41,7 +41,7 @@ const { options } = readOptions({
   prefills: [128, 512, 2048],
   contexts: [0, 512, 4096],
   peers: ["native", "wllama"],
-  parts: ["speed", "start"],
+  parts: ["quantized", "speed", "start"],
   seconds: 240,
   scratch: join(tmpdir(), "lfm2-wasm-peers"),
 });
@@ -122,9 +122,10 @@ class Workers {
   #open = new Map();
   #failed = new Map();
 
-  constructor(model, loadOptions) {
+  constructor(model, loadOptions, vocabulary) {
     this.model = model;
     this.loadOptions = loadOptions;
+    this.vocabulary = vocabulary;
   }
 
   /** @returns the answer, or undefined when the engine fails or takes too long: it is left out from then on */
@@ -146,7 +147,7 @@ class Workers {
     // wllama takes longer for a context that it does not need
     const contextTokens = engine === "wllama" ? FIRST_CONTEXT : this.loadOptions.contextTokens;
     await worker.call("load", { ...this.loadOptions, path: this.model, contextTokens }, timeoutMs);
-    await worker.call("start", { ids: prompt(64, 90), count: WARM_UP_STEPS }, timeoutMs);
+    await worker.call("start", { ids: prompt(64, 90, this.vocabulary), count: WARM_UP_STEPS }, timeoutMs);
     return worker;
   }
 
@@ -177,12 +178,12 @@ async function inTurns(engines, work) {
 const sum = (list) => list.reduce((a, b) => a + b, 0);
 
 /** The first greedy id after each of some prompts, of every engine: the same weights give nearly the same logits. */
-async function agree(workers, engines, key) {
+async function agree(workers, engines, key, vocabulary) {
   if (cells[key]) return;
   const ids = Object.fromEntries(engines.map((engine) => [engine, []]));
   for (let i = 0; i < CHECKED_PROMPTS; i++)
     for (const engine of engines)
-      ids[engine].push((await workers.call(engine, "start", { ids: prompt(24 + 5 * i, 50 + i), count: 1 }))?.ids[0]);
+      ids[engine].push((await workers.call(engine, "start", { ids: prompt(24 + 5 * i, 50 + i, vocabulary), count: 1 }))?.ids[0]);
   const same = {};
   for (const engine of engines.slice(1)) same[engine] = ids[engine].filter((id, i) => id === ids.ours[i]).length;
   const line = Object.entries(same).map(([engine, n]) => `the first id as ${engine}'s after ${n} of ${CHECKED_PROMPTS} prompts`);
@@ -190,6 +191,27 @@ async function agree(workers, engines, key) {
     if (ids[engine].every((id) => id !== undefined))
       check(2 * n > CHECKED_PROMPTS, `${key}: ${engine} agrees on ${n} of ${CHECKED_PROMPTS} first ids only`);
   keep(key, { same, of: CHECKED_PROMPTS, note: line.join(", ") });
+}
+
+/** What `lfm2 quantize` writes, of real weights and with a real tokenizer, is read by llama.cpp, and gives the same first ids, but for near ties. */
+async function quantized(engines) {
+  const { vocab_size: vocabulary } = JSON.parse(readFileSync("models/lfm2-mini/config.json", "utf8"));
+  mkdirSync("build/bench", { recursive: true });
+  for (const dtype of ["q4", "q8"]) {
+    const path = `build/bench/lfm2-mini-${dtype}.gguf`;
+    execFileSync(process.execPath, ["dist/cli.js", "quantize", "models/lfm2-mini", path, "--dtype", dtype, "--force"], { stdio: "ignore" });
+    const workers = new Workers(path, { threads: 1, contextTokens: 256 }, vocabulary);
+    const key = `lfm2 quantize, ${dtype} agreement`;
+    try {
+      await agree(workers, engines, key, vocabulary);
+      check(
+        cells[key]?.same.native >= CHECKED_PROMPTS - 2,
+        `${key}: native agrees on ${cells[key]?.same.native} of ${CHECKED_PROMPTS} first ids`,
+      );
+    } finally {
+      await workers.stop();
+    }
+  }
 }
 
 async function speed(engines, shape, type, threads) {
@@ -424,6 +446,7 @@ await ensureBuilt();
 const ceilings = measureCeilings();
 const engines = ["ours", ...install()];
 try {
+  if (options.parts.includes("quantized") && engines.includes("native")) await quantized(["ours", "native"]);
   for (const [shape, type, threads] of cross(options.models, options.types, options.threads)) {
     if (options.parts.includes("speed")) await speed(engines, shape, type, threads);
     if (options.parts.includes("start")) await startUp(engines, shape, type, threads);
