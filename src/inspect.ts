@@ -9,6 +9,9 @@ import { cacheSize } from "./models/cache.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { type LoadModelOptions, type Plan, planModel } from "./models/load-model.ts";
+import { licenseOfCard } from "./weights/license.ts";
+import { MAX_CARD_BYTES } from "./weights/limits.ts";
+import { type ByteSource, type Folder, readExactly } from "./weights/source.ts";
 import type { StoredType } from "./weights/tensor.ts";
 
 /** A tensor as its file stores it. */
@@ -35,6 +38,11 @@ export interface MemoryEstimate {
 export interface Inspection {
   readonly format: "safetensors" | "gguf";
   readonly name: string;
+  /** Of a hub's model: the file of weights that was chosen, and what of all that a load reads is still to be downloaded. */
+  readonly file: string | undefined;
+  readonly downloadBytes: number | undefined;
+  /** As the hub, the file or the README beside it tells it. */
+  readonly license: string | undefined;
   readonly config: Lfm2Config;
   readonly parameterCount: number;
   readonly tensors: readonly TensorInfo[];
@@ -64,6 +72,17 @@ async function planIfLoadable(checkpoint: Checkpoint, kernels: KernelSource, opt
   } catch (error) {
     if (error instanceof UnsupportedError && checkpoint.unsupported.size > 0) return undefined;
     throw error;
+  }
+}
+
+/** What the model's card says, where it lies in the folder. */
+async function licenseBeside(source: ByteSource | Folder, signal: AbortSignal | undefined): Promise<string | undefined> {
+  const card = "open" in source && !("read" in source) ? await source.open("README.md") : undefined;
+  if (!card) return undefined;
+  try {
+    return licenseOfCard(new TextDecoder().decode(await readExactly(card, 0, Math.min(card.size, MAX_CARD_BYTES), signal)));
+  } finally {
+    await card.close?.();
   }
 }
 
@@ -98,6 +117,9 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
     return {
       format,
       name: names[0] ?? "",
+      file: opened.hub?.file,
+      downloadBytes: opened.hub?.downloadBytes,
+      license: opened.hub?.license ?? checkpoint.license ?? (await licenseBeside(opened.source, signal)),
       config,
       parameterCount: parameterCount(checkpoint),
       tensors,

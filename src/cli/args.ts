@@ -13,14 +13,25 @@ export const KV_DTYPE_ARG: ArgsDef[string] = {
   description: "cache of keys and values as f32, f16 or q8 (default: f16)",
 };
 
+/** Where downloaded models lie. */
+export const CACHE_DIR_ARG: ArgsDef[string] = {
+  type: "string",
+  valueHint: "DIR",
+  description: "folder of downloaded models (default: that of Hugging Face's tools: HF_HUB_CACHE, HF_HOME, ~/.cache/huggingface/hub)",
+};
+
+/** For programs that read the answer. */
+export const JSON_ARG: ArgsDef[string] = { type: "boolean", description: "print JSON" };
+
 /** Options that choose and load a model. */
 export const MODEL_ARGS: ArgsDef = {
   model: {
     type: "string",
     alias: "m",
-    valueHint: "PATH",
-    description: "GGUF file, or folder with config.json and model.safetensors (default: the small bundled model)",
+    valueHint: "MODEL",
+    description: "GGUF file, folder, https: address, or org/name[:type] on the Hugging Face hub (default: the small bundled model)",
   },
+  "cache-dir": CACHE_DIR_ARG,
   dtype: { type: "string", valueHint: "TYPE", description: "weights as f32, bf16, f16, q8 or q4 (default: as in the file)" },
   "kv-dtype": KV_DTYPE_ARG,
   context: { type: "string", alias: "c", valueHint: "N", description: "longest context in tokens" },

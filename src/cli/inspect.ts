@@ -2,26 +2,19 @@
 import type { ArgsDef } from "citty";
 import { type Inspection, inspect as inspectSource } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
-import { KV_DTYPES } from "../memory/dtype.ts";
-import { HELP_ARG, KV_DTYPE_ARG, type Options, UsageError } from "./args.ts";
-import { formatCount, interruptible, write } from "./terminal.ts";
+import { DTYPES, KV_DTYPES } from "../memory/dtype.ts";
+import { CACHE_DIR_ARG, HELP_ARG, JSON_ARG, KV_DTYPE_ARG, type Options, UsageError } from "./args.ts";
+import { cacheOption } from "./model.ts";
+import { formatCount, harmless, interruptible, type Row, table, write } from "./terminal.ts";
 
 /** Options of `lfm2 inspect`. */
 export const INSPECT_ARGS: ArgsDef = {
-  json: { type: "boolean", description: "print one JSON object" },
+  json: JSON_ARG,
+  dtype: { type: "string", valueHint: "TYPE", description: "of a model on the hub take the file that suits f32, bf16, f16, q8 or q4 best" },
+  "cache-dir": CACHE_DIR_ARG,
   "kv-dtype": KV_DTYPE_ARG,
   ...HELP_ARG,
 };
-
-type Row = readonly string[];
-
-/** Columns as wide as their widest cell; those in `right` end there. */
-function table(rows: readonly Row[], right: readonly number[] = []): string {
-  const width = (column: number): number => Math.max(...rows.map((row) => (row[column] ?? "").length));
-  const cell = (text: string, column: number): string =>
-    right.includes(column) ? text.padStart(width(column)) : text.padEnd(width(column));
-  return rows.map((row) => `  ${row.map(cell).join("  ").trimEnd()}\n`).join("");
-}
 
 function valueText(value: unknown): string {
   if (Array.isArray(value)) return value.map(valueText).join(" ");
@@ -56,10 +49,27 @@ function typeText({ dtype, memoryDtype }: Inspection["tensors"][number]): string
 const given = (has: boolean): string => (has ? "there" : "missing");
 
 function describe(inspection: Inspection): string {
-  const { format, name, config, tensors, unsupported, tensorBytes, parameterCount, memory, hasTokenizer, hasChatTemplate } = inspection;
+  const {
+    format,
+    name,
+    file,
+    downloadBytes,
+    license,
+    config,
+    tensors,
+    unsupported,
+    tensorBytes,
+    parameterCount,
+    memory,
+    hasTokenizer,
+    hasChatTemplate,
+  } = inspection;
   const rows = tensors.map((tensor) => [tensor.name, typeText(tensor), tensor.shape.join(" × "), formatBytes(tensor.bytes)]);
   return [
-    `${name}: ${format}, ${formatCount(parameterCount)} parameters, ${formatBytes(tensorBytes)}, tokenizer ${given(hasTokenizer)}, chat template ${given(hasChatTemplate)}\n`,
+    `${name}: ${format}, ${formatCount(parameterCount)} parameters, ${formatBytes(tensorBytes)}, tokenizer ${given(hasTokenizer)}, chat template ${given(hasChatTemplate)}, licence ${license ?? "not told"}\n`,
+    ...(file === undefined
+      ? []
+      : [`on the hub: ${file}, ${downloadBytes === 0 ? "all of it is here" : `${formatBytes(downloadBytes ?? 0)} to download`}\n`]),
     `config\n${table(fields(config))}`,
     ...(memory.length ? [`memory by dtype and context\n${table(memoryRows(memory), [1, 2, 3, 4, 5, 6, 7, 8])}`] : []),
     ...(unsupported.length
@@ -72,8 +82,15 @@ function describe(inspection: Inspection): string {
 /** @returns the exit code */
 export async function inspect(options: Options): Promise<number> {
   const [path, ...rest] = options.words;
-  if (path === undefined || rest.length) throw new UsageError(`inspect expects one file or folder, got ${options.words.length}`);
-  const inspection = await interruptible((signal) => inspectSource(path, { signal, kvDtype: options.choice("kv-dtype", KV_DTYPES) }));
-  write(options.flag("json") ? `${JSON.stringify(inspection, null, 2)}\n` : describe(inspection));
+  if (path === undefined || rest.length) throw new UsageError(`inspect expects one model, got ${options.words.length}`);
+  const inspection = await interruptible((signal) =>
+    inspectSource(path, {
+      signal,
+      kvDtype: options.choice("kv-dtype", KV_DTYPES),
+      dtype: options.choice("dtype", DTYPES),
+      cache: cacheOption(options),
+    }),
+  );
+  write(options.flag("json") ? `${JSON.stringify(inspection, null, 2)}\n` : harmless(describe(inspection)));
   return 0;
 }

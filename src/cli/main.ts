@@ -7,6 +7,7 @@ import { BENCH_ARGS, bench } from "./bench.ts";
 import { CHAT_ARGS, chat } from "./chat.ts";
 import { GENERATE_ARGS, generate } from "./generate.ts";
 import { INSPECT_ARGS, inspect } from "./inspect.ts";
+import { CACHE_ARGS, list, PULL_ARGS, pull, remove } from "./models.ts";
 import { QUANTIZE_ARGS, quantize } from "./quantize.ts";
 import { endQuietlyWhenUnread, harmless, INTERRUPTED, note, write } from "./terminal.ts";
 
@@ -24,7 +25,7 @@ const commands: Readonly<Record<string, Command>> = {
   chat: { usage: "chat [options]", about: "talk with a model", args: CHAT_ARGS, run: chat },
   generate: { usage: "generate [options] [words]", about: "answer one prompt", args: GENERATE_ARGS, run: generate },
   inspect: {
-    usage: "inspect [options] FILE-OR-FOLDER",
+    usage: "inspect [options] MODEL",
     about: "tell what a checkpoint is, without loading it",
     args: INSPECT_ARGS,
     run: inspect,
@@ -35,6 +36,9 @@ const commands: Readonly<Record<string, Command>> = {
     args: QUANTIZE_ARGS,
     run: quantize,
   },
+  pull: { usage: "pull [options] ORG/NAME[:TYPE]", about: "download a model from the hub, or the rest of it", args: PULL_ARGS, run: pull },
+  list: { usage: "list [options]", about: "list the models on this disk", args: CACHE_ARGS, run: list },
+  remove: { usage: "remove [options] ORG/NAME", about: "remove a model from this disk", args: CACHE_ARGS, run: remove },
   bench: { usage: "bench [options]", about: "measure how fast a model runs here", args: BENCH_ARGS, run: bench },
 };
 

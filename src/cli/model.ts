@@ -3,7 +3,7 @@ import { type GenerateOptions, type LoadOptions, type LoadProgress, load, type M
 import { formatBytes } from "../memory/arena.ts";
 import { KV_DTYPES } from "../memory/dtype.ts";
 import type { Options } from "./args.ts";
-import { bar, harmless, StatusLine } from "./terminal.ts";
+import { bar, harmless, note, StatusLine } from "./terminal.ts";
 
 /** Loading that is over sooner shows no bar. */
 const BAR_AFTER_MS = 300;
@@ -11,12 +11,22 @@ const BAR_AFTER_MS = 300;
 /** Draws how far loading is, with the rate. */
 export function progressBar(status: StatusLine): (progress: LoadProgress) => void {
   const start = performance.now();
-  return ({ phase, loadedBytes, totalBytes, file, bytesPerSecond }) => {
+  return ({ phase, loadedBytes, totalBytes, file, bytesPerSecond, reason }) => {
+    if (phase === "cache-skipped") {
+      status.clear();
+      note(`lfm2: the model is not kept for the next start: ${harmless(reason ?? "")}`);
+    }
     if (phase === "ready" || performance.now() < start + BAR_AFTER_MS || totalBytes === 0) return;
     status.show(
-      `${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${formatBytes(bytesPerSecond)}/s`,
+      `${phase === "wait" ? "waiting for another process: " : ""}${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${formatBytes(bytesPerSecond)}/s`,
     );
   };
+}
+
+/** @returns what `load` is told of the cache */
+export function cacheOption(options: Options): LoadOptions["cache"] {
+  const dir = options.text("cache-dir");
+  return dir === undefined ? "auto" : { dir };
 }
 
 /** Loads the model that the options name, or the bundled one; `more` goes before what they say. */
@@ -31,6 +41,7 @@ export async function loadModel(options: Options, signal: AbortSignal, more: Loa
       kvDtype: options.choice("kv-dtype", KV_DTYPES),
       maxContextTokens: options.integer("context"),
       threads: options.text("threads") === "auto" ? "auto" : options.integer("threads"),
+      cache: cacheOption(options),
       ...more,
     });
   } finally {

@@ -68,6 +68,17 @@ export function formatCount(count: number): string {
   return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
+/** Cells of a line. */
+export type Row = readonly string[];
+
+/** Columns as wide as their widest cell; those in `right` end there. */
+export function table(rows: readonly Row[], right: readonly number[] = []): string {
+  const width = (column: number): number => Math.max(...rows.map((row) => (row[column] ?? "").length));
+  const cell = (text: string, column: number): string =>
+    right.includes(column) ? text.padStart(width(column)) : text.padEnd(width(column));
+  return rows.map((row) => `  ${row.map(cell).join("  ").trimEnd()}\n`).join("");
+}
+
 /** Runs work whose signal Ctrl-C fires. A second Ctrl-C, while the work has not ended yet, ends the program. */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();

@@ -6,6 +6,7 @@ import { MAX_TEMPLATE_BYTES } from "../text/limits.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { isRecord } from "../values.ts";
 import { decodeUtf8, parseJsonBytes } from "../weights/json-scan.ts";
+import { licenseOf } from "../weights/license.ts";
 import { MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
 import { readSafetensors } from "../weights/safetensors.ts";
 import { closeAll, type GgufParts, ggufPart, readGgufParts, readShards, type ShardedWeights, verifyAll } from "../weights/shards.ts";
@@ -25,6 +26,8 @@ export interface Checkpoint extends WeightFile {
   /** Undefined where the checkpoint has none: token ids work, text does not. */
   readonly tokenizer: Tokenizer | undefined;
   readonly template: ChatTemplate | undefined;
+  /** As a GGUF's metadata tell it. */
+  readonly license?: string | undefined;
   /** generation_config.json, parsed. */
   readonly generationConfig: unknown;
   /** Proves the file of weights by its checksum, where it has one. @throws FormatError */
@@ -105,6 +108,7 @@ function gguf(source: ByteSource, file: GgufParts): Checkpoint {
     tokenizer,
     template: tokenizer && text?.chatTemplate !== undefined ? templateOf(text.chatTemplate, tokenizer, config) : undefined,
     generationConfig: undefined,
+    license: licenseOf({ license: metadata.get("general.license"), name: metadata.get("general.license.name") }),
     verify: (signal) => verifyAll(file.sources, signal),
     close: () => closeAll(file.sources),
   };

@@ -3,6 +3,7 @@ import { FormatError } from "../errors.ts";
 import { isRecord } from "../values.ts";
 import type { HubFile } from "./hub-choice.ts";
 import { parseJsonBytes } from "./json-scan.ts";
+import { licenseOf } from "./license.ts";
 import { MAX_LISTED_FILES, MAX_LISTING_BYTES, MAX_LISTING_PAGES } from "./limits.ts";
 import { fetchSmall } from "./remote-file.ts";
 import type { Network } from "./request.ts";
@@ -42,14 +43,6 @@ function fileOf(entry: unknown): HubFile | undefined {
   return { path, sizeBytes: size as number, oid: !inLfs && isHex(oid, 40) ? oid : undefined, sha256 };
 }
 
-/** A licence's name; "other" says less than the name beside it. */
-function licenseOf(card: unknown): string | undefined {
-  if (!isRecord(card)) return undefined;
-  const { license, license_name: name } = card;
-  const text = license === "other" && typeof name === "string" ? name : license;
-  return typeof text === "string" && text.length <= 200 ? text : undefined;
-}
-
 /**
  * Lists a repository at one commit.
  * @param revision branch, tag or commit; "main" unless given
@@ -63,7 +56,8 @@ export async function listRepository(network: Network, repo: string, revision: s
   if (!isHex(revision, 40)) {
     const { value } = await json(network, `${api}/revision/${encodeURIComponent(revision ?? "main")}`, where, signal);
     commit = isRecord(value) && isHex(value.sha, 40) ? value.sha : undefined;
-    license = isRecord(value) ? licenseOf(value.cardData) : undefined;
+    const card = isRecord(value) && isRecord(value.cardData) ? value.cardData : {};
+    license = licenseOf({ license: card.license, name: card.license_name });
   }
   if (commit === undefined) throw new FormatError(`${where}: expected the commit of the revision, got none. Check the endpoint.`);
   const files: HubFile[] = [];

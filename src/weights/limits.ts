@@ -44,6 +44,9 @@ export const MAX_HEADER_WINDOW_BYTES: number = 1024 * 1024;
 /** Longest config.json and its like: real ones have 2 KB. */
 export const MAX_CONFIG_BYTES: number = 1024 * 1024;
 
+/** What is read of a model's card: its head comes first. */
+export const MAX_CARD_BYTES: number = 64 * 1024;
+
 /** Longest index of shards: real ones have 100 KB. */
 export const MAX_INDEX_BYTES: number = 4 * 1024 * 1024;
 
@@ -89,8 +92,8 @@ export const MAX_LISTING_BYTES: number = 4 * 1024 * 1024;
 export const MAX_LISTED_FILES = 10_000;
 export const MAX_LISTING_PAGES = 20;
 
-/** Bytes that go from the network into a cache at a time. */
-export const CACHE_STEP_BYTES: number = 1024 * 1024;
+/** Bytes that go from the network into a cache at a time: what a kill may cost. */
+export const CACHE_STEP_BYTES: number = 256 * 1024;
 
 /** Silence after which a hub counts as out of reach where a cache can answer in its place. */
 export const UNREACHABLE_MS = 10_000;

@@ -295,7 +295,16 @@ class Answers {
     const files = [...repo.files.values()];
     const type = { "content-type": "application/json; charset=utf-8" };
     if (!isTree) {
-      reply(200, type, JSON.stringify({ id, sha: repo.commit, siblings: files.map((f) => ({ rfilename: f.name })) }));
+      reply(
+        200,
+        type,
+        JSON.stringify({
+          id,
+          sha: repo.commit,
+          cardData: { license: "other", license_name: "lfm1.0" },
+          siblings: files.map((f) => ({ rfilename: f.name })),
+        }),
+      );
       return;
     }
     const size = this.#fault.pageFiles ?? files.length;
