@@ -4,7 +4,7 @@ import { HttpSource } from "./http.ts";
 import { CACHE_STEP_BYTES } from "./limits.ts";
 import type { Checksum, RemoteFileOptions } from "./remote-file.ts";
 import type { Hash, Network } from "./request.ts";
-import type { ByteSource } from "./source.ts";
+import { type ByteSource, readClipped, truncated, unlessAborted } from "./source.ts";
 import type { Store, StoreFile, StoreLock, StorePart } from "./store.ts";
 
 /** What a load says about its files, and hears of them. */
@@ -30,22 +30,6 @@ export interface KeptFileOptions extends RemoteFileOptions {
 
 /** How often a load that waits for another process looks how far it is. */
 const WAIT_MS = 500;
-
-/** @returns what `promise` gives, but no later than the signal */
-export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  let stop = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(new AbortError(undefined, { cause: signal.reason }));
-    if (signal.aborted) stop();
-    else signal.addEventListener("abort", stop, { once: true });
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-}
 
 /** Waits so long, or until the promise has settled, whichever is first. @throws AbortError */
 async function pause(ms: number, until: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
@@ -90,17 +74,14 @@ class CachedSource implements ByteSource {
     this.#onClose = onClose;
   }
 
-  async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
-    const target = new Uint8Array(Math.max(0, Math.min(length, this.size - offset)));
-    await this.readInto(offset, target, signal);
-    return target;
+  read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+    return readClipped(this, offset, length, signal);
   }
 
   async readInto(offset: number, target: Uint8Array, signal: AbortSignal | undefined = this.options.signal): Promise<void> {
     if (target.length === 0) return;
     this.#check();
-    if (offset + target.length > this.size)
-      throw new FormatError(`${this.name}: truncated: expected ${target.length} bytes at ${offset}, got a file of ${this.size} bytes.`);
+    if (offset + target.length > this.size) throw truncated(this.name, offset, target.length, `a file of ${this.size}`);
     if (!this.#own && (await this.#shared.readInto(this, offset, target, signal))) return;
     this.#own ??= new HttpSource(this.options.network, this.#shared.remote, this.options.signal);
     await this.#own.readInto(offset, target, signal);
@@ -233,12 +214,10 @@ class SharedFile {
     await this.#turn;
     await this.#writing;
     try {
-      if (this.#mustDiscard) await this.#part?.discard();
-      await this.#part?.close();
-    } catch {
-      // nothing that a reader could do about it
-    } finally {
+      if (this.#mustDiscard) await this.#part?.discard().catch(() => {}); // nothing that a reader could do about it
+      await this.#part?.close().catch(() => {});
       await this.#lock?.release().catch(() => {});
+    } finally {
       if (shared.get(key) === this) shared.delete(key);
       this.#end();
     }
