@@ -89,6 +89,13 @@ describe("examples", () => {
     return folder;
   }
 
+  it("the packed package's types resolve for every entry, as @arethetypeswrong/cli says", async () => {
+    const attw = join(BUNDLERS, "@arethetypeswrong", "cli", "dist", "index.js");
+    const tarball = readdirSync(project).find((name) => name.endsWith(".tgz")) ?? assert.fail("no tarball");
+    const { stdout } = await execute(process.execPath, [attw, join(project, tarball), "--profile", "esm-only"], { timeout: TIMEOUT_MS });
+    assert.match(stdout, /lfm2-wasm\/inline/);
+  });
+
   for (const [name, pages] of Object.entries(PAGES))
     it(`${name}: builds, and its page answers without a word on the console`, async () => {
       if (!chromium) return;

@@ -28,6 +28,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["index.ts", 8],
   ["mini.ts", 8],
   ["wasm-file.ts", 8],
+  ["gguf-file.ts", 8],
   ["quantize/", 9],
   ["remote/", 8.5],
   ["adapters/node/", 9],

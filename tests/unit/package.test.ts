@@ -15,6 +15,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 
 const MB = 1_000_000;
 const KB = 1000;
@@ -97,6 +98,8 @@ describe("the package", () => {
     assert.ok(core <= 400 * KB, `core entry and wasm: ${core} bytes`);
     const forThreads = size("thread.js") + size("kernels.plain-threads.wasm") + size("kernels.relaxed-threads.wasm");
     assert.ok(forThreads <= 170 * KB, `what threads add: ${forThreads} bytes`);
+    for (const name of files.keys())
+      if (name.endsWith(".wasm")) assert.ok(gzipSync(readFileSync(join(installed, name)), { level: 9 }).length <= 60 * KB, name);
     const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };
     assert.deepEqual(Object.keys(dependencies), ["@huggingface/jinja", "@huggingface/tokenizers"]);
   });
