@@ -306,8 +306,9 @@ export function kernelsFor({ kernels, fetchWasm = noAddress }: Platform, { wasm 
 
 const noAddress: FetchWasm = () => Promise.reject(new Error("this runtime fetches no kernels: import the module"));
 
+/** Dynamic scaling is for contexts beyond `max_position_embeddings`: it has no end. */
 export function checkContext({ config }: Checkpoint, maxContextTokens: number | undefined): void {
-  if (maxContextTokens === undefined || maxContextTokens <= config.maxPositionEmbeddings) return;
+  if (maxContextTokens === undefined || maxContextTokens <= config.maxPositionEmbeddings || config.ropeScaling.type === "dynamic") return;
   throw new InputError(`load: maxContextTokens: expected at most the model's ${config.maxPositionEmbeddings}, got ${maxContextTokens}.`);
 }
 

@@ -2,11 +2,11 @@
 import { InputError, UnsupportedError } from "../errors.ts";
 import type { Logits } from "../kernels/logits.ts";
 import { nextMacrotask } from "../macrotask.ts";
+import { power } from "../math.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateRequest } from "./engine.ts";
 import { History } from "./history.ts";
 import { logSum } from "./logprobs.ts";
-import { power } from "./math.ts";
 import { rulesOf } from "./processors.ts";
 import { process } from "./sampler.ts";
 import type { Session } from "./session.ts";

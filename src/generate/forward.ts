@@ -113,17 +113,23 @@ export async function forward(
   isCancelled: CancelCheck,
 ): Promise<ForwardResult> {
   const states = request.rows.map((row, i) => begin(use(), row, sessions[i]!, request, i));
+  const ropeLength = Math.max(...states.map(endOf));
   for (;;) {
     const pieces = nextPieces(states, use().options.chunkTokens);
     if (pieces.length === 0) break;
     if (isCancelled()) throw new AbortError();
-    step(use(), pieces, request);
+    step(use(), pieces, request, ropeLength);
     await nextMacrotask();
   }
   return { rows: states.map(({ result }) => result) };
 }
 
-function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRequest): void {
+/** The highest position of a row, plus one: scaled rotary frequencies go by the highest of the call, as in the reference. */
+function endOf({ row, past, length }: RowState): number {
+  return row.positions ? row.positions.reduce((end, p) => Math.max(end, p + 1), 0) : past + length;
+}
+
+function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRequest, ropeLength: number): void {
   for (const { state, from } of pieces) if (from > 0 && state.row.borders?.includes(from)) state.session.cache.forgetKeys();
   const D = model.config.hiddenSize;
   const inputs = pieces.map(({ state: { row, session }, from, count }) => ({
@@ -134,7 +140,7 @@ function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRe
   const taps: Taps | undefined = needsTaps(request) ? new Map() : undefined;
   const heads = pieces.flatMap((piece) => rowsWithLogits(piece).map((row) => ({ piece, row })));
   const isWhole = taps !== undefined || request.hiddenStates !== undefined || heads.length > model.logitsRows;
-  model.step(inputs, isWhole ? { taps } : { logitsOf: heads.map(({ row }) => row) });
+  model.step(inputs, isWhole ? { taps, ropeLength } : { logitsOf: heads.map(({ row }) => row), ropeLength });
   for (const [i, { state, from, count }] of pieces.entries()) {
     const ids = state.row.ids?.subarray(from, from + count) ?? new Int32Array(count).fill(NO_ID);
     follow(state, inputs[i]!.cache.position, ids);

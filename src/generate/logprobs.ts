@@ -1,6 +1,6 @@
 // Log-probabilities of tokens under the model's own distribution: before penalties, temperature and cuts.
 import type { Logits } from "../kernels/logits.ts";
-import { ln } from "./math.ts";
+import { ln } from "../math.ts";
 
 /** How likely a token was. */
 export interface TokenLogprob {

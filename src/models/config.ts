@@ -1,6 +1,7 @@
 // The configuration of an LFM2 model, from a config.json in either dialect. Trusts nothing: two spellings of one key that disagree are an error, never a guess.
 import { FormatError, UnsupportedError } from "../errors.ts";
 import { isRecord, kindOf, quoted } from "../values.ts";
+import { parseRopeScaling, type RopeScaling, type RopeShape } from "./rope.ts";
 
 /** Kind of a layer's operator, in config.json's words. */
 export type LayerType = "conv" | "full_attention";
@@ -28,6 +29,8 @@ export interface Lfm2Config {
   readonly convBias: boolean;
   readonly normEps: number;
   readonly ropeTheta: number;
+  /** How rotary frequencies are scaled for contexts longer than trained. */
+  readonly ropeScaling: RopeScaling;
   readonly tieWordEmbeddings: boolean;
   readonly maxPositionEmbeddings: number;
   readonly bosTokenId: number | undefined;
@@ -152,21 +155,29 @@ function intermediateSize(j: Json): number {
   return after;
 }
 
+/** The objects that may hold theta and the kind of scaling. */
+const ROPE_KEYS = ["rope_parameters", "rope_scaling"] as const;
+
 function ropeTheta(j: Json): number {
   const thetas: Record<string, unknown> = { theta: j.theta, rope_theta: j.rope_theta };
-  for (const key of ["rope_parameters", "rope_scaling"]) {
+  for (const key of ROPE_KEYS) {
     if (!has(j, key)) continue;
     const rope = j[key];
     if (!isRecord(rope)) fail(key, "an object", rope);
-    const type = pick(rope, "rope_type", "type") ?? "default";
-    if (type !== "default") {
-      throw new UnsupportedError(
-        `${where}: ${key}: "rope_type": expected "default", got ${quoted(String(type))}. Scaled rotary embeddings are not supported.`,
-      );
-    }
     thetas[`${key}.rope_theta`] = has(rope, "rope_theta") ? rope.rope_theta : undefined;
   }
   return positive(thetas, ["rope_theta", "theta", "rope_parameters.rope_theta", "rope_scaling.rope_theta"], 1e6);
+}
+
+function ropeScaling(j: Json, shape: RopeShape): RopeScaling {
+  const own = has(j, "original_max_position_embeddings") ? { original_max_position_embeddings: j.original_max_position_embeddings } : {};
+  const read = (key: string): RopeScaling => parseRopeScaling({ ...own, ...(j[key] as Json) }, `${where}: ${key}`, shape);
+  const [first, second] = ROPE_KEYS.filter((key) => has(j, key)).map(read);
+  if (second && JSON.stringify(first) !== JSON.stringify(second))
+    throw new FormatError(
+      `${where}: expected "rope_parameters" and "rope_scaling" to agree, got two scalings. Keep the one that is right.`,
+    );
+  return first ?? { type: "default" };
 }
 
 const hasFfnSize = (j: Json): boolean => has(j, "block_ff_dim") || has(j, "intermediate_size");
@@ -222,6 +233,9 @@ export function parseConfig(json: unknown, hints: TensorHints = {}): Lfm2Config 
     fail("num_attention_heads", `a divisor of hidden_size ${hiddenSize}`, numAttentionHeads);
   checkVariety(j, hiddenSize);
   const ffnSize = hints.intermediateSize === undefined || hasFfnSize(j) ? intermediateSize(j) : hints.intermediateSize;
+  const headDim = has(j, "head_dim") ? count(j, ["head_dim"]) : hiddenSize / numAttentionHeads;
+  const maxPositionEmbeddings = count(j, ["max_position_embeddings"], 128_000, Number.MAX_SAFE_INTEGER);
+  const theta = ropeTheta(j);
   const config: Lfm2Config = {
     modelType: "lfm2",
     vocabSize,
@@ -230,14 +244,15 @@ export function parseConfig(json: unknown, hints: TensorHints = {}): Lfm2Config 
     numHiddenLayers,
     numAttentionHeads,
     numKeyValueHeads,
-    headDim: has(j, "head_dim") ? count(j, ["head_dim"]) : hiddenSize / numAttentionHeads,
+    headDim,
     layerTypes: layerTypes(j, numHiddenLayers),
     convLCache: count(j, ["conv_L_cache"], 3),
     convBias: flag(j, ["conv_bias"], false),
     normEps: positive(j, ["norm_eps", "block_norm_eps"], 1e-5),
-    ropeTheta: ropeTheta(j),
+    ropeTheta: theta,
+    ropeScaling: ropeScaling(j, { headDim, maxPositionEmbeddings }),
     tieWordEmbeddings: flag(j, ["tie_embedding", "tie_word_embeddings"], true),
-    maxPositionEmbeddings: count(j, ["max_position_embeddings"], 128_000, Number.MAX_SAFE_INTEGER),
+    maxPositionEmbeddings,
     bosTokenId: ids(j, "bos_token_id", vocabSize)[0],
     eosTokenIds: ids(j, "eos_token_id", vocabSize),
     padTokenId: ids(j, "pad_token_id", vocabSize)[0],

@@ -23,6 +23,7 @@ import type { Lfm2Config } from "./config.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride, type Tap } from "./lfm2.ts";
 import { readKeys } from "./page-view.ts";
+import { dependsOnLength, ropeAttentionFactor, ropeFrequencies } from "./rope.ts";
 
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
 const LOGITS_BYTES = 8 << 20;
@@ -63,6 +64,8 @@ export interface StepOptions {
    */
   readonly logitsOf?: readonly number[];
   readonly taps?: Taps | undefined;
+  /** Length of the context that scaled rotary frequencies go by; default `maxContextTokens`, so that a session's never change. The same for all steps of a cache. */
+  readonly ropeLength?: number | undefined;
 }
 
 /** Bytes of the regions that a step needs, for rows up to `chunkTokens`. */
@@ -132,6 +135,8 @@ export class LanguageModel {
   readonly #region: ReadonlyMap<string, number>;
   readonly #sizes: ScratchSizes;
   readonly #instance: KernelInstance;
+  /** For which length the frequencies are. */
+  #ropeLength: number | undefined;
 
   /**
    * @param threads that serve already; the model ends them
@@ -164,7 +169,6 @@ export class LanguageModel {
     const commands = { address: this.#at("commands"), capacity: this.#sizes.commands };
     this.#executor = new Executor(threads, instance.memory, commands, scratch, options.kvDtype);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
-    instance.kernels.rope_frequencies(this.#at("frequencies"), config.ropeTheta, config.headDim);
     const types = config.layerTypes.slice(range.from, range.to);
     this.caches = new CachePool(arena, cacheSize(config, types, options.kvDtype, options.maxContextTokens));
   }
@@ -182,9 +186,20 @@ export class LanguageModel {
   /** Tells this model from others, see `fingerprint`: keys and values that one has computed mean nothing to another. */
   get fingerprint(): string {
     const { hiddenSize: D, numAttentionHeads: H, numKeyValueHeads: G, headDim: hd, convLCache: Kc, normEps, layerTypes } = this.config;
+    this.#setFrequencies(this.options.maxContextTokens);
     const frequencies = new Float64Array(this.#memory.buffer, this.#at("frequencies"), hd / 2);
     const kinds = layerTypes.map((type) => (type === "conv" ? 1 : 2));
-    return fingerprint(this.#memory, this.#lfm2.weights, [D, H, G, hd, Kc, normEps, ...kinds, ...frequencies]);
+    return fingerprint(this.#memory, this.#lfm2.weights, [
+      D,
+      H,
+      G,
+      hd,
+      Kc,
+      normEps,
+      this.#lfm2.buffers.ropeFactor,
+      ...kinds,
+      ...frequencies,
+    ]);
   }
 
   /** Ends the threads. Twice does no harm; afterwards no step can be run. */
@@ -204,7 +219,8 @@ export class LanguageModel {
    * @returns T, the rows of the step; `logits`, or `head` and `hidden`, read what it left
    * @throws InputError when ids are out of range or a context is full; MemoryError when the pages do not fit. The caches stay as they were.
    */
-  step(inputs: readonly StepInput[], { logitsOf, taps }: StepOptions = {}): number {
+  step(inputs: readonly StepInput[], { logitsOf, taps, ropeLength }: StepOptions = {}): number {
+    this.#setFrequencies(ropeLength ?? this.options.maxContextTokens);
     const lengths = inputs.map((input) => this.#lengthOf(input));
     const T = lengths.reduce((a, b) => a + b, 0);
     if (T === 0 || T > this.options.chunkTokens) throw new RangeError(`a step takes 1 to ${this.options.chunkTokens} rows, got ${T}`);
@@ -310,6 +326,20 @@ export class LanguageModel {
     }
   }
 
+  /** @param length of the context: matters for some kinds of scaled rotary embeddings only */
+  #setFrequencies(length: number): void {
+    const { config } = this;
+    if (length === this.#ropeLength || (this.#ropeLength !== undefined && !dependsOnLength(config.ropeScaling))) return;
+    const at = this.#at("frequencies");
+    const inMemory = new Float64Array(this.#memory.buffer, at, config.headDim / 2);
+    const plain = (theta: number): Float64Array => {
+      this.#instance.kernels.rope_frequencies(at, theta, config.headDim);
+      return inMemory.slice();
+    };
+    inMemory.set(ropeFrequencies(config, length, plain));
+    this.#ropeLength = length;
+  }
+
   #lengthOf({ ids, hidden }: StepInput): number {
     return ids ? ids.length : (hidden?.length ?? 0) / this.config.hiddenSize;
   }
@@ -392,6 +422,7 @@ export class LanguageModel {
       act: rows("act"),
       rope: this.#at("rope"),
       frequencies: this.#at("frequencies"),
+      ropeFactor: ropeAttentionFactor(this.config.ropeScaling),
     };
   }
 

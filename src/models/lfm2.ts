@@ -137,6 +137,8 @@ export interface Lfm2Buffers {
   readonly act: Rows; // (T,F) silu(w1 n) ⊙ w3 n
   readonly rope: number; // (T,hd) f32 cosines and sines
   readonly frequencies: number; // (hd/2) f64
+  /** Times which cosines and sines are taken. */
+  readonly ropeFactor: number;
 }
 
 /** Columns of each buffer. */
@@ -180,7 +182,7 @@ export class Lfm2 {
 
   /** h (T,D): the embedding, then every layer of the range; of the last one no more than `outputs` asks for. */
   layers(c: CommandEncoder, step: Step): void {
-    const { h, x, r, rope, frequencies } = this.buffers;
+    const { h, x, r, rope, frequencies, ropeFactor } = this.buffers;
     const { embedding, layers } = this.weights;
     const { outputs } = step;
     let { T } = step;
@@ -188,7 +190,8 @@ export class Lfm2 {
     if (step.ids !== undefined && embedding) c.gather(h, step.ids, embedding, T); // h (T,D)
     const D = this.config.hiddenSize;
     step.tap?.("embed", h, D);
-    if (layers.some((layer) => layer.kind === "attention")) c.ropeTable(rope, step.rotary ?? step.rows, frequencies, this.#heads.dim, 1);
+    if (layers.some((layer) => layer.kind === "attention"))
+      c.ropeTable(rope, step.rotary ?? step.rows, frequencies, this.#heads.dim, ropeFactor);
     layers.forEach((layer, i) => {
       const n = this.#from + i;
       const isLast = i === layers.length - 1;

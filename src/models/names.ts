@@ -4,6 +4,7 @@ import { quoted } from "../values.ts";
 import type { GgufValue } from "../weights/gguf.ts";
 import type { WeightFile } from "../weights/tensor.ts";
 import { checkConfig, type Lfm2Config, MAX_LAYERS, type TensorHints } from "./config.ts";
+import type { RopeScaling } from "./rope.ts";
 
 const parts: ReadonlyMap<string, string> = new Map([
   ["attn_norm", "operator_norm"],
@@ -120,6 +121,35 @@ export function checkArchitecture(metadata: Metadata): void {
   throw typeof architecture === "string" ? new UnsupportedError(message, { code: "model-type" }) : new FormatError(message);
 }
 
+/** Linear and yarn have keys; longrope's divisors would be tensors, which no LFM2 has. */
+function ropeScaling(metadata: Metadata, maxPositionEmbeddings: number): RopeScaling {
+  const key = (name: string): string => `lfm2.rope.scaling.${name}`;
+  const type = metadata.get(key("type")) ?? (metadata.has("lfm2.rope.scale_linear") ? "linear" : "none");
+  if (type === "none") return { type: "default" };
+  for (const name of ["attn_factor", "yarn_attn_factor", "yarn_ext_factor"]) {
+    const value = number(metadata, key(name), 1);
+    if (value !== 1) throw new UnsupportedError(`gguf: key "${key(name)}": expected 1, got ${value}. Such a scaling is not supported.`);
+  }
+  const factor = number(metadata, metadata.has(key("factor")) ? key("factor") : "lfm2.rope.scale_linear", type === "yarn" ? 1 : undefined);
+  if (type === "linear") return { type, factor };
+  if (type === "yarn") {
+    return {
+      type,
+      factor,
+      originalMaxPositionEmbeddings: whole(metadata, key("original_context_length"), maxPositionEmbeddings),
+      attentionFactor: undefined,
+      betaFast: number(metadata, key("yarn_beta_fast"), 32),
+      betaSlow: number(metadata, key("yarn_beta_slow"), 1),
+      mscale: undefined,
+      mscaleAllDim: undefined,
+      truncate: true,
+    };
+  }
+  throw new UnsupportedError(
+    `gguf: key "${key("type")}": expected none, linear or yarn, got ${JSON.stringify(type)}. Such a rotary embedding is not supported.`,
+  );
+}
+
 /** @returns the config in a GGUF's metadata */
 export function configFromGguf(metadata: Metadata, ids: TokenIds, hints: GgufHints): Lfm2Config {
   checkArchitecture(metadata);
@@ -129,12 +159,7 @@ export function configFromGguf(metadata: Metadata, ids: TokenIds, hints: GgufHin
   const kv = perLayer(metadata, "lfm2.attention.head_count_kv", numHiddenLayers);
   const hiddenSize = whole(metadata, "lfm2.embedding_length");
   const heads = theOnly(perLayer(metadata, "lfm2.attention.head_count", numHiddenLayers), "lfm2.attention.head_count");
-  const scaling = metadata.get("lfm2.rope.scaling.type");
-  if (scaling !== undefined && scaling !== "none") {
-    throw new UnsupportedError(
-      `gguf: key "lfm2.rope.scaling.type": expected none, got ${JSON.stringify(scaling)}. Scaled rotary embeddings are not supported.`,
-    );
-  }
+  const maxPositionEmbeddings = whole(metadata, "lfm2.context_length", 128_000);
   const config: Lfm2Config = {
     modelType: "lfm2",
     vocabSize: hints.vocabSize ?? whole(metadata, "lfm2.vocab_size"),
@@ -149,8 +174,9 @@ export function configFromGguf(metadata: Metadata, ids: TokenIds, hints: GgufHin
     convBias: false,
     normEps: number(metadata, "lfm2.attention.layer_norm_rms_epsilon", 1e-5),
     ropeTheta: number(metadata, "lfm2.rope.freq_base", 1e6),
+    ropeScaling: ropeScaling(metadata, maxPositionEmbeddings),
     tieWordEmbeddings: hints.tied,
-    maxPositionEmbeddings: whole(metadata, "lfm2.context_length", 128_000),
+    maxPositionEmbeddings,
     bosTokenId: ids.bosId,
     eosTokenIds: ids.eosIds ?? [],
     padTokenId: ids.padId,

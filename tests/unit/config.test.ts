@@ -35,7 +35,32 @@ describe("config.json", () => {
 
   const bad: readonly (readonly [string, object, string, RegExp])[] = [
     ["another model", { model_type: "llama" }, "UnsupportedError", /"model_type": expected "lfm2", got "llama"/],
-    ["scaled rotary embeddings", { rope_parameters: { rope_type: "yarn", factor: 4 } }, "UnsupportedError", /"rope_type".*"yarn"/],
+    [
+      "an unknown rotary scaling",
+      { rope_parameters: { rope_type: "ntk", factor: 4 } },
+      "UnsupportedError",
+      /"rope_type".*llama3, got "ntk"/,
+    ],
+    [
+      "two kinds of scaling in one",
+      { rope_parameters: { rope_type: "yarn", type: "linear", factor: 4 } },
+      "FormatError",
+      /"rope_type" and "type"/,
+    ],
+    ["a scaling without a factor", { rope_parameters: { rope_type: "linear" } }, "FormatError", /"factor".*positive number, got nothing/],
+    ["a ramp that is no number", { rope_parameters: { rope_type: "yarn", factor: 4, beta_fast: "32" } }, "FormatError", /"beta_fast"/],
+    [
+      "too few divisors",
+      { rope_parameters: { rope_type: "longrope", short_factor: [1], long_factor: [1] } },
+      "FormatError",
+      /"short_factor".*16 positive/,
+    ],
+    [
+      "bands the wrong way round",
+      { rope_parameters: { rope_type: "llama3", factor: 8, low_freq_factor: 4, high_freq_factor: 1 } },
+      "FormatError",
+      /"high_freq_factor".*more than low_freq_factor 4/,
+    ],
     ["heads that do not divide", { num_key_value_heads: 3, num_attention_heads: 4 }, "FormatError", /"num_key_value_heads".* 4 heads.*3/],
     ["heads that do not divide the width", { num_attention_heads: 3, num_key_value_heads: 3 }, "FormatError", /"num_attention_heads".*64/],
     ["a layer of another kind", { layer_types: ["conv", "mamba", "conv"] }, "UnsupportedError", /"mamba"/],
@@ -57,8 +82,8 @@ describe("config.json", () => {
     [
       "a scaling beside default parameters",
       { rope_parameters: { rope_type: "default" }, rope_scaling: { type: "yarn" } },
-      "UnsupportedError",
-      /yarn/,
+      "FormatError",
+      /"rope_parameters" and "rope_scaling" to agree/,
     ],
     ["parameters that are a list", { rope_parameters: [] }, "FormatError", /"rope_parameters"/],
     ["no model type", { model_type: undefined }, "FormatError", /"model_type".*got nothing/],
@@ -141,6 +166,18 @@ describe("a GGUF's metadata", () => {
     assert.deepEqual(read({ "lfm2.context_length": 128_000 }), { ...parseConfig({ ...hf, eos_token_id: 7, bos_token_id: 1 }) });
   });
 
+  it("reads a scaled rotary embedding as config.json does", () => {
+    const { ropeScaling } = read({ "lfm2.rope.scaling.type": "linear", "lfm2.rope.scaling.factor": 4 });
+    assert.deepEqual(ropeScaling, parseConfig({ ...hf, rope_parameters: { rope_type: "linear", factor: 4 } }).ropeScaling);
+    assert.deepEqual(read({ "lfm2.rope.scale_linear": 4 }).ropeScaling, ropeScaling);
+    assert.deepEqual(read({ "lfm2.rope.scaling.type": "none" }).ropeScaling, { type: "default" });
+    const scaling = { "lfm2.rope.scaling.type": "yarn", "lfm2.rope.scaling.factor": 8, "lfm2.rope.scaling.original_context_length": 64 };
+    assert.deepEqual(
+      read({ ...scaling, "lfm2.rope.scaling.yarn_beta_fast": 16 }).ropeScaling,
+      parseConfig({ ...hf, rope_scaling: { type: "yarn", factor: 8, original_max_position_embeddings: 64, beta_fast: 16 } }).ropeScaling,
+    );
+  });
+
   const bad: readonly (readonly [string, Record<string, GgufValue | undefined>, string, RegExp])[] = [
     ["another architecture", { "general.architecture": "llama" }, "UnsupportedError", /"llama"/],
     ["a list of the wrong length", { "lfm2.attention.head_count_kv": [0, 1] }, "FormatError", /head_count_kv.*expected 3/],
@@ -149,7 +186,19 @@ describe("a GGUF's metadata", () => {
     ["no architecture", { "general.architecture": undefined }, "FormatError", /general.architecture.*got none/],
     ["an architecture that is a number", { "general.architecture": 5 }, "FormatError", /general.architecture.*got number/],
     ["half a layer", { "lfm2.block_count": 2.5 }, "FormatError", /block_count/],
-    ["scaled rotary embeddings", { "lfm2.rope.scaling.type": "yarn" }, "UnsupportedError", /yarn/],
+    [
+      "longrope, whose divisors are tensors",
+      { "lfm2.rope.scaling.type": "longrope", "lfm2.rope.scaling.factor": 4 },
+      "UnsupportedError",
+      /none, linear or yarn, got "longrope"/,
+    ],
+    ["linear scaling without a factor", { "lfm2.rope.scaling.type": "linear" }, "FormatError", /scale_linear.*got none/],
+    [
+      "another attention factor",
+      { "lfm2.rope.scaling.type": "yarn", "lfm2.rope.scaling.attn_factor": 2 },
+      "UnsupportedError",
+      /attn_factor.*got 2/,
+    ],
   ];
   for (const [what, extra, name, message] of bad) it(`refuses ${what}`, () => assert.throws(() => read(extra), { name, message }));
 

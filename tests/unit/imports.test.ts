@@ -7,6 +7,7 @@ import { dirname, join, posix } from "node:path";
 const ranks: readonly (readonly [string, number])[] = [
   ["errors.ts", 0],
   ["macrotask.ts", 0],
+  ["math.ts", 0],
   ["progress.ts", 0],
   ["values.ts", 0],
   ["memory/", 1],

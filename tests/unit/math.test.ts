@@ -1,7 +1,7 @@
 // ln and e^x from plain arithmetic, against the engine's own, which is right to the last bits though not the same everywhere.
 import assert from "node:assert/strict";
-import { exp, ln, power } from "../../src/generate/math.ts";
 import { random } from "../../src/generate/philox.ts";
+import { exp, ln, power } from "../../src/math.ts";
 import { pick } from "../scale.ts";
 
 const COUNT = pick({ gate: 20_000, full: 2_000_000 });

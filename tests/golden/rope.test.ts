@@ -1,0 +1,124 @@
+// Scaled rotary embeddings: frequencies, factors and logits of every kind against the reference, and by which length of the context they go.
+import assert from "node:assert/strict";
+import { load } from "lfm2-wasm";
+import { openPath } from "../../src/adapters/node/files.ts";
+import { instantiateKernels } from "../../src/kernels/variants.ts";
+import { WebAssembly } from "../../src/memory/wasm.ts";
+import { openCheckpoint } from "../../src/models/checkpoint.ts";
+import { loadModel } from "../../src/models/load-model.ts";
+import { dependsOnLength, parseRopeScaling, ropeAttentionFactor, ropeFrequencies } from "../../src/models/rope.ts";
+import { bytesSource, type Folder } from "../../src/weights/source.ts";
+import { checkpointFolder, distance, feed, goldenArrays, goldenJson, kernels, sameBits, variants } from "./support.ts";
+
+interface Case {
+  readonly name: string;
+  readonly max_position_embeddings: number;
+  readonly rope_parameters: { readonly rope_type: string; readonly rope_theta: number };
+}
+interface Table extends Case {
+  readonly head_dim: number;
+  readonly length: number;
+  readonly inv_freq: readonly number[];
+  readonly attention_factor: number;
+}
+interface LogitsCase extends Case {
+  readonly model: string;
+  readonly input_ids: readonly number[];
+  readonly rows: readonly number[];
+  readonly logits: string;
+}
+
+const cases = goldenJson<(Table | LogitsCase)[]>("forward", "rope.json");
+const tables = cases.filter((c): c is Table => "inv_freq" in c);
+const logitsCases = cases.filter((c): c is LogitsCase => "logits" in c);
+const arrays = goldenArrays("forward", "rope.safetensors");
+/** Of an f32 runtime's logits. */
+const TOLERANCE = 1e-4;
+const KINDS = ["default", "linear", "dynamic", "yarn", "longrope", "llama3"];
+
+/** A case's checkpoint, with its config instead of its own. */
+async function scaled({ model, rope_parameters, max_position_embeddings }: LogitsCase): Promise<Folder> {
+  const own = await openPath(checkpointFolder(model));
+  assert.ok("open" in own);
+  return {
+    name: own.name,
+    open: async (path) => {
+      const source = await own.open(path);
+      if (path !== "config.json" || !source) return source;
+      const { theta, ...config } = JSON.parse(new TextDecoder().decode(await source.read(0, source.size)));
+      await source.close?.();
+      assert.equal(theta, rope_parameters.rope_theta);
+      return bytesSource(new TextEncoder().encode(JSON.stringify({ ...config, rope_parameters, max_position_embeddings })), path);
+    },
+  };
+}
+
+describe("scaled rotary embeddings", () => {
+  it("every kind is among the goldens", () => {
+    for (const some of [tables, logitsCases]) assert.deepEqual([...new Set(some.map((c) => c.rope_parameters.rope_type))], KINDS);
+  });
+
+  for (const variant of variants) {
+    it(`frequencies within 1e-12 and attention factors of all ${tables.length} tables (${variant})`, async () => {
+      const memory = new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
+      const { kernels: module } = await instantiateKernels(kernels, memory, variant, false);
+      for (const { name, rope_parameters, head_dim: headDim, max_position_embeddings, length, inv_freq, attention_factor } of tables) {
+        const shape = { headDim, maxPositionEmbeddings: max_position_embeddings };
+        const ropeScaling = parseRopeScaling(rope_parameters, name, shape);
+        const got = ropeFrequencies({ ...shape, ropeTheta: rope_parameters.rope_theta, ropeScaling }, length, (theta) => {
+          module.rope_frequencies(65_536, theta, headDim);
+          return new Float64Array(memory.buffer, 65_536, headDim / 2);
+        });
+        assert.equal(got.length, headDim / 2);
+        inv_freq.forEach((f, i) => {
+          assert.ok(Math.abs((got[i] ?? 0) / f - 1) < 1e-12, `${name}, pair ${i}: ${got[i]}, expected ${f}`);
+        });
+        assert.ok(Math.abs(ropeAttentionFactor(ropeScaling) - attention_factor) < 1e-12, name);
+      }
+    });
+  }
+
+  for (const c of logitsCases) {
+    it(`${c.name}: forward() within ${TOLERANCE}, whatever maxContextTokens is`, async () => {
+      for (const maxContextTokens of [90, 200]) {
+        const model = await load(await scaled(c), { dtype: "f32", kvDtype: "f32", maxContextTokens, threads: 1 });
+        const { logits } = await model.forward({ inputIds: [...c.input_ids] });
+        const V = model.config.vocabSize;
+        const want = arrays.get(c.logits) ?? assert.fail(c.logits);
+        c.rows.forEach((row, i) => {
+          const far = distance(logits.data.subarray(row * V, (row + 1) * V), want.subarray(i * V, (i + 1) * V));
+          assert.ok(far < TOLERANCE, `row ${row}: ${far}`);
+        });
+        await model.dispose();
+      }
+    });
+  }
+
+  for (const c of logitsCases.filter(({ input_ids }) => input_ids.length === 90)) {
+    it(`${c.name}: a session goes by maxContextTokens from its first token on, in any pieces the same bits`, async () => {
+      const checkpoint = await openCheckpoint(await scaled(c));
+      try {
+        const V = checkpoint.config.vocabSize;
+        const run = async (maxContextTokens: number, ...pieces: readonly number[][]): Promise<Float32Array[]> => {
+          const { model } = await loadModel(checkpoint, kernels, { dtype: "f32", kvDtype: "f32", maxContextTokens });
+          const rows = pieces.map((chunks) => feed(model, c.input_ids, chunks));
+          model.dispose();
+          return rows;
+        };
+        const [whole, one, cut] = (await run(90, [90], [1], [7, 30, 2])) as [Float32Array, Float32Array, Float32Array];
+        assert.ok(sameBits(one, whole) && sameBits(cut, whole));
+        // at its own length a session is what one pass is
+        const last = (arrays.get(c.logits) ?? assert.fail(c.logits)).subarray(-V);
+        assert.ok(distance(whole.subarray(-V), last) < TOLERANCE);
+        // and a longer one is another where the kind looks at the length: longrope only across the border, which 90 have passed
+        const [longer] = (await run(200, [90])) as [Float32Array];
+        assert.equal(sameBits(longer, whole), checkpoint.config.ropeScaling.type !== "dynamic");
+        const [shorter] = (await run(128, [30, 60])) as [Float32Array];
+        assert.equal(sameBits(shorter, whole), checkpoint.config.ropeScaling.type !== "dynamic");
+        assert.equal(dependsOnLength(checkpoint.config.ropeScaling), ["dynamic", "longrope"].includes(c.rope_parameters.rope_type));
+      } finally {
+        await checkpoint.close();
+      }
+    });
+  }
+});
