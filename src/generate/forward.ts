@@ -1,11 +1,11 @@
 // Forward passes: sequences in, logits, hidden states, attention, log-probabilities out. Rows of a batch share steps, and each is as if it were alone.
 import { AbortError, InputError, MemoryError } from "../errors.ts";
 import { nextMacrotask } from "../macrotask.ts";
+import { exp } from "../math.ts";
 import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
 import type { CancelCheck, ForwardRequest, ForwardResult, ForwardRow, ForwardRowResult } from "./engine.ts";
 import { logSum } from "./logprobs.ts";
-import { exp } from "./math.ts";
 import type { Session } from "./session.ts";
 
 /** In a session's list of ids, for a row that came as an embedding: no id is it, so no prompt continues from there by mistake. */

@@ -139,7 +139,7 @@ export const CONFIG = [
   ],
   ["cf-conv-cache-zero", F, "conv_L_cache", "conv_L_cache 0", set({ conv_L_cache: 0 })],
   ["cf-rope-theta-zero", F, "rope_theta", "rope_theta 0", set({ rope_theta: 0 })],
-  ["cf-rope-scaling", OK, "", "rope_scaling yarn", set({ rope_scaling: { rope_type: "yarn", factor: 4 } })],
+  ["cf-rope-scaling", OK, "", "rope_scaling by 1", set({ rope_scaling: { rope_type: "linear", factor: 1 } })],
   [
     "cf-rope-scaling-unknown",
     U,
