@@ -186,6 +186,7 @@ export class LanguageModel {
   /** Tells this model from others, see `fingerprint`: keys and values that one has computed mean nothing to another. */
   get fingerprint(): string {
     const { hiddenSize: D, numAttentionHeads: H, numKeyValueHeads: G, headDim: hd, convLCache: Kc, normEps, layerTypes } = this.config;
+    const { ropeFactor } = this.#lfm2.buffers;
     this.#setFrequencies(this.options.maxContextTokens);
     const frequencies = new Float64Array(this.#memory.buffer, this.#at("frequencies"), hd / 2);
     const kinds = layerTypes.map((type) => (type === "conv" ? 1 : 2));
@@ -196,9 +197,9 @@ export class LanguageModel {
       hd,
       Kc,
       normEps,
-      this.#lfm2.buffers.ropeFactor,
       ...kinds,
       ...frequencies,
+      ...(ropeFactor === 1 ? [] : [ropeFactor]),
     ]);
   }
 

@@ -69,6 +69,7 @@ for (const name of names) {
           const logits = feed(model, golden.prompt, undefined, taps);
           let compared = 0;
           for (const [key, rows] of taps) {
+            if (key.endsWith(".qkv")) continue; // before the norm and the rotation, which the goldens follow
             const other = expected(key === "final_norm.0" ? "final_norm" : key);
             assert.ok(distance(rows, other) < TOLERANCE, `${key}: ${distance(rows, other)}`);
             compared++;
@@ -282,21 +283,24 @@ describe("golden model tiny-quant, from GGUF", () => {
 
   /** Largest distance of the logits (deviation 1.6) to those of the same file in f32: int8 activations, and what repacking loses; 0.34 (q8) and 2.6 (q4) were measured. */
   for (const [type, dtypes, bound] of [
-    ["Q4_1", ["q8"], 0.4],
-    ["Q5_0", ["q8"], 0.4],
-    ["Q5_1", ["q8"], 0.4],
-    ["IQ4_NL", ["q8"], 0.4],
-    ["Q2_K", ["q8", "q4"], 3],
-    ["Q3_K", ["q8", "q4"], 3],
+    ["Q4_1", ["q8", "q6k"], 0.4],
+    ["Q5_0", ["q8", "q6k"], 0.4],
+    ["Q5_1", ["q8", "q6k"], 0.4],
+    ["IQ4_NL", ["q8", "q6k"], 0.4],
+    ["Q2_K", ["q6k", "q4"], 3],
+    ["Q3_K", ["q6k", "q4"], 3],
   ] as const) {
-    it(`${type} as stored runs in ${dtypes}, no further than ${bound} from its f32`, async () => {
+    it(`${type} as stored runs in ${dtypes} (the embedding is Q6_K), no further than ${bound} from its f32`, async () => {
       const path = ggufFile("tiny-quant", type);
       const exactly = await withModel(path, { dtype: "f32", kvDtype: "f32" }, (model) => feed(model, golden.prompt));
       const checkpoint = await openCheckpoint(await openPath(path));
       try {
         const loaded = await loadModel(checkpoint, kernels, { kvDtype: "f32" });
         assert.deepEqual(loaded.dtypes, dtypes);
-        assert.deepEqual(loaded.plan.dtypes.get("model.layers.0.feed_forward.w1.weight"), dtypes.at(-1));
+        assert.deepEqual(
+          loaded.plan.dtypes.get("model.layers.0.feed_forward.w1.weight"),
+          dtypes.find((d) => d !== "q6k"),
+        );
         assert.equal(loaded.plan.dtypes.get("model.embedding_norm.weight"), "f32");
         const far = distance(feed(loaded.model, golden.prompt), exactly);
         assert.ok(far < bound, `${far}`);
