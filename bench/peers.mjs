@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { ensureBuilt } from "../scripts/build.mjs";
 import { presetOf } from "../scripts/checkpoints/make-checkpoint.mjs";
 import { measureCeilings } from "./lib/ceilings.mjs";
-import { fileBytes, gguf } from "./lib/checkpoints.mjs";
+import { fileBytes, folder, gguf } from "./lib/checkpoints.mjs";
 import { Lab } from "./lib/lab.mjs";
 import { CheckFailed, check, median } from "./lib/measure.mjs";
 import { readOptions } from "./lib/options.mjs";
@@ -28,6 +28,8 @@ const WLLAMA_CONTEXTS = [0, 512];
 const FIRST_PROMPT = 128;
 const FIRST_CONTEXT = 1024;
 const CHECKED_PROMPTS = 8;
+/** The time to the first token from a packed image, against native's from its file, at most. */
+const WARM_START = 1.5;
 
 const { options } = readOptions({
   json: "bench/results/peers.json",
@@ -41,7 +43,7 @@ const { options } = readOptions({
   prefills: [128, 512, 2048],
   contexts: [0, 512, 4096],
   peers: ["native", "wllama"],
-  parts: ["quantized", "speed", "start"],
+  parts: ["quantized", "warm", "speed", "start"],
   seconds: 240,
   scratch: join(tmpdir(), "lfm2-wasm-peers"),
 });
@@ -249,6 +251,36 @@ async function speed(engines, shape, type, threads) {
   }
 }
 
+/** Ours from the packed image of bf16 weights, native from its GGUF: start of the process, load, first token of a prompt, with both files in the page cache. */
+async function warmStart(shape, threads) {
+  const key = `${shape} q4 ${threads}t warm start`;
+  if (cells[key]) return;
+  const [path, original] = [await gguf(shape, "Q4_0"), await folder(shape)];
+  const cache = { dir: join(options.scratch, "cache"), packed: true };
+  const loads = { ours: { path: original, dtype: "q4", cache }, native: { path } };
+  const once = async (engine) => {
+    const from = performance.now();
+    const worker = await start(engine, path);
+    try {
+      const loaded = await worker.call("load", { ...loads[engine], threads, contextTokens: FIRST_CONTEXT }, timeoutMs);
+      await worker.call("start", { ids: prompt(FIRST_PROMPT, 7), count: 1 }, timeoutMs);
+      return { took: performance.now() - from, loaded };
+    } finally {
+      await worker.stop();
+    }
+  };
+  await once("ours"); // makes the image, where there is none
+  await once("native");
+  const ms = await inTurns(["ours", "native"], async (engine) => {
+    const { took, loaded } = await once(engine);
+    check(engine !== "ours" || loaded.packedImage === "read", `${key}: expected the packed image to be read, got ${loaded.packedImage}`);
+    return took;
+  });
+  const [ours, native] = [median(ms.ours), median(ms.native)];
+  keep(key, { tokens: 1, ms, note: `ours ${Math.round(ours)} ms, native ${Math.round(native)} ms from start to first token` });
+  check(ours <= WARM_START * native, `${key}: ${(ours / native).toFixed(2)} × native's, goal at most ${WARM_START}`);
+}
+
 /** Start of the process, load, first token of a prompt; and how much memory that took at most. */
 async function startUp(engines, shape, type, threads) {
   const key = `${shape} ${type} ${threads}t start`;
@@ -448,6 +480,7 @@ const engines = ["ours", ...install()];
 try {
   if (options.parts.includes("quantized") && engines.includes("native")) await quantized(["ours", "native"]);
   for (const [shape, type, threads] of cross(options.models, options.types, options.threads)) {
+    if (options.parts.includes("warm") && engines.includes("native") && type === "Q4_0") await warmStart(shape, threads);
     if (options.parts.includes("speed")) await speed(engines, shape, type, threads);
     if (options.parts.includes("start")) await startUp(engines, shape, type, threads);
   }

@@ -1,6 +1,10 @@
 // Loading, each time in a process of its own: ms, MB/s, memory at its peak, and the time from the start of the process to the first token.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { load as loadHere } from "lfm2-wasm";
-import { checkpointOf, fileBytes } from "../lib/checkpoints.mjs";
+import { presetOf } from "../../scripts/checkpoints/make-checkpoint.mjs";
+import { checkpointOf, fileBytes, folder } from "../lib/checkpoints.mjs";
 import { check, median } from "../lib/measure.mjs";
 import { greedy, prompt, take } from "../lib/stepper.mjs";
 import { startNode } from "../peers/remote.mjs";
@@ -10,18 +14,22 @@ const CHECKED_TOKENS = 4;
 
 const worker = (name) => new URL(`../peers/${name}.mjs`, import.meta.url).pathname;
 
+/** Source bytes a second that quantizing on load reads at least, on one thread, MB. */
+const QUANTIZE_MBPS = 400;
+
 /** Start, load, one prompt of 128 tokens, in a new process. */
-async function once(path, dtype, threads, vocabulary) {
+async function once(path, dtype, threads, vocabulary, cache = false) {
   const start = performance.now();
   const remote = await startNode(worker("ours"));
   try {
-    const loaded = await remote.call("load", { path, dtype, threads });
+    const loaded = await remote.call("load", { path, dtype, threads, cache });
     const first = await remote.call("start", { ids: prompt(PROMPT_TOKENS, 5, vocabulary), count: 1 });
     const ttftMs = performance.now() - start;
     const more = await remote.call("more", { count: CHECKED_TOKENS - 1 });
     return {
       ms: loaded.ms,
       ttftMs,
+      packedImage: loaded.packedImage,
       weightBytes: loaded.weightBytes,
       kvBytes: PROMPT_TOKENS * loaded.kvBytesPerToken,
       ids: [...first.ids, ...more.ids],
@@ -37,6 +45,51 @@ async function baseline() {
   const bytes = await remote.call("peakBytes");
   await remote.stop();
   return bytes;
+}
+
+/** A bf16 original: quantized on load, and read from the packed image of an earlier start, each on one thread, with the same first ids. */
+async function converted(shape, dtype, options, note) {
+  const title = `load ${shape} bf16 to ${dtype}`;
+  if (!options.wants(title)) return [];
+  const path = await folder(shape);
+  const vocabulary = presetOf(shape).V;
+  const cache = { dir: mkdtempSync(join(tmpdir(), "lfm2-bench-load-")), packed: true };
+  try {
+    const runs = { quantized: [], packed: [] };
+    check((await once(path, dtype, 1, vocabulary, cache)).packedImage === "written", `${title}: expected an image to be written`);
+    for (let i = 0; i < options.rounds; i++) {
+      runs.quantized.push(await once(path, dtype, 1, vocabulary));
+      runs.packed.push(await once(path, dtype, 1, vocabulary, cache));
+    }
+    const [{ ids }] = runs.quantized;
+    for (const run of [...runs.quantized, ...runs.packed])
+      check(String(run.ids) === String(ids), `${title}: ids ${run.ids}, expected ${ids}`);
+    check(
+      runs.packed.every((run) => run.packedImage === "read"),
+      `${title}: expected the image to be read`,
+    );
+    const rows = Object.entries(runs).map(([way, list]) => {
+      const of = (name) => median(list.map((run) => run[name]));
+      const bytes = way === "packed" ? list[0].weightBytes : fileBytes(path);
+      const row = {
+        key: `${title}, ${way}`,
+        shape,
+        dtype,
+        threads: 1,
+        ms: of("ms"),
+        mbps: bytes / of("ms") / 1e3,
+        ttftMs: of("ttftMs"),
+        fileBytes: bytes,
+      };
+      note(`${row.key}: ${Math.round(row.ms)} ms, ${Math.round(row.mbps)} MB/s; ${Math.round(row.ttftMs)} ms from start to first token`);
+      return { ...row, value: 1 / row.ttftMs };
+    });
+    check(rows[0].mbps >= QUANTIZE_MBPS, `${title}: ${Math.round(rows[0].mbps)} MB/s of the source, goal ${QUANTIZE_MBPS}`);
+    check(rows[1].ms < rows[0].ms / 2, `${title}: the packed image gains nothing`);
+    return rows;
+  } finally {
+    rmSync(cache.dir, { recursive: true, force: true });
+  }
 }
 
 export async function load({ options, note }) {
@@ -74,5 +127,7 @@ export async function load({ options, note }) {
             `${(above / 1e6).toFixed(1)} MB above the runtime's ${(empty / 1e6).toFixed(1)}, ${row.ofFile.toFixed(2)} × file + cache`,
         );
       }
+  for (const shape of options.shapes.filter((name) => name !== "mini"))
+    for (const dtype of options.dtypes.filter((name) => name.startsWith("q"))) rows.push(...(await converted(shape, dtype, options, note)));
   return { rows, baselineBytes: empty };
 }
