@@ -11,7 +11,7 @@ import * as shapes from "./shapes.mjs";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 
-const SUITES = ["kernels", "generate", "load", "size"];
+const SUITES = ["kernels", "generate", "steps", "load", "size"];
 const { words, options } = readOptions({
   json: "",
   compare: "",
@@ -97,6 +97,13 @@ const TABLES = {
           percent(r.ofRead),
           r.againstZero ? r.againstZero.toFixed(2) : "",
         ]),
+      ),
+    ),
+  steps: ({ rows }) =>
+    console.log(
+      table(
+        ["what", "took", "goal", ""],
+        rows.map((r) => [r.key, r.text, r.limit ? `at most ${r.limit}` : "", r.goal === undefined ? "" : r.isMet ? "met" : "missed"]),
       ),
     ),
   load: ({ rows }) =>

@@ -1,0 +1,113 @@
+// What a decode step costs beside its kernels, and how it fares where others want the cores. Goals are asserted: a figure beyond its goal makes the run fail.
+import { execFileSync, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { load } from "lfm2-wasm";
+import { checkpointOf } from "../lib/checkpoints.mjs";
+import { check, median } from "../lib/measure.mjs";
+import { greedy, prompt, take } from "../lib/stepper.mjs";
+
+const JAVASCRIPT_US = 30;
+const SWITCH_SHARE = 0.01;
+const BUSY = 1.3;
+
+const CHECKED_TOKENS = 24;
+const QUIET_STEPS = 32;
+const BUSY_STEPS = 64;
+const SETTLE_MS = 300;
+
+const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Whether this process runs before all others whatever they want: then nobody can keep its cores busy, and who tries never ends. */
+function isRealTime() {
+  try {
+    return Number(readFileSync("/proc/self/stat", "utf8").split(") ")[1].split(" ")[38]) > 0;
+  } catch {
+    return false; // no Linux
+  }
+}
+
+function* outside(path, dtype, title, options) {
+  for (const threads of options.threads) {
+    const args = [new URL("../lib/between.mjs", import.meta.url).pathname, path, JSON.stringify({ dtype, threads })];
+    const runs = Array.from({ length: options.rounds }, () => JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" })));
+    const of = (name) => median(runs.map((run) => run[name]));
+    const name = `${title}, ${runs[0].variant}, ${threads} thread${threads > 1 ? "s" : ""}`;
+    const us = (ms) => `${(1000 * ms).toFixed(1)} µs`;
+    yield {
+      key: `${name}: JavaScript a step`,
+      value: of("javascript"),
+      text: us(of("javascript")),
+      goal: JAVASCRIPT_US / 1000,
+      limit: us(JAVASCRIPT_US / 1000),
+    };
+    yield { key: `${name}: the event loop's turn`, value: of("loop"), text: us(of("loop")) };
+    yield { key: `${name}: sampling, greedy`, value: of("sampling"), text: us(of("sampling")) };
+    const share = of("empty") / of("run");
+    const text = `${us(of("empty"))}, ${(100 * share).toFixed(2)} % of the step`;
+    yield {
+      key: `${name}: ${runs[0].commands} commands that do nothing`,
+      value: share,
+      text,
+      goal: SWITCH_SHARE,
+      limit: `${100 * SWITCH_SHARE} %`,
+    };
+  }
+}
+
+/** A process for each core that does nothing but compute. */
+const occupy = (cores) => Array.from({ length: cores }, () => spawn(process.execPath, ["-e", "for (;;);"], { stdio: "ignore" }));
+
+async function* busy(path, dtype, title, options, note) {
+  if (isRealTime()) return note(`left out: ${title} with busy cores: this process has real-time priority`);
+  const cores = availableParallelism();
+  let expected;
+  for (const threads of options.threads) {
+    const model = await load(path, { dtype, threads });
+    const generator = greedy(model, prompt(1, 3, model.config.vocabSize));
+    const { ids } = await take(generator, CHECKED_TOKENS);
+    expected ??= ids;
+    check(String(ids) === String(expected), `${title}, ${threads} threads: other ids than with ${options.threads[0]}`);
+    const ratios = [];
+    for (let round = 0; round < options.rounds; round++) {
+      const quiet = (await take(generator, QUIET_STEPS)).ms / QUIET_STEPS;
+      const others = occupy(cores);
+      await wait(SETTLE_MS);
+      ratios.push((await take(generator, BUSY_STEPS)).ms / BUSY_STEPS / quiet);
+      for (const other of others) other.kill("SIGKILL");
+      await wait(SETTLE_MS);
+    }
+    await generator.return();
+    model.dispose();
+    const fair = (threads + cores) / cores; // so many times the time, where everyone gets the same
+    const value = median(ratios) / fair;
+    const name = `${title}, ${threads} thread${threads > 1 ? "s" : ""}: ${cores} cores busy`;
+    yield {
+      key: name,
+      value,
+      text: `${median(ratios).toFixed(2)} × the time, ${value.toFixed(2)} × fair share`,
+      goal: BUSY,
+      limit: `${BUSY} × fair share`,
+    };
+  }
+}
+
+/** @returns rows with a value each, and `isMet` where it has a goal */
+export async function steps({ options, note }) {
+  const rows = [];
+  for (const shape of options.shapes)
+    for (const dtype of options.dtypes.filter((d) => !options.isQuick || d === "q4")) {
+      const title = `${shape} ${dtype}`;
+      const path = await checkpointOf(shape, dtype);
+      const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
+      for (const part of [outside, busy])
+        for await (const row of part(path, asked, title, options, note)) {
+          if (!options.wants(row.key)) continue;
+          rows.push({ ...row, isMet: row.goal === undefined || row.value <= row.goal });
+          note(`${row.key}: ${row.text}${row.limit ? `; goal: at most ${row.limit}` : ""}`);
+        }
+    }
+  const missed = rows.filter((row) => !row.isMet);
+  if (missed.length) process.exitCode = 1;
+  return { rows: rows.map((row) => ({ ...row, cost: row.value, value: 1 / row.value })) };
+}
