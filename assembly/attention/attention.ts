@@ -158,8 +158,8 @@ function attention(
   const mine = scratch + ith * <usize>attention_scratch_bytes(<i32>H, <i32>G, <i32>hd), segments = split(rows, nseq, slotCount, H), shared = segments > 0;
   let total: usize = 0;
   for (let s: usize = 0; s < nseq; s++) total += units_of(rows + s * ROW_ENTRY_BYTES, tileRows, shared, G);
-  for (let run = 0, u = claim(total, 1, ith, nth, 0); u < total; u = claim(total, 1, ith, nth, ++run)) {
-    const stop = claim_end(u, total, 1, ith, nth);
+  for (let run = 0, u = claim(total, 1, 2, ith, nth, 0); u < total; u = claim(total, 1, 2, ith, nth, ++run)) {
+    const stop = claim_end(u, total, 1, 2, ith, nth);
     let before: usize = 0;
     for (let s: usize = 0, entry = rows; s < nseq; s++, entry += ROW_ENTRY_BYTES) {
       const units = units_of(entry, tileRows, shared, G), last = clamp_row(stop, before, units);

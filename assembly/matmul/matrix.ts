@@ -12,6 +12,8 @@ import { matmul_qd8_qb8w } from "./qb8w";
 
 /** Groups that are worth a start of their own: below some ten kilobytes a memory stream does not reach its speed. */
 const LEAST_GROUPS: usize = 4;
+/** Up to so many rows a product waits for memory. */
+const FEW_ROWS: usize = 4;
 
 // @ts-ignore: decorator
 @inline export function segment_count(matrix: usize): usize { return load<usize>(matrix); }
@@ -44,8 +46,9 @@ export function matmul(
 ): void {
   const blocks = padded_columns(matrix) / BLOCK, groups = padded_rows(matrix) / GROUP;
   assert(yStride >= padded_rows(matrix));
-  for (let run = 0, begin = claim(groups, LEAST_GROUPS, ith, nth, 0); begin < groups; begin = claim(groups, LEAST_GROUPS, ith, nth, ++run)) {
-    const end = claim_end(begin, groups, LEAST_GROUPS, ith, nth);
+  const part: usize = M > FEW_ROWS ? 2 : 1;
+  for (let run = 0, begin = claim(groups, LEAST_GROUPS, part, ith, nth, 0); begin < groups; begin = claim(groups, LEAST_GROUPS, part, ith, nth, ++run)) {
+    const end = claim_end(begin, groups, LEAST_GROUPS, part, ith, nth);
     if (begin == end) return; // an empty share
     groups_of_matrix(y, x, xq, matrix, M, yStride, xStride, blocks, begin, end);
     if (bias) add_bias(y + (begin << 5), yStride << 2, bias + (begin << 5), M, (end - begin) << 5);
