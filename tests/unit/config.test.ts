@@ -1,8 +1,11 @@
 // config.json and GGUF metadata to a config: every spelling, and a sentence for every contradiction.
 import assert from "node:assert/strict";
-import { parseConfig } from "../../src/models/config.ts";
+import { MAX_LAYERS, parseConfig } from "../../src/models/config.ts";
 import { configFromGguf, hfNames } from "../../src/models/names.ts";
 import type { GgufValue } from "../../src/weights/gguf.ts";
+import { parseJsonBytes } from "../../src/weights/json-scan.ts";
+import { pick } from "../scale.ts";
+import { fuzz } from "./fuzz.ts";
 
 const hf = {
   model_type: "lfm2",
@@ -143,6 +146,38 @@ describe("config.json", () => {
     ) as unknown;
     assert.equal(parseConfig(polluted).convBias, false);
   });
+});
+
+describe("config.json under mutation", () => {
+  const numbers = (config: object): number[] => Object.values(config).filter((value): value is number => typeof value === "number");
+  const kinds: readonly (readonly [string, object])[] = [
+    ["one dialect", { ...hf, layer_types: ["conv", "full_attention"], num_hidden_layers: 2, rope_parameters: { rope_theta: 1e6 } }],
+    [
+      "the other",
+      { ...hf, layer_types: undefined, full_attn_idxs: [1], num_hidden_layers: 2, conv_L_cache: 3, block_auto_adjust_ff_dim: true },
+    ],
+  ];
+  for (const [what, config] of kinds) {
+    it(`ends with one of our errors, or gives a config of whole numbers within their limits: ${what}`, async () => {
+      const bytes = new TextEncoder().encode(JSON.stringify(config));
+      const clean = Object.getOwnPropertyNames(Object.prototype);
+      const seen = await fuzz(
+        bytes,
+        bytes.length,
+        pick({ gate: 10_000, full: 1_000_000 }),
+        (mutated) => parseConfig(parseJsonBytes(mutated, "config.json", { maxBytes: 1 << 20 })),
+        (parsed) => {
+          assert.ok(numbers(parsed).every(Number.isFinite));
+          const sizes = [parsed.hiddenSize, parsed.intermediateSize, parsed.numAttentionHeads, parsed.numKeyValueHeads, parsed.vocabSize];
+          assert.ok(sizes.every((n) => Number.isSafeInteger(n) && n >= 1));
+          assert.equal(parsed.layerTypes.length, parsed.numHiddenLayers);
+          assert.ok(parsed.numHiddenLayers <= MAX_LAYERS && parsed.eosTokenIds.every((id) => Number.isSafeInteger(id) && id >= 0));
+        },
+      );
+      assert.deepEqual(Object.getOwnPropertyNames(Object.prototype), clean);
+      assert.ok(seen.accepted > 100 && seen.refused > 1000, JSON.stringify(seen));
+    });
+  }
 });
 
 describe("a GGUF's metadata", () => {

@@ -125,7 +125,7 @@ describe("shards", () => {
     const files = validSharded();
     const valid = files[INDEX_NAME] as Uint8Array;
     const opened: string[] = [];
-    const seen = await fuzz(valid, valid.length, pick({ gate: 4_000, full: 400_000 }), (bytes) => {
+    const seen = await fuzz(valid, valid.length, pick({ gate: 20_000, full: 2_000_000 }), (bytes) => {
       const folder = folderOf({ ...files, [INDEX_NAME]: bytes });
       return readShards({
         name: "folder",
