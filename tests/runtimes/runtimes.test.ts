@@ -22,9 +22,9 @@ interface Where {
 }
 
 const GATE = ["node20", "node26", "deno", "bun", "chromium", "workerd"];
-const FULL = ["node20", "node22", "node24", "node26", "deno", "bun", "chromium", "firefox", "workerd"];
-/** Chromium runs the suite in these; Firefox too, but for the module service workers that it lacks. */
-const PLACES: Readonly<Record<string, readonly string[]>> = { chromium: ["page", "worker", "service"], firefox: ["page", "worker"] };
+const FULL = ["node20", "node22", "node24", "node26", "deno", "bun", "chromium", "workerd"];
+/** A browser runs the suite in these. */
+const PLACES: Readonly<Record<string, readonly string[]>> = { chromium: ["page", "worker", "service"] };
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
 const SCALE = { cycles: pick({ gate: 10, full: 100 }), replyTokens: pick({ gate: 16, full: 64 }) };
