@@ -21,6 +21,7 @@ export { Model, type ModelInfo, type ModelInput } from "./model.ts";
 export type { Lfm2Config } from "./models/config.ts";
 export type { LoadProgress } from "./progress.ts";
 export type { Part, PromptProgress, Reply, ReplyStream } from "./reply.ts";
+export type { Perplexity, Score } from "./score.ts";
 export type { Message } from "./text/messages.ts";
 export type { Tokenizer } from "./text/tokenizer.ts";
 export type { GenerateOptions, GenerationState } from "./turn.ts";

@@ -56,8 +56,8 @@ export interface LoadOptions extends RemoteOptions {
    */
   readonly cache?: "auto" | false | CacheOptions | undefined;
   /**
-   * Where the engine lives: `"here"`, in this thread; `"worker"`, in a worker of its own, so that this thread never waits for a step; `"auto"` (default): in a
-   * worker where this thread must not block, a page's, and here elsewhere.
+   * Where the engine lives: `"here"`, in this thread; `"worker"`, in a worker of its own, so that this thread never waits for a step; `"auto"` (default): here, for
+   * a page too: start a worker of your own there. Node, Deno and Bun have workers for it; elsewhere `"worker"` is a PlatformError.
    */
   readonly engine?: "here" | "worker" | "auto" | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;

@@ -8,6 +8,7 @@ import type { Variant } from "./kernels/variants.ts";
 import type { KvDType, WeightDType } from "./memory/dtype.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
+import { type EmbedOptions, embed, type Perplexity, type PerplexityOptions, perplexity, type Score, score } from "./score.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
@@ -173,6 +174,42 @@ export class Model {
       saveSession: (session, note) => engine.save(session, note),
       tokensOf: (session) => engine.tokens(session),
     };
+  }
+
+  /**
+   * How likely the model finds a text, token by token.
+   * @param text as it is, control tokens and all, after the start token; or token ids
+   * @throws InputError for fewer than two tokens, or more than the context; AbortError
+   */
+  async score(text: string | Uint32Array, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
+    return score(this.#host(), await this.#encodeText(text), signal);
+  }
+
+  /**
+   * How well the model predicts a text of any length, by a window that slides over it.
+   * @throws InputError; AbortError
+   * @example
+   * const { perplexity } = await model.perplexity(await readFile("own.txt", "utf8"));
+   */
+  async perplexity(text: string | Uint32Array, options: PerplexityOptions = {}): Promise<Perplexity> {
+    return perplexity(this.#host(), await this.#encodeText(text), checkObject("perplexity", options));
+  }
+
+  /**
+   * What the model makes of texts: the final norm's output, pooled.
+   * @returns (D,) for each text; (T,D) with pooling "none"
+   * @throws InputError; AbortError
+   */
+  async embed(texts: readonly (string | Uint32Array)[], options: EmbedOptions = {}): Promise<Float32Array[]> {
+    if (!Array.isArray(texts)) throw new InputError(`embed: expected a list of texts, got ${kindOf(texts)}. Pass [text].`);
+    const rows = await Promise.all(texts.map((text) => this.#encodeText(text)));
+    return embed(this.#host(), rows, checkObject("embed", options));
+  }
+
+  async #encodeText(text: string | Uint32Array): Promise<Uint32Array> {
+    if (text instanceof Uint32Array) return this.#checkIds(text);
+    if (typeof text === "string") return this.#encodeRaw(text);
+    throw new InputError(`tokens: expected a text or a Uint32Array of token ids, got ${kindOf(text)}.`);
   }
 
   #host(): ForwardHost {

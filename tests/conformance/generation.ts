@@ -176,6 +176,61 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       }
     });
 
+    it("scores texts as forward's logits do", async () => {
+      const { tokens, logprobs } = await model.score("Once upon a time there was a fox.");
+      assert.equal(logprobs.length, tokens.length - 1);
+      const { logits } = await model.forward({ inputIds: tokens });
+      const V = model.config.vocabSize;
+      for (const [i, logprob] of logprobs.entries()) {
+        const row = logits.data.subarray(i * V, (i + 1) * V);
+        const largest = row.reduce((a, b) => Math.max(a, b));
+        const sum = row.reduce((total, x) => total + Math.exp(x - largest), 0);
+        assert.ok(Math.abs(logprob - (row[tokens[i + 1]!]! - largest - Math.log(sum))) < 1e-5, `token ${i + 1}`);
+      }
+      const whole = await model.perplexity(tokens);
+      const mean = -logprobs.reduce((a, b) => a + b) / logprobs.length;
+      assert.ok(Math.abs(whole.loss - mean) < 1e-12 && Math.abs(whole.perplexity / Math.exp(mean) - 1) < 1e-12);
+      assert.equal(whole.tokens, logprobs.length);
+      await assert.rejects(model.score(Uint32Array.of(1)), /two tokens at least/);
+    });
+
+    it("slides a window over a long text and scores each token once", async () => {
+      const text = Uint32Array.from({ length: 100 }, (_, i) => 20 + ((i * 37) % 400));
+      const [contextTokens, stride] = [40, 16];
+      let sum = 0;
+      for (let begin = 0, end = 1; end < text.length; begin += stride) {
+        const next = Math.min(begin + contextTokens, text.length);
+        const { logprobs } = await model.score(text.subarray(begin, next));
+        for (let i = end; i < next; i++) sum -= logprobs[i - begin - 1]!;
+        end = next;
+      }
+      const seen: number[] = [];
+      const { loss, tokens } = await model.perplexity(text, { contextTokens, stride, onProgress: (p) => seen.push(p.processedTokens) });
+      assert.equal(tokens, 99);
+      assert.ok(Math.abs(loss - sum / 99) < 1e-12, `${loss}, expected ${sum / 99}`);
+      assert.deepEqual(seen, [40, 56, 72, 88, 100]);
+      await assert.rejects(model.perplexity(text, { stride: 0 }), /stride: expected a whole number/);
+    });
+
+    it("embeds texts by the final norm's output", async () => {
+      const text = "A fox and a bear.";
+      const { tokens } = await model.score(text);
+      const { hiddenStates } = await model.forward({ inputIds: tokens, outputHiddenStates: true, logitsToKeep: 1 });
+      const rows = hiddenStates!.at(-1)!.data;
+      const D = model.config.hiddenSize;
+      const [all] = await model.embed([text], { pooling: "none" });
+      assert.deepEqual(all, rows);
+      const [last, other] = await model.embed([text, "Two small birds sat on a tree."], { pooling: "last" });
+      assert.deepEqual(last, rows.slice(-D));
+      assert.equal(other?.length, D);
+      const [mean] = await model.embed([text]);
+      for (let i = 0; i < D; i++) {
+        let sum = 0;
+        for (let t = 0; t < tokens.length; t++) sum += rows[t * D + i]!;
+        assert.ok(Math.abs(mean![i]! - sum / tokens.length) < 1e-5);
+      }
+    });
+
     it("refuses what is no rule", async () => {
       await throwsInput(model, { badWordsIds: [[]] }, /badWordsIds: expected a list of lists of token ids, none of them empty/);
       await throwsInput(model, { logitBias: { x: 1 } as never }, /logitBias: expected an object from token ids/);

@@ -18,6 +18,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["generate/", 7],
   ["forward.ts", 8],
   ["reply.ts", 8],
+  ["score.ts", 8],
   ["turn.ts", 8],
   ["cache-calls.ts", 8],
   ["cache.ts", 8],
