@@ -285,25 +285,42 @@ describe("a load over the network", () => {
     return watch.operations;
   };
 
+  /** How many awaits a load has depends on how fast bytes come: one may end before the position is reached. @returns the error of a load, if it has one */
+  const failure = async (loading: Promise<Model>): Promise<Error | undefined> => {
+    try {
+      (await loading).dispose();
+      return undefined;
+    } catch (error) {
+      return error as Error;
+    }
+  };
+
+  /** All bytes were here: what was left were the ends of bodies, one a connection, whose failure changes nothing. */
+  const isOver = ({ operations }: WatchedFetch, position: number): boolean => operations - position < 5;
+
   it("ends in AbortError wherever the signal fires, and leaves nothing behind", async () => {
     server.set({});
     const count = await operations();
     assert.ok(count > 30, `only ${count} operations`);
-    for (const position of positions(count)) {
+    const all = positions(count);
+    let fired = 0;
+    for (const position of all) {
       const control = new AbortController();
       const watch = new WatchedFetch((n) => {
         if (n === position) control.abort(new Error(`at ${position}`));
       });
       const loading = load("org/mini", { cache: false, endpoint: server.hub, network, fetch: watch.fetch, signal: control.signal });
-      await assert.rejects(
-        loading,
-        (e: Error) => e.name === "AbortError" && (e.cause as Error).message === `at ${position}`,
-        `at ${position}`,
-      );
+      const error = await failure(loading);
+      if (control.signal.aborted) {
+        fired++;
+        const isRight = error?.name === "AbortError" && (error.cause as Error).message === `at ${position}`;
+        assert.ok(isRight || (error === undefined && isOver(watch, position)), `at ${position}: ${error}`);
+      } else assert.equal(error, undefined);
       await untilQuiet(server);
       await new Promise((resolve) => setTimeout(resolve, 1));
       assert.deepEqual([watch.pending, getEventListeners(control.signal, "abort").length], [0, 0], `at ${position} of ${count}`);
     }
+    assert.ok(fired > all.length * 0.7, `${fired} of ${all.length} signals fired`);
     assert.deepEqual(await tokensOf(await load("org/mini", { cache: false, endpoint: server.hub, network })), right);
   });
 
@@ -315,12 +332,12 @@ describe("a load over the network", () => {
         if (n === position) throw new TypeError("network down");
       });
       (await load("org/mini", { cache: false, endpoint: server.hub, network, fetch: once.fetch })).dispose();
-      if (position > count * 0.9) continue; // the last bytes may be here already
       const from = new WatchedFetch((n) => {
         if (n >= position) throw new TypeError("network down");
       });
-      const loading = load("org/mini", { cache: false, endpoint: server.hub, network, fetch: from.fetch });
-      await assert.rejects(loading, (e: Error) => e instanceof Error && e.name === "NetworkError", `at ${position}`);
+      const error = await failure(load("org/mini", { cache: false, endpoint: server.hub, network, fetch: from.fetch }));
+      if (from.operations < position) assert.equal(error, undefined);
+      else assert.ok(error ? error.name === "NetworkError" : isOver(from, position), `at ${position}: ${error}`);
       assert.equal(from.pending, 0);
     }
     await untilQuiet(server);
