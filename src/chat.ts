@@ -11,6 +11,8 @@ export interface ChatOptions {
   readonly system?: string | undefined;
   /** Messages before the first turn. */
   readonly messages?: readonly Message[] | undefined;
+  /** What the chat's turns do when they have outgrown the context, unless their own options say otherwise; default `"error"`. */
+  readonly onContextFull?: GenerateOptions["onContextFull"];
 }
 
 /** Options of a turn of a chat: those of `generate`, but `raw`. */
@@ -18,8 +20,8 @@ export type ChatTurnOptions = Omit<GenerateOptions, "raw">;
 
 /** What a chat needs of its model. */
 export interface ChatHost {
-  /** Runs a turn on the whole conversation in session `session`. */
-  turn(session: number, messages: readonly Message[], options: GenerateOptions): AsyncIterable<Part>;
+  /** Runs a turn on the whole conversation in session `session`; `droppedMessages` are no longer fed. */
+  turn(session: number, messages: readonly Message[], options: GenerateOptions, droppedMessages: number): AsyncIterable<Part>;
   openSession(): Promise<number>;
   closeSession(session: number): void;
   /** Opens a session with what `session` holds. */
@@ -30,10 +32,11 @@ export interface ChatHost {
   tokensOf(session: number): Promise<Uint32Array>;
 }
 
-/** The end of a turn, and how many messages there were then. */
+/** The end of a turn: how many messages there were then, and how many of them were not fed any more. */
 interface Mark {
   readonly position: number;
   readonly messages: number;
+  readonly droppedMessages: number;
 }
 
 /** A conversation as a value. */
@@ -43,6 +46,9 @@ interface State {
   readonly marks: readonly Mark[];
   readonly tokens: Uint32Array;
 }
+
+/** What is saved beside the cache. */
+type Note = Omit<State, "tokens"> & Pick<ChatOptions, "onContextFull">;
 
 /** A turn in the order of a chat: those before it, then its own work. Lets go of both when they are over. */
 class Turn {
@@ -86,6 +92,7 @@ class Turn {
 /** A conversation. Turns on one chat run in order; a turn that fails leaves the messages as they were. */
 export class Chat {
   readonly #host: ChatHost;
+  readonly #onContextFull: GenerateOptions["onContextFull"];
   #state: State;
   #session: Promise<number> | undefined;
   #last: Turn | undefined;
@@ -93,15 +100,16 @@ export class Chat {
 
   /** @internal */
   constructor(host: ChatHost, options: ChatOptions) {
-    const { system, messages = [] } = checkObject("chat", options);
+    const { system, messages = [], onContextFull } = checkObject("chat", options);
     if (system !== undefined && typeof system !== "string") {
       throw new InputError(`chat: system: expected a text, got ${kindOf(system)}. Pass the system message's text.`);
     }
     if (!Array.isArray(messages))
       throw new InputError(`chat: messages: expected a list of messages, got ${kindOf(messages)}. Leave it out for none.`);
     this.#host = host;
+    this.#onContextFull = onContextFull;
     const start = copyMessages([...(system === undefined ? [] : [{ role: "system", content: system } as const]), ...messages]);
-    this.#state = { messages: start, marks: [{ position: 0, messages: start.length }], tokens: new Uint32Array(0) };
+    this.#state = { messages: start, marks: [{ position: 0, messages: start.length, droppedMessages: 0 }], tokens: new Uint32Array(0) };
   }
 
   /** The conversation so far. */
@@ -174,7 +182,7 @@ export class Chat {
    */
   fork(): Chat {
     this.#checkOpen();
-    const fork = new Chat(this.#host, {});
+    const fork = new Chat(this.#host, { onContextFull: this.#onContextFull });
     fork.#state = this.#state;
     const done = this.#queue(() => fork.#become(this));
     done.catch(() => {}); // #become does not throw
@@ -188,13 +196,14 @@ export class Chat {
    * @throws InputError when this chat is disposed; MemoryError when the host has no room for the bytes
    */
   async save(): Promise<Uint8Array> {
-    return this.#queue(async () => this.#host.saveSession(await this.#open(), noteOf(this.#state)));
+    return this.#queue(async () => this.#host.saveSession(await this.#open(), noteOf(this.#state, this.#onContextFull)));
   }
 
   /** @internal @param session that holds `tokens` @param note as `save` wrote it */
   static restore(host: ChatHost, session: number, tokens: Uint32Array, note: string): Chat {
-    const chat = new Chat(host, {});
-    chat.#state = { ...stateOf(note), tokens };
+    const { messages, marks, onContextFull } = noted(note);
+    const chat = new Chat(host, { onContextFull });
+    chat.#state = { messages, marks, tokens };
     chat.#session = Promise.resolve(session);
     return chat;
   }
@@ -234,13 +243,13 @@ export class Chat {
     const session = await this.#open();
     let isFinished = false;
     try {
-      for await (const part of this.#host.turn(session, messages, options)) {
+      const dropped = this.#state.marks.at(-1)?.droppedMessages ?? 0;
+      for await (const part of this.#host.turn(session, messages, { onContextFull: this.#onContextFull, ...options }, dropped)) {
         if (part.type === "finish") {
-          const { text, finishReason } = part.reply;
-          await this.#follow(
-            session,
-            finishReason === "interrupted" && text === "" ? undefined : [...messages, { role: "assistant", content: text }],
-          );
+          const { text, finishReason, usage } = part.reply;
+          const isNothing = finishReason === "interrupted" && text === "";
+          const said = isNothing ? undefined : [...messages, { role: "assistant", content: text } as const];
+          await this.#follow(session, said, usage.droppedMessages);
           isFinished = true;
         }
         yield part;
@@ -251,12 +260,13 @@ export class Chat {
   }
 
   /** Takes in what a turn has left in the cache and, unless it came to nothing, what has been said. */
-  async #follow(session: number, messages: readonly Message[] | undefined): Promise<void> {
+  async #follow(session: number, messages: readonly Message[] | undefined, droppedMessages = 0): Promise<void> {
     const tokens = await this.#host.tokensOf(session).catch(() => undefined); // an engine that is gone has its own error for the caller
     if (!tokens) return;
     const position = tokens.length;
     const marks = this.#state.marks.map((mark) => (mark.position > position ? { ...mark, position } : mark)); // a turn may have read its past anew
-    if (messages) this.#state = { ...this.#state, messages, marks: [...marks, { position, messages: messages.length }], tokens };
+    if (messages)
+      this.#state = { ...this.#state, messages, marks: [...marks, { position, messages: messages.length, droppedMessages }], tokens };
     else this.#state = { ...this.#state, marks, tokens };
   }
 
@@ -324,22 +334,22 @@ export class Chat {
 }
 
 /** @throws InputError when a message holds what JSON has no word for */
-function noteOf({ messages, marks }: State): string {
+function noteOf({ messages, marks }: State, onContextFull: ChatOptions["onContextFull"]): string {
   try {
-    return JSON.stringify({ messages, marks });
+    return JSON.stringify({ messages, marks, onContextFull } satisfies Note);
   } catch (cause) {
     throw new InputError(`save: expected messages that JSON can hold, got others: ${(cause as Error).message}.`, { cause });
   }
 }
 
 /** @throws FormatError when the note is not one that `noteOf` wrote */
-function stateOf(note: string): Omit<State, "tokens"> {
-  const state = JSON.parse(note) as Omit<State, "tokens">;
+function noted(note: string): Note {
+  const state = JSON.parse(note) as Note;
   const { messages, marks }: Record<string, unknown> = state;
-  const isMark = (mark: unknown): boolean => isRecord(mark) && Number.isSafeInteger(mark.position) && Number.isSafeInteger(mark.messages);
+  const isMark = (mark: unknown): boolean =>
+    isRecord(mark) && [mark.position, mark.messages, mark.droppedMessages].every((n) => Number.isSafeInteger(n));
   const isList = (list: unknown, isItem: (item: unknown) => boolean): boolean => Array.isArray(list) && list.every(isItem);
-  if (isList(messages, isRecord) && isList(marks, isMark) && state.marks.length > 0)
-    return { messages: state.messages, marks: state.marks };
+  if (isList(messages, isRecord) && isList(marks, isMark) && state.marks.length > 0) return state;
   throw new FormatError("restore: expected the messages of a chat in the state, got others. The state was not made by chat.save().");
 }
 

@@ -36,6 +36,11 @@ export interface LoadOptions extends RemoteOptions {
   readonly kvDtype?: KvDType | undefined;
   /** Positions of a session, so many tokens of prompt and reply together and the last token of a reply; default the model's limit, at most 32,768. Reserves no memory. */
   readonly maxContextTokens?: number | undefined;
+  /**
+   * Bytes of keys and values that are kept when a session closes, for prompts that begin as it did; the oldest go first, and all before memory runs out. Default
+   * 64 MiB. 0: every session computes its whole prompt itself, also what another open one holds.
+   */
+  readonly prefixCacheBytes?: number | undefined;
   /** Linear memory that the model may take, cache included; default 4 GiB, in workerd 100 MB. */
   readonly maxMemoryBytes?: number | undefined;
   /**
@@ -164,7 +169,7 @@ export async function openSource(platform: Platform, source: ModelSource, option
 }
 
 export function checkLoadOptions(options: LoadOptions): void {
-  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, threads, variant, engine } = checkObject("load", options);
+  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, prefixCacheBytes, threads, variant, engine } = checkObject("load", options);
   const one = (name: string, value: unknown, allowed: readonly unknown[]): void => {
     if (value === undefined || allowed.includes(value)) return;
     throw new InputError(
@@ -179,6 +184,10 @@ export function checkLoadOptions(options: LoadOptions): void {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
       throw new InputError(`load: ${name}: expected a whole number of at least 1, got ${String(value)}.`);
   }
+  if (prefixCacheBytes !== undefined && !(Number.isSafeInteger(prefixCacheBytes) && prefixCacheBytes >= 0))
+    throw new InputError(
+      `load: prefixCacheBytes: expected a whole number of bytes, got ${String(prefixCacheBytes)}. Leave it out for 64 MiB; 0 is off.`,
+    );
   checkRemoteOptions(options);
   checkWasmOption(options.wasm);
   checkCacheOption(options.cache);
@@ -286,7 +295,7 @@ async function loadOnce(
       threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
     });
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
-    const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable());
+    const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable(), options);
     return {
       engine: platform.placeEngine?.(engine) ?? engine,
       config: checkpoint.config,

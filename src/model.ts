@@ -1,6 +1,7 @@
 // The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
 import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
-import { InputError, UnsupportedError } from "./errors.ts";
+import { dropOldest, type Prompt } from "./context.ts";
+import { AbortError, InputError, UnsupportedError } from "./errors.ts";
 import { type ForwardHost, type ForwardInput, type ForwardOutput, forward } from "./forward.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
@@ -10,7 +11,7 @@ import type { Lfm2Config } from "./models/config.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import { type EmbedOptions, embed, type Perplexity, type PerplexityOptions, perplexity, type Score, score } from "./score.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
-import type { Message } from "./text/messages.ts";
+import { checkMessages, type Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
 import { checkObject, checkOptions, type GenerateOptions, runTurn } from "./turn.ts";
@@ -18,6 +19,12 @@ import { kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
 export type ModelInput = string | readonly Message[] | Uint32Array;
+
+/** Several prompts, not the messages of one. */
+function isBatch(input: ModelInput | readonly ModelInput[]): input is readonly ModelInput[] {
+  const isPrompt = (item: unknown): boolean => typeof item === "string" || Array.isArray(item) || item instanceof Uint32Array;
+  return Array.isArray(input) && input.some(isPrompt);
+}
 
 /** Facts about a loaded model. */
 export interface ModelInfo {
@@ -98,8 +105,22 @@ export class Model {
    * @example
    * const { text } = await model.generate("Tell me a story about a fox.", { maxTokens: 100 });
    */
-  async generate(input: ModelInput, options: GenerateOptions = {}): Promise<Reply> {
-    return this.stream(input, options).reply;
+  async generate(input: ModelInput, options?: GenerateOptions): Promise<Reply>;
+  /**
+   * Generates replies to several prompts at once: each step decodes all that are not done yet, and reads the weights once for them. Each reply is what it would
+   * be alone.
+   * @param inputs prompts of any kind
+   * @param options for all, or one for each
+   * @throws what the first that fails throws; the others are ended
+   * @example
+   * const [fox, owl] = await model.generate(["A story about a fox.", "A story about an owl."], { maxTokens: 100 });
+   */
+  async generate(inputs: readonly ModelInput[], options?: GenerateOptions | readonly GenerateOptions[]): Promise<Reply[]>;
+  async generate(
+    input: ModelInput | readonly ModelInput[],
+    options: GenerateOptions | readonly GenerateOptions[] = {},
+  ): Promise<Reply | Reply[]> {
+    return isBatch(input) ? this.#batch(input, options) : this.stream(input, options as GenerateOptions).reply;
   }
 
   /**
@@ -163,10 +184,26 @@ export class Model {
     this.dispose();
   }
 
+  async #batch(inputs: readonly ModelInput[], options: GenerateOptions | readonly GenerateOptions[]): Promise<Reply[]> {
+    const each = Array.isArray(options) ? (options as readonly GenerateOptions[]) : inputs.map(() => options as GenerateOptions);
+    if (each.length !== inputs.length) {
+      throw new InputError(
+        `generate: expected options for each of ${inputs.length} prompts, got ${each.length}. Pass one object for all, or as many.`,
+      );
+    }
+    const streams = inputs.map((input, i) => this.stream(input, each[i]));
+    try {
+      return await Promise.all(streams.map((stream) => stream.reply));
+    } catch (error) {
+      for (const stream of streams) stream.cancel(new AbortError("generate: another prompt of this batch failed.", { cause: error }));
+      throw error;
+    }
+  }
+
   #chatHost(): ChatHost {
     const { engine } = this.#parts;
     return {
-      turn: (session, messages, options) => this.#turn(session, () => this.#encode(messages, false), options),
+      turn: (session, messages, options, droppedMessages) => this.#turn(session, messages, options, droppedMessages),
       openSession: () => this.#open(),
       closeSession: (session) => this.#close(session),
       forkSession: (session) => this.#fork(session),
@@ -227,16 +264,26 @@ export class Model {
     checkObject("options", options);
     const session = await this.#open();
     try {
-      yield* this.#turn(session, () => this.#encode(input, options.raw), options);
+      yield* this.#turn(session, input, options);
     } finally {
       this.#close(session);
     }
   }
 
-  async *#turn(session: number, encode: () => Promise<Uint32Array>, options: GenerateOptions): AsyncGenerator<Part> {
-    checkObject("options", options);
-    const request = checkOptions(await encode(), options, this.info.sampling, this.config.eosTokenIds);
+  /** @param droppedMessages that were left out before and stay so */
+  async *#turn(session: number, input: ModelInput, options: GenerateOptions, droppedMessages = 0): AsyncGenerator<Part> {
+    const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
+    const request = checkOptions(prompt, options, this.info.sampling, this.config.eosTokenIds);
     yield* runTurn(this.#parts.engine, this.#calls++, session, request);
+  }
+
+  async #prompt(input: ModelInput, { raw, onContextFull = "error", maxTokens }: GenerateOptions, droppedMessages: number): Promise<Prompt> {
+    if (onContextFull !== "error" && onContextFull !== "drop-oldest")
+      throw new InputError(`options: onContextFull: expected "error" or "drop-oldest", got ${JSON.stringify(onContextFull)}.`);
+    if (onContextFull === "error" || !Array.isArray(input)) return { ids: await this.#encode(input, raw), droppedMessages: 0 };
+    checkMessages(input);
+    const room = { maxContextTokens: this.info.maxContextTokens, maxTokens: maxTokens ?? Number.POSITIVE_INFINITY, droppedMessages };
+    return dropOldest(input, (messages) => this.#encode(messages, raw), room);
   }
 
   async #open(): Promise<number> {

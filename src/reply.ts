@@ -11,6 +11,8 @@ export interface Usage {
   readonly cachedTokens: number;
   /** Tokens generated, the one that ended the reply included. */
   readonly outputTokens: number;
+  /** With `onContextFull: "drop-oldest"`: messages that were left out, system messages not counted; absent for none. */
+  readonly droppedMessages?: number;
 }
 
 /** One of several replies to a prompt. */

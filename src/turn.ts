@@ -1,4 +1,5 @@
 // A turn on the caller's side: options checked, ids sent, events folded into parts. Speaks to the engine only in plain data.
+import type { Prompt } from "./context.ts";
 import { AbortError, InputError, throwIfAborted } from "./errors.ts";
 import type { BeamRequest, Engine, FinishReason, GenerateEvent, Timings } from "./generate/engine.ts";
 import type { TokenLogprob } from "./generate/logprobs.ts";
@@ -51,6 +52,12 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly stop?: string | readonly string[] | undefined;
   /** Token ids that end the reply; default the checkpoint's end tokens. */
   readonly stopIds?: readonly number[] | undefined;
+  /**
+   * What a conversation that has outgrown the context does: `"error"` (default) throws an InputError (`code: "context-full"`) before anything is computed;
+   * `"drop-oldest"` leaves out the oldest whole turns, keeping the system message, and tells in `usage.droppedMessages`. It drops them when less than a quarter of
+   * the context (or maxTokens) would be left for the reply, and then down to half of it.
+   */
+  readonly onContextFull?: "error" | "drop-oldest" | undefined;
   /** Feeds a string as it is, control tokens and all, instead of as a user's message. */
   readonly raw?: boolean | undefined;
   /** Called while the prompt is read, after each chunk of it: at `totalTokens` the first token is there. What it throws ends the call. */
@@ -64,6 +71,7 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
 /** Everything that a turn needs, checked. */
 export interface TurnRequest {
   readonly ids: Uint32Array;
+  readonly droppedMessages: number;
   readonly maxTokens: number;
   readonly stop: readonly string[];
   readonly stopIds: readonly number[];
@@ -89,7 +97,7 @@ export function checkObject<T extends object>(where: string, options: T): T {
 
 /** @throws InputError for an option of the wrong kind or out of range */
 export function checkOptions(
-  ids: Uint32Array,
+  { ids, droppedMessages }: Prompt,
   options: GenerateOptions,
   defaults: SamplingOptions,
   endIds: readonly number[],
@@ -118,6 +126,7 @@ export function checkOptions(
   }
   return {
     ids,
+    droppedMessages,
     maxTokens: Math.min(maxTokens, (maxLength ?? Number.MAX_SAFE_INTEGER) - ids.length),
     stop: checkStop(options.stop),
     stopIds,
@@ -227,7 +236,9 @@ class Progress {
   finish(request: TurnRequest, more: readonly ReplySequence[]): Part {
     const { text, cachedTokens, timings, reason } = this;
     const tokens = Uint32Array.from(this.tokens);
-    const usage = { inputTokens: request.ids.length, cachedTokens, outputTokens: tokens.length };
+    const { ids, droppedMessages } = request;
+    const dropped = droppedMessages > 0 ? { droppedMessages } : {};
+    const usage = { inputTokens: ids.length, cachedTokens, outputTokens: tokens.length, ...dropped };
     const samples = more.length > 0 ? [{ text, tokens, seed: request.sampling.seed }, ...more] : undefined;
     const sequences = this.sequences ?? samples;
     const several = sequences ? { sequences } : {};

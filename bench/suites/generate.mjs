@@ -21,7 +21,7 @@ async function openAll(source, dtype, options, note) {
   for (const kvDtype of kvs)
     for (const way of kvDtype === "f16" ? ways : ways.slice(0, 1)) {
       try {
-        const model = await load(source, { dtype, kvDtype, ...way });
+        const model = await load(source, { dtype, kvDtype, ...way, prefixCacheBytes: 0 });
         const { variant, threads: count } = model.info;
         const name = `${variant}, ${count} thread${count > 1 ? "s" : ""}${kvDtype === "f16" ? "" : `, ${kvDtype} cache`}`;
         if (models.some((m) => m.name === name)) model.dispose();

@@ -301,7 +301,7 @@ export async function bench(options: Options): Promise<number> {
   const baseline = peakBytes();
   return interruptible(async (signal) => {
     const start = performance.now();
-    const model = await loadModel(options, signal, { variant, maxContextTokens: undefined }); // --context is where decoding begins
+    const model = await loadModel(options, signal, { variant, maxContextTokens: undefined, prefixCacheBytes: 0 }); // --context is where decoding begins
     try {
       const result = await run(model, options, performance.now() - start, baseline, signal);
       const svg = options.text("svg");

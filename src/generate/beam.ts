@@ -58,7 +58,10 @@ export class BeamSearch {
   #isOpen = true;
   #length: number;
 
-  /** @param session holds the prompt, whose last logits the model has just computed; it stays as it is */
+  /**
+   * @param session holds the prompt; it stays as it is
+   * @param first the prompt's last logits (V,)
+   */
   constructor(
     model: LanguageModel,
     session: Session,
@@ -66,6 +69,7 @@ export class BeamSearch {
     beams: BeamRequest,
     limit: number,
     takeSupplied: () => Float32Array | undefined,
+    first: Float32Array,
   ) {
     this.#model = model;
     this.#request = request;
@@ -74,7 +78,7 @@ export class BeamSearch {
     this.#length = request.ids.length;
     this.#takeSupplied = takeSupplied;
     this.#session = session;
-    this.#first = model.logits().copy();
+    this.#first = first;
   }
 
   /** What was found, best first; where the search was cut short, its leading sequence. */

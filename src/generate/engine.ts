@@ -127,13 +127,28 @@ export interface RestoredSession {
   readonly note: string;
 }
 
+/** Prompts since the load, and what of them was there already. */
+export interface ReuseCount {
+  readonly prompts: number;
+  /** Tokens of all prompts. */
+  readonly promptTokens: number;
+  /** Prompts whose beginning was held somewhere: by their own session, by another one, or by pages of a closed one. */
+  readonly hits: number;
+  /** Tokens that were not computed again. */
+  readonly cachedTokens: number;
+}
+
 /** The engine's state, for whoever looks after memory. */
 export interface EngineStatus {
   /** Linear memory in bytes. */
   readonly memoryBytes: number;
   readonly openSessions: number;
-  /** KV pages in use. */
+  /** KV pages that open sessions hold, each counted once. */
   readonly usedPages: number;
+  /** Pages of closed sessions that are kept for prompts that begin as they did. */
+  readonly cachedPages: number;
+  /** What has been saved so far. */
+  readonly reuse: ReuseCount;
 }
 
 /** Runs turns. Calls on one session are executed in order; sessions take turns step by step. */
@@ -152,7 +167,10 @@ export interface Engine {
   tokens(session: number): Promise<Uint32Array>;
   /** Closes a session and frees what it held. */
   close(session: number): Promise<void>;
-  /** Runs a turn as call number `call`. One step is computed for each event that is pulled. */
+  /**
+   * Runs a turn as call number `call`. A step is computed when an event is pulled; turns that are pulled at the same time share it. What any session holds of
+   * the prompt's beginning is not computed again.
+   */
   generate(call: number, session: number, request: GenerateRequest): AsyncIterable<GenerateEvent>;
   forward(call: number, request: ForwardRequest): Promise<ForwardResult>;
   /** Answers a `"logits"` event: these (V,) take the place of the model's. */

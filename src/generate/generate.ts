@@ -1,6 +1,6 @@
 // The generation loop: brings a session to the prompt, then samples token after token. Sees a model only as LanguageModel; each resumption computes one step.
 import { InputError } from "../errors.ts";
-import { nextMacrotask } from "../macrotask.ts";
+import type { Logits } from "../kernels/logits.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
@@ -10,14 +10,21 @@ import { History } from "./history.ts";
 import { LogprobReader } from "./logprobs.ts";
 import { rulesOf } from "./processors.ts";
 import { pickToken, process } from "./sampler.ts";
+import type { Scheduler } from "./scheduler.ts";
 import type { Session } from "./session.ts";
 import { StopFinder } from "./stop.ts";
 
-/** Throws unless `ids` and one token more fit the context. */
-function checkPrompt(model: LanguageModel, ids: ArrayLike<number>): void {
-  const { maxContextTokens } = model.options;
+/** @throws InputError unless `ids` are this model's, and fit the context with one token more: what fails here fails alone, not the step that others share. */
+export function checkPrompt({ options, config }: LanguageModel, ids: Uint32Array): void {
+  const { maxContextTokens } = options;
   if (ids.length === 0)
     throw new InputError("prompt: expected one token at least, got none. Pass a text or messages.", { code: "empty-prompt" });
+  const unknown = ids.findIndex((id) => id >= config.vocabSize);
+  if (unknown >= 0) {
+    throw new InputError(
+      `tokens: expected ids from 0 to ${config.vocabSize - 1}, got ${ids[unknown]} at index ${unknown}. Encode the text with this model's tokenizer.`,
+    );
+  }
   if (ids.length <= maxContextTokens) return;
   throw new InputError(
     `context: expected a prompt of at most ${maxContextTokens} tokens, got ${ids.length}. Shorten it, or load the model with a larger maxContextTokens.`,
@@ -25,17 +32,6 @@ function checkPrompt(model: LanguageModel, ids: ArrayLike<number>): void {
       code: "context-full",
     },
   );
-}
-
-/** Gives `ids`, from the position where the session's rows begin, to a step; leaves the logits of the last one when `wantsLogits`. */
-function step(model: LanguageModel, session: Session, ids: ArrayLike<number>, wantsLogits: boolean): void {
-  const { cache } = session;
-  const from = cache.statePosition;
-  try {
-    model.step([{ cache, ids }], { logitsOf: wantsLogits ? [ids.length - 1] : [] });
-  } finally {
-    session.follow(from, ids);
-  }
 }
 
 /** Text of a turn: bytes to characters, characters to what no stop string claims. */
@@ -64,12 +60,13 @@ class TurnText {
 }
 
 /**
- * Runs one turn. Steps of other sessions may come between two of its own, so a token is sampled in the same breath as its logits are computed.
+ * Runs one turn. Its steps are shared with other turns that want one at the same time, so a token is sampled in the same breath as its logits are computed.
+ * @param request whose ids `checkPrompt` has seen
  * @param table bytes of the tokens, undefined for a model without tokenizer: its tokens have no text
  * @param takeSupplied gives the logits that the caller put in the place of those it was shown
  */
 export async function* generate(
-  model: LanguageModel,
+  scheduler: Scheduler,
   session: Session,
   request: GenerateRequest,
   table: ByteTable | undefined,
@@ -78,9 +75,8 @@ export async function* generate(
 ): AsyncGenerator<GenerateEvent> {
   const start = performance.now();
   const { ids, sampling } = request;
-  checkPrompt(model, ids);
-  if (request.beams) checkBeams(request.beams, model, request);
-  const { maxContextTokens, chunkTokens } = model.options;
+  if (request.beams) checkBeams(request.beams, scheduler.model, request);
+  const { maxContextTokens } = scheduler.model.options;
   // the last token of a full context needs no place of its own: it is not fed any more
   const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
   const history = new History(ids);
@@ -89,35 +85,40 @@ export async function* generate(
     maxLength: ids.length + limit,
   });
   const reader = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
-  /** The token that follows what the model was fed last. Between its two halves the caller may change the logits. */
-  async function* next(): AsyncGenerator<GenerateEvent, number> {
-    const logits = model.logits();
+  let id = -1;
+  let shown: Float32Array | undefined;
+  let search: BeamSearch | undefined;
+  const onLogits = (logits: Logits): void => {
+    if (request.beams) {
+      search = new BeamSearch(scheduler.model, session, request, request.beams, limit, takeSupplied, logits.copy());
+      return;
+    }
     reader?.read(logits);
     process(logits, sampling, history, rules);
-    if (request.asksForLogits) {
-      yield { type: "logits", logits: logits.copy() };
-      isCancelled(); // throws where the engine has gone meanwhile
-      logits.replace(takeSupplied());
-    }
-    return pickToken(logits, sampling, session.tokens.length);
+    if (request.asksForLogits) shown = logits.copy();
+    else id = pickToken(logits, sampling, session.tokens.length);
+  };
+  /** Computes ids, and behind the last one chooses what follows. @returns why the turn ends instead, if it does */
+  async function* compute(next: ArrayLike<number>): AsyncGenerator<GenerateEvent, FinishReason | undefined> {
+    const reason = await scheduler.step({ session, ids: next, onLogits, isCancelled });
+    if (!shown) return reason;
+    yield { type: "logits", logits: shown };
+    isCancelled(); // throws where the engine has gone meanwhile
+    const logits = scheduler.model.logits(); // any row will do: what stood there has been used
+    logits.replace(takeSupplied());
+    id = pickToken(logits, sampling, session.tokens.length);
+    shown = undefined;
+    return reason;
   }
 
   const cachedTokens = session.keep(ids);
   let reason: FinishReason | undefined;
-  let id = -1;
-  let search: BeamSearch | undefined;
   let prefilled = start;
   while (session.tokens.length < ids.length) {
-    reason = isCancelled();
+    reason = yield* compute(ids.subarray(session.cache.statePosition)); // after a rewind that is before the kept tokens' end: those replay
     if (reason) break;
-    const at = session.cache.statePosition; // after a rewind before the kept tokens' end: those rows replay
-    const end = Math.min(ids.length, at + chunkTokens);
-    step(model, session, ids.subarray(at, end), end === ids.length);
-    if (end === ids.length && request.beams) search = new BeamSearch(model, session, request, request.beams, limit, takeSupplied);
-    else if (end === ids.length) id = yield* next();
     prefilled = performance.now();
     yield { type: "prefill", processedTokens: session.tokens.length, totalTokens: ids.length, cachedTokens };
-    await nextMacrotask();
   }
 
   const text = new TurnText(table, request.stop);
@@ -139,12 +140,7 @@ export async function* generate(
     yield { type: "token", id, text: isStop ? "" : text.push(id), ...(reader && { logprob: reader.of(id) }) };
     if (isStop || text.isStopped) reason = "stop";
     else if (n >= limit) reason = "length";
-    else {
-      await nextMacrotask();
-      if (isCancelled()) continue;
-      step(model, session, [id], true);
-      id = yield* next();
-    }
+    else reason = yield* compute([id]);
   }
   const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };
   yield { type: "finish", reason: reason ?? "length", text: text.end(), timings, ...(search && { sequences: search.best.map(textOf) }) };

@@ -57,12 +57,24 @@ export class Session {
     return { session: new Session(model.caches.restore(pages, position), list), note };
   }
 
+  /** @returns how many ids from the beginning of `ids` have been computed here */
+  heldOf(ids: ArrayLike<number>): number {
+    return Math.min(this.tokens.commonPrefix(ids), this.cache.position);
+  }
+
+  /** Takes over the first `length` of `ids`, which `pages` of another session hold, in place of its own. */
+  adopt(ids: ArrayLike<number>, length: number, pages: readonly number[]): void {
+    this.cache.adopt(pages, length);
+    this.tokens.truncate(0);
+    for (let i = 0; i < length; i++) this.tokens.push(ids[i] ?? 0);
+  }
+
   /**
    * Prepares to continue `ids`: keeps what the cache holds of them, leaving one at least to compute, whose logits say what comes next.
    * @returns how many are kept
    */
   keep(ids: ArrayLike<number>): number {
-    this.tokens.truncate(Math.min(this.tokens.commonPrefix(ids), ids.length - 1, this.cache.position));
+    this.tokens.truncate(Math.min(this.heldOf(ids), ids.length - 1));
     this.cache.rewind(this.tokens.length);
     return this.tokens.length;
   }

@@ -50,6 +50,8 @@ export class PagePool {
   readonly #address: number[] = [];
   readonly #references: number[] = [];
   readonly #freeIds: number[] = [];
+  /** Asked when the memory is full: lets a page go that is kept for later only. @returns whether there was one */
+  reclaim: () => boolean = () => false;
 
   constructor(arena: Arena, pageBytes: number) {
     this.#blocks = new BlockPool(arena, pageBytes, "a page of keys and values");
@@ -60,13 +62,26 @@ export class PagePool {
     return this.#blocks.used;
   }
 
-  /** @returns the id of a page with one reference */
+  /**
+   * @returns the id of a page with one reference
+   * @throws MemoryError when the memory is full
+   */
   allocate(): number {
-    const address = this.#blocks.allocate();
+    const address = this.#block();
     const id = this.#freeIds.pop() ?? this.#address.length;
     this.#address[id] = address;
     this.#references[id] = 1;
     return id;
+  }
+
+  #block(): number {
+    for (;;) {
+      try {
+        return this.#blocks.allocate();
+      } catch (error) {
+        if (!this.reclaim()) throw error;
+      }
+    }
   }
 
   /** Adds a reference. */

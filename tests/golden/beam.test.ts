@@ -1,8 +1,10 @@
 // Beam search against the reference's: the same sequences in the same number of steps, with the same scores.
+
 import assert from "node:assert/strict";
 import type { BeamRequest, GenerateEvent, GenerateRequest } from "../../src/generate/engine.ts";
 import { generate } from "../../src/generate/generate.ts";
 import type { ProcessorOptions } from "../../src/generate/processors.ts";
+import { Scheduler } from "../../src/generate/scheduler.ts";
 import { Session } from "../../src/generate/session.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { checkpointFolder, goldenJson, withModel } from "./support.ts";
@@ -61,7 +63,7 @@ async function search(model: LanguageModel, request: GenerateRequest): Promise<{
   const ids: number[] = [];
   let finish: GenerateEvent | undefined;
   for await (const event of generate(
-    counting,
+    new Scheduler(() => counting),
     session,
     request,
     undefined,

@@ -5,6 +5,7 @@ import { load } from "lfm2-wasm";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { Lfm2Error } from "../../src/errors.ts";
 import { generate } from "../../src/generate/generate.ts";
+import { Scheduler } from "../../src/generate/scheduler.ts";
 import { Session } from "../../src/generate/session.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
@@ -199,7 +200,7 @@ for (const count of [1, 2])
         const out = { tokens: [] as number[], cached: -1 };
         const request = { ids: Uint32Array.from(ids), maxTokens: 12, stopIds: [], stop: [], sampling };
         for await (const event of generate(
-          model,
+          new Scheduler(() => model),
           session,
           request,
           undefined,

@@ -16,6 +16,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["text/", 3],
   ["models/", 4],
   ["generate/", 7],
+  ["context.ts", 8],
   ["forward.ts", 8],
   ["reply.ts", 8],
   ["score.ts", 8],

@@ -41,7 +41,7 @@ describe("engine in a worker", () => {
       }
     };
     syncBuiltinESMExports();
-    here = await load(mini);
+    here = await load(mini, { prefixCacheBytes: 0 });
     story = (await here.generate(STORY)).text;
   });
   after(() => {
@@ -72,7 +72,7 @@ describe("engine in a worker", () => {
   });
 
   it("this thread's event loop goes on while a prompt is read", async () => {
-    const model = await load(mini, inWorker());
+    const model = await load(mini, inWorker({ prefixCacheBytes: 0 }));
     const prompt = Uint32Array.from({ length: 1024 }, (_, i) => 20 + ((i * 7) % 400));
     const turnsDuring = async (what: Model): Promise<number> => {
       let turns = 0;
