@@ -45,7 +45,7 @@ const commands: Readonly<Record<string, Command>> = {
 const OVERVIEW = `lfm2 runs LFM2 language models on this machine's CPU.
 
 ${Object.values(commands)
-  .map(({ usage, about }) => `  lfm2 ${usage.padEnd(34)}${about}\n`)
+  .map(({ usage, about }) => `  lfm2 ${usage.padEnd(37)}${about}\n`)
   .join("")}
 Words without a command are a prompt, nothing at all opens the chat. Without --model the small bundled model answers.
 lfm2 COMMAND --help lists a command's options.

@@ -103,8 +103,10 @@ describe("the cache and processes", () => {
     server.log.length = 0;
     assert.deepEqual(await start(), right, what);
     assert.equal(sent(), mini.length - kept, `${what}: ${kept} bytes were there`);
+    // killed between the file's name and the lock's removal, a dead holder's lock stays: nobody asks for it beside a whole file
+    const left = isWhole ? /incomplete/ : /incomplete|\.lock/;
     assert.deepEqual(
-      filesIn(dir).filter((f) => /incomplete|\.lock/.test(f)),
+      filesIn(dir).filter((f) => left.test(f)),
       [],
       what,
     );

@@ -31,10 +31,8 @@ const slowly = { NODE_OPTIONS: `--import data:text/javascript,${encodeURICompone
 
 /** A machine on which every step takes 150 ms more: a prompt of some chunks takes a second. */
 const SLOW_STEPS = `
-const { postMessage } = MessagePort.prototype;
-MessagePort.prototype.postMessage = function (...args) {
-  setTimeout(() => postMessage.apply(this, args), 150);
-};
+const { setImmediate: now } = globalThis;
+globalThis.setImmediate = (callback) => void setTimeout(() => now(callback), 150);
 `;
 
 /** Runs a command on a terminal and passes on what it shows. */

@@ -169,7 +169,7 @@ describe("lfm2 generate", () => {
       [/--prompt expects a value/, ["generate", "--prompt"]],
       [/expected one prompt/, ["generate", "-p", "x", "words"]],
       [/expected a prompt/, ["generate"]],
-      [/inspect expects one file or folder/, ["inspect"]],
+      [/inspect expects one model/, ["inspect"]],
       [/chat expects options only/, ["chat", "hello"]],
     ];
     for (const [message, args] of wrong) {
@@ -219,7 +219,7 @@ describe("lfm2 generate", () => {
       assert.match((await lfm2(args)).stdout, /lfm2 chat .*\n.*lfm2 generate .*\n.*lfm2 inspect/);
     const { stdout } = await lfm2(["generate", "--help"]);
     for (const option of [
-      "-m, --model PATH",
+      "-m, --model MODEL",
       "-p, --prompt TEXT",
       "-n, --max-tokens N",
       "-c, --context N",
@@ -268,7 +268,7 @@ describe("lfm2 inspect", () => {
     const path = ggufFile("tiny-quant", "Q4_K_M");
     const { stdout } = await lfm2(["inspect", path]);
     assert.match(stdout, /model\.embed_tokens\.weight +Q6_K +515 × 256 /);
-    assert.match(stdout, /feed_forward\.w1\.weight +Q4_K +512 /);
+    assert.match(stdout, /feed_forward\.w1\.weight +Q4_K +256 /);
     assert.match((await lfm2(["inspect", ggufFile("tiny-quant", "Q5_K_M")])).stdout, /feed_forward\.w1\.weight +Q5_K → q8 /);
     assert.match(stdout, /model\.embedding_norm\.weight +F32 +256 /);
     const { tensors } = JSON.parse((await lfm2(["inspect", path, "--json"])).stdout);
