@@ -9,6 +9,8 @@ import { cacheSize } from "./models/cache.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { type LoadModelOptions, type Plan, planModel } from "./models/load-model.ts";
+import type { ChatTemplate } from "./text/chat-template.ts";
+import type { Tokenizer } from "./text/tokenizer.ts";
 import { licenseOfCard } from "./weights/license.ts";
 import { MAX_CARD_BYTES } from "./weights/limits.ts";
 import { type ByteSource, type Folder, readExactly } from "./weights/source.ts";
@@ -54,6 +56,10 @@ export interface Inspection {
   readonly memory: readonly MemoryEstimate[];
   readonly hasTokenizer: boolean;
   readonly hasChatTemplate: boolean;
+  /** Not to be listed. @internal */
+  readonly tokenizer?: Tokenizer | undefined;
+  /** Not to be listed. @internal */
+  readonly template?: ChatTemplate | undefined;
 }
 
 /** Options of `inspect`, each as for `load`; `dtype` chooses among a hub's files. */
@@ -114,7 +120,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
       shape: t.shape,
       bytes: t.bytes,
     }));
-    return {
+    const inspection: Inspection = {
       format,
       name: names[0] ?? "",
       file: opened.hub?.file,
@@ -129,6 +135,8 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
       hasTokenizer: checkpoint.tokenizer !== undefined,
       hasChatTemplate: checkpoint.template !== undefined,
     };
+    const { tokenizer, template } = checkpoint;
+    return Object.defineProperties(inspection, { tokenizer: { value: tokenizer }, template: { value: template } });
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }

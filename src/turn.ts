@@ -58,6 +58,8 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
    * the context (or maxTokens) would be left for the reply, and then down to half of it.
    */
   readonly onContextFull?: "error" | "drop-oldest" | undefined;
+  /** Ids that the rules take for an end; default the checkpoint's. @internal */
+  readonly endIds?: readonly number[] | undefined;
   /** Feeds a string as it is, control tokens and all, instead of as a user's message. */
   readonly raw?: boolean | undefined;
   /** Called while the prompt is read, after each chunk of it: at `totalTokens` the first token is there. What it throws ends the call. */
@@ -132,7 +134,7 @@ export function checkOptions(
     stopIds,
     sampling: resolveSampling(options, defaults),
     processing: checkProcessors(options),
-    endIds,
+    endIds: options.endIds ?? endIds,
     topLogprobs: checkLogprobs(options),
     ...checkSequences(options),
     processors: checkFunctions("processors", options.processors),

@@ -34,6 +34,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["gguf-file.ts", 8],
   ["quantize/", 9],
   ["remote/", 8.5],
+  ["transformers/", 9],
   ["adapters/node/", 9],
   ["adapters/browser/", 9],
   ["adapters/workerd/", 9],

@@ -72,7 +72,20 @@ describe("the package", () => {
     // chunks that entries share are named by their content
     const isChunk = (f: string): boolean => /^dist\/core-[A-Z0-9]{8}\.js(\.map)?$/.test(f);
     assert.ok(other.filter(isChunk).length >= 2);
-    const entries = ["browser", "bun", "deno", "index", "mini", "mini.workerd", "quantize", "thread", "worker", "worker.deno", "workerd"];
+    const entries = [
+      "browser",
+      "bun",
+      "deno",
+      "index",
+      "mini",
+      "mini.workerd",
+      "quantize",
+      "thread",
+      "transformers",
+      "worker",
+      "worker.deno",
+      "workerd",
+    ];
     const builds = ["plain", "plain-threads", "relaxed", "relaxed-threads"];
     assert.deepEqual(other.filter((f) => !isChunk(f)).sort(), [
       "LICENSE",

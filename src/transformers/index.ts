@@ -1,0 +1,18 @@
+// lfm2-wasm/transformers: the model by the names of the reference's documentation, in camelCase. Which runtime it is, "lfm2-wasm" knows.
+
+export { Lfm2Config, type Lfm2ConfigOptions } from "./config.ts";
+export {
+  type BaseModelOutput,
+  type FromPretrainedOptions,
+  type GenerationConfig,
+  Lfm2ForCausalLM,
+  Lfm2Model,
+  type NewModelOptions,
+} from "./model.ts";
+export {
+  type ApplyChatTemplateOptions,
+  AutoTokenizer,
+  type DecodeTextOptions,
+  type EncodeTextOptions,
+  Lfm2Tokenizer,
+} from "./tokenizer.ts";
