@@ -147,6 +147,24 @@ function buildTypes() {
     }
   };
   rewrite(at("dist/types"));
+  prune();
+}
+
+/** Removes declarations that no entry of the package reaches: nobody can import them, and they are a third of all. */
+function prune() {
+  const typesOf = (value) => (typeof value === "string" ? (value.endsWith(".d.ts") ? [value] : []) : Object.values(value).flatMap(typesOf));
+  const reached = new Set();
+  const visit = (path) => {
+    if (reached.has(path) || !existsSync(path)) return;
+    reached.add(path);
+    for (const [, to] of readFileSync(path, "utf8").matchAll(/(?:from |import\()"(\.{1,2}\/[^"]+)\.js"/g))
+      visit(join(path, "..", `${to}.d.ts`));
+  };
+  for (const path of typesOf(JSON.parse(readFileSync(at("package.json"), "utf8")).exports)) visit(at(path));
+  for (const name of readdirSync(at("dist/types"), { recursive: true })) {
+    const path = at("dist/types", name);
+    if (name.endsWith(".d.ts") && !reached.has(path)) rmSync(path);
+  }
 }
 
 const buildMini = () => node("scripts/make-mini.mjs", ["dist/mini.gguf"]);
