@@ -40,7 +40,7 @@ const user = (content: string): Message => ({ role: "user", content });
 /** Sessions close behind the caller's back, in a worker some messages later: waited for, but not for ever. */
 const isIdle = async (model: Model): Promise<void> => {
   let status = await model.status();
-  for (let i = 0; i < 200 && status.openSessions > 0; i++) {
+  for (let i = 0; i < 200 && (status.openSessions > 0 || status.usedPages > 0); i++) {
     await new Promise((resolve) => setTimeout(resolve, 5));
     status = await model.status();
   }
