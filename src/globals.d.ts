@@ -52,3 +52,45 @@ interface ImportMeta {
   readonly url: string;
 }
 // ---- end of engine and façade ----
+
+// ---- server: a fetch handler's request and answer ----
+interface Headers {
+  get(name: string): string | null;
+  has(name: string): boolean;
+  set(name: string, value: string): void;
+}
+interface ReadableStreamDefaultReader<T> {
+  read(): Promise<{ readonly done: false; readonly value: T } | { readonly done: true; readonly value?: undefined }>;
+  cancel(reason?: unknown): Promise<void>;
+}
+interface ReadableStreamDefaultController<T> {
+  enqueue(value: T): void;
+  close(): void;
+}
+interface ReadableStream<T> {
+  getReader(): ReadableStreamDefaultReader<T>;
+}
+declare var ReadableStream: {
+  prototype: ReadableStream<unknown>;
+  new <T>(
+    source: { pull?(controller: ReadableStreamDefaultController<T>): Promise<void>; cancel?(reason?: unknown): Promise<void> },
+    strategy?: { readonly highWaterMark?: number },
+  ): ReadableStream<T>;
+};
+interface Request {
+  readonly method: string;
+  readonly url: string;
+  readonly headers: Headers;
+  readonly body: ReadableStream<Uint8Array> | null;
+  readonly signal: AbortSignal;
+}
+interface Response {
+  readonly status: number;
+  readonly headers: Headers;
+}
+declare var Response: {
+  prototype: Response;
+  new (body: string | ReadableStream<Uint8Array> | null, init?: { status?: number; headers?: Readonly<Record<string, string>> }): Response;
+};
+declare var crypto: { randomUUID(): string };
+// ---- end of server ----

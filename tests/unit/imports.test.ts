@@ -35,6 +35,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["quantize/", 9],
   ["remote/", 8.5],
   ["transformers/", 9],
+  ["server/", 9],
   ["adapters/node/", 9],
   ["adapters/browser/", 9],
   ["adapters/workerd/", 9],

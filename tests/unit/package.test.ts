@@ -80,6 +80,7 @@ describe("the package", () => {
       "mini",
       "mini.workerd",
       "quantize",
+      "server",
       "thread",
       "transformers",
       "worker",
