@@ -1,5 +1,6 @@
 // The model behind an address, as OpenAI's API has it: (Request) => Promise<Response>, for whatever calls fetch handlers. Closed by default: no page of another
 // origin may ask, bodies and the queue have a limit, and a client that leaves ends its reply.
+import { AbortError } from "../errors.ts";
 import type { Model } from "../model.ts";
 import type { Part } from "../reply.ts";
 import { parseJsonBytes } from "../weights/json-scan.ts";
@@ -208,6 +209,7 @@ async function stream(model: Model, asked: ChatRequest, head: Head, signal: Abor
     end();
     throw error;
   }
+  if (signal.aborted) throw new AbortError();
   /** @returns the next events; undefined after the last */
   const read = async (): Promise<Uint8Array | undefined> => {
     for (;;) {
@@ -219,6 +221,7 @@ async function stream(model: Model, asked: ChatRequest, head: Head, signal: Abor
     }
   };
   let isFirst = true;
+  let isCancelled = false;
   const body = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
@@ -235,12 +238,13 @@ async function stream(model: Model, asked: ChatRequest, head: Head, signal: Abor
         } catch (error) {
           last = events([tell(error).body]); // too late for a status
         }
-        if (hasEnded) return; // the reader has left
-        controller.enqueue(last);
+        if (isCancelled) return; // closed already
+        if (!hasEnded) controller.enqueue(last);
         controller.close();
         end();
       },
       async cancel() {
+        isCancelled = true;
         leave();
       },
     },
