@@ -267,7 +267,7 @@ describe("createHandler", () => {
   it("tells nothing of the server: neither stack nor message; its owner is told", async () => {
     const told: unknown[] = [];
     let loads = 0;
-    const broken = new Error("/home/owner/model.gguf");
+    const broken = new Error("the-owner/model.gguf");
     const handle = createHandler(
       () => {
         if (loads++ === 0) throw broken;
