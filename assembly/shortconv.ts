@@ -1,6 +1,6 @@
 // LFM2's gated short convolution over the rows of many sequences, each with its own carried state; and its quantization for the matrix that comes next.
 import { BLOCK, QD8_BYTES } from "./lib/blocks";
-import { conv_state, first_row, ROW_ENTRY_BYTES, row_count } from "./lib/rows";
+import { conv_state, first_row, kept_gates, kept_rows, ROW_ENTRY_BYTES, row_count } from "./lib/rows";
 import { share } from "./lib/threads";
 import { quantize_blocks } from "./quantize";
 
@@ -12,42 +12,42 @@ import { quantize_blocks } from "./quantize";
 @inline function biased(s: v128, bias: usize, i: usize): v128 { return bias ? f32x4.add(s, v128.load(bias + i)) : s; }
 
 /**
- * One row: y = C ⊙ (Σ taps · gates + bias); the row's gate replaces the oldest one.
+ * One row: y = C ⊙ (Σ taps · gates + bias); the row's gate goes to g0, which may be the oldest one's place.
  * bytes: width of the thread's columns · width: of all columns · g1, g2, g3: gates 1, 2, 3 rows ago (g2, g3 only where Kc asks for them)
  */
-function row__2(y: usize, bcu: usize, w: usize, bias: usize, g1: usize, width: usize, bytes: usize): void {
+function row__2(y: usize, bcu: usize, w: usize, bias: usize, g1: usize, g0: usize, width: usize, bytes: usize): void {
   for (let i: usize = 0; i < bytes; i += 16) {
     const g = gate(bcu + i, width), s = f32x4.add(tap(w, g1, i), f32x4.mul(v128.load(w + width + i), g));
     v128.store(y + i, f32x4.mul(v128.load(bcu + width + i), biased(s, bias, i)));
-    v128.store(g1 + i, g);
+    v128.store(g0 + i, g);
   }
 }
 
-function row__3(y: usize, bcu: usize, w: usize, bias: usize, g2: usize, g1: usize, width: usize, bytes: usize): void {
+function row__3(y: usize, bcu: usize, w: usize, bias: usize, g2: usize, g1: usize, g0: usize, width: usize, bytes: usize): void {
   const w1 = w + width, w2 = w1 + width;
   for (let i: usize = 0; i < bytes; i += 16) {
     const g = gate(bcu + i, width), s = f32x4.add(f32x4.add(tap(w, g2, i), tap(w1, g1, i)), f32x4.mul(v128.load(w2 + i), g));
     v128.store(y + i, f32x4.mul(v128.load(bcu + width + i), biased(s, bias, i)));
-    v128.store(g2 + i, g);
+    v128.store(g0 + i, g);
   }
 }
 
-function row__4(y: usize, bcu: usize, w: usize, bias: usize, g3: usize, g2: usize, g1: usize, width: usize, bytes: usize): void {
+function row__4(y: usize, bcu: usize, w: usize, bias: usize, g3: usize, g2: usize, g1: usize, g0: usize, width: usize, bytes: usize): void {
   const w1 = w + width, w2 = w1 + width, w3 = w2 + width;
   for (let i: usize = 0; i < bytes; i += 16) {
     const g = gate(bcu + i, width), s = f32x4.add(f32x4.add(tap(w, g3, i), tap(w1, g2, i)), tap(w2, g1, i));
     const all = f32x4.add(s, f32x4.mul(v128.load(w3 + i), g));
     v128.store(y + i, f32x4.mul(v128.load(bcu + width + i), biased(all, bias, i)));
-    v128.store(g3 + i, g);
+    v128.store(g0 + i, g);
   }
 }
 
-/** Puts the state back into order, oldest row first: its rows were used as a ring that now starts at `a`, then b, then (Kc 4) c. */
-function unroll_ring(state: usize, a: usize, b: usize, c: usize, Kc: usize, width: usize, bytes: usize): void {
+/** Puts the last gates into the state, oldest row first: a, then (Kc 3 and 4) b, then (Kc 4) c. They may be rows of the state. */
+function set_state(state: usize, a: usize, b: usize, c: usize, Kc: usize, width: usize, bytes: usize): void {
   for (let i: usize = 0; i < bytes; i += 16) {
-    const x = v128.load(a + i), y = v128.load(b + i), z = Kc == 4 ? v128.load(c + i) : y;
+    const x = v128.load(a + i), y = Kc > 2 ? v128.load(b + i) : x, z = Kc == 4 ? v128.load(c + i) : x;
     v128.store(state + i, x);
-    v128.store(state + width + i, y);
+    if (Kc > 2) v128.store(state + width + i, y);
     if (Kc == 4) v128.store(state + 2 * width + i, z);
   }
 }
@@ -57,6 +57,7 @@ function unroll_ring(state: usize, a: usize, b: usize, c: usize, Kc: usize, widt
  * y f32, rows yStride floats apart, columns D..yStride become 0 · yq (rows of y, yStride) qd8 or 0
  * bcu f32, rows bcuStride floats apart: B, C, u at columns 0, D, 2D
  * state (conv state address of the row table + layerOffset): (Kc-1, D) f32, oldest first · taps (Kc,D) f32 · bias (D) f32 or 0
+ * kept gates of the row table, unless 0: (Kc-1 + rows, D) f32 a layer: the state before the step, then g of its rows; the state after row t is there at row t+1
  * needs: 2 ≤ Kc ≤ 4, D % 4 == 0, strides % 4 == 0, yStride % 32 == 0 with yq, 16-byte alignment
  * cost:  reads 3, writes 1 float a value, the rest from L1. Threads share blocks of 32 columns, so none waits for another's state.
  */
@@ -72,28 +73,38 @@ export function shortconv_f32(
   for (const e = rows + nseq * ROW_ENTRY_BYTES; rows < e; rows += ROW_ENTRY_BYTES) {
     const first = first_row(rows);
     sequence(y + first * yRow + begin, yRow, yq + first * yqRow, yqRow, bcu + (first * bcuStride << 2) + begin, bcuStride << 2, row_count(rows),
-      conv_state(rows) + layerOffset + begin, taps + begin, bias ? bias + begin : 0, Kc, width, bytes, zeros, blocks, block);
+      conv_state(rows) + layerOffset + begin, kept(rows, layerOffset, Kc, begin), taps + begin, bias ? bias + begin : 0, Kc, width, bytes, zeros, blocks, block);
   }
+}
+
+/** The columns from `begin` on of a sequence's kept gates in the layer whose state lies at `layerOffset`; 0 without any. */
+function kept(rows: usize, layerOffset: usize, Kc: usize, begin: usize): usize {
+  const gates = kept_gates(rows);
+  return gates ? gates + layerOffset / (Kc - 1) * kept_rows(rows) + begin : 0;
 }
 
 /** The n rows of one sequence, for `bytes` of its columns with `zeros` bytes behind them; these start at block `block` of `blocks`. */
 function sequence(
   y: usize, yRow: usize, yq: usize, yqRow: usize, bcu: usize, bcuRow: usize, n: usize,
-  state: usize, w: usize, bias: usize, Kc: usize, width: usize, bytes: usize, zeros: usize,
+  state: usize, kept: usize, w: usize, bias: usize, Kc: usize, width: usize, bytes: usize, zeros: usize,
   blocks: usize, block: usize,
 ): void {
-  let a = state, b = state + width, c = b + width; // oldest to newest
+  if (kept) for (let i: usize = 0; i < Kc - 1; i++) memory.copy(kept + i * width, state + i * width, bytes);
+  let a = kept ? kept : state, b = a + width, c = b + width; // oldest to newest
   for (; n > 0; n--, y += yRow, yq += yqRow, bcu += bcuRow) {
-    if (Kc == 2) row__2(y, bcu, w, bias, a, width, bytes);
-    else if (Kc == 3) {
-      row__3(y, bcu, w, bias, a, b, width, bytes);
-      const t = a; a = b; b = t;
+    const g = kept ? a + (Kc - 1) * width : a;
+    if (Kc == 2) {
+      row__2(y, bcu, w, bias, a, g, width, bytes);
+      a = g;
+    } else if (Kc == 3) {
+      row__3(y, bcu, w, bias, a, b, g, width, bytes);
+      a = b; b = g;
     } else {
-      row__4(y, bcu, w, bias, a, b, c, width, bytes);
-      const t = a; a = b; b = c; c = t;
+      row__4(y, bcu, w, bias, a, b, c, g, width, bytes);
+      a = b; b = c; c = g;
     }
     if (zeros) memory.fill(y + bytes, 0, zeros);
     if (yqRow) quantize_blocks(yq, blocks, block, y, (bytes + zeros) >> 7);
   }
-  if (a != state) unroll_ring(state, a, b, c, Kc, width, bytes);
+  if (a != state) set_state(state, a, b, c, Kc, width, bytes);
 }

@@ -1,5 +1,6 @@
 // The row table: which rows of a step belong to which sequence. It knows nothing of layers.
-// An entry is 8 words: first row, number of rows, position of the first row, address of the page table, address of the conv state, first position to write, 2 unused.
+// An entry is 8 words: first row, number of rows, position of the first row, address of the page table, address of the conv state, first position to write,
+// address of the kept gates or 0, rows of them a layer.
 
 export const ROW_ENTRY_BYTES: usize = 32;
 /** Positions in a page of the KV cache. */
@@ -18,6 +19,13 @@ export const PAGE: usize = 32;
 /** Keys and values of earlier positions are in the pages already and stay: their rows only bring the conv state back. */
 // @ts-ignore: decorator
 @inline export function first_written(entry: usize): usize { return load<usize>(entry, 20); }
+
+/** Where the gates that a rewind may need are kept, one row behind the other; 0 where none are. */
+// @ts-ignore: decorator
+@inline export function kept_gates(entry: usize): usize { return load<usize>(entry, 24); }
+/** Rows from one layer's kept gates to the next one's. */
+// @ts-ignore: decorator
+@inline export function kept_rows(entry: usize): usize { return load<usize>(entry, 28); }
 
 /** Rows of all nseq sequences. */
 export function total_rows(table: usize, nseq: usize): usize {

@@ -22,19 +22,33 @@ export interface CacheSize {
    * Counted over the whole model, for a layer range gets its rows from those before it.
    */
   readonly replayTokens: number;
+  /** Bytes of the kept gates of a session that asks for them (`keepStates`); 0 without convolutions. */
+  readonly keptBytes: number;
+  /** Bytes of a gate of one layer. */
+  readonly rowBytes: number;
+  /** Kc-1: gates of a layer's state. */
+  readonly stateRows: number;
 }
+
+/** Rows behind which the convolution state can be kept: what a pass over drafted tokens takes, or a draft model's way there. */
+export const KEPT_ROWS = 20;
 
 /** @returns sizes for the layers `types` of a model, with room for `maxContextTokens` in the page table */
 export function cacheSize(c: Lfm2Config, types: readonly LayerType[], kvDtype: KvDType, maxContextTokens: number): CacheSize {
   const attention = countOf(types, "full_attention");
   const heads = { query: c.numAttentionHeads, kv: c.numKeyValueHeads, dim: c.headDim };
   const stateBytes = countOf(types, "conv") * layerStateBytes(c.hiddenSize, c.convLCache);
+  const rowBytes = 4 * c.hiddenSize;
+  const stateRows = c.convLCache - 1;
   const tableBytes = attention ? 4 * Math.ceil(maxContextTokens / PAGE_POSITIONS) : 0;
   return {
     pageBytes: attention * layerPageBytes(heads, kvDtype),
     stateBytes,
     blockBytes: Math.max(64, roundUp(stateBytes + tableBytes, 64)),
     replayTokens: countOf(c.layerTypes, "conv") * (c.convLCache - 1),
+    keptBytes: countOf(types, "conv") * (stateRows + KEPT_ROWS) * rowBytes,
+    rowBytes,
+    stateRows,
   };
 }
 
@@ -42,6 +56,7 @@ export function cacheSize(c: Lfm2Config, types: readonly LayerType[], kvDtype: K
 export class CachePool {
   readonly pages: PagePool;
   readonly blocks: BlockPool;
+  readonly kept: BlockPool;
   readonly size: CacheSize;
   readonly memory: WasmMemory;
 
@@ -50,6 +65,7 @@ export class CachePool {
     this.memory = arena.memory;
     this.pages = new PagePool(arena, size.pageBytes);
     this.blocks = new BlockPool(arena, size.blockBytes, "a session");
+    this.kept = new BlockPool(arena, size.keptBytes, "kept convolution states");
   }
 
   /** @returns an empty cache at position 0 */
@@ -93,6 +109,12 @@ export class Cache {
   #position = 0;
   #statePosition = 0;
   #isOpen = true;
+  /** Kept gates, 0 for none: behind the state at `#keptFrom` one for each row up to `#keptTo`, which is below `#keptFrom` where they mean nothing. */
+  #kept = 0;
+  #keptFrom = 0;
+  #keptTo = -1;
+  /** From where on they give the state: after a rewind the rows before are those of a replay. */
+  #exactFrom = 0;
 
   constructor(pool: CachePool) {
     this.#pool = pool;
@@ -140,8 +162,36 @@ export class Cache {
     while (this.#pages.length < want) this.#put(this.#pages.length, this.#pool.pages.allocate());
   }
 
+  /**
+   * Keeps the convolution state after each of the next rows, `KEPT_ROWS` at most: until then a rewind to any position from here on needs no replay.
+   * @throws MemoryError when there is no memory for them; the cache stays as it was
+   */
+  keepStates(): void {
+    const { kept, size } = this.#pool;
+    if (size.keptBytes === 0) return;
+    this.#kept ||= kept.allocate();
+    this.#keptFrom = this.#statePosition;
+    this.#keptTo = this.#statePosition;
+    this.#exactFrom = this.#position;
+  }
+
+  /** Gives back what `keepStates` took. */
+  dropStates(): void {
+    if (this.#kept) this.#pool.kept.free(this.#kept);
+    this.#kept = 0;
+    this.#keptTo = -1;
+  }
+
+  /** Where the gates of a step of `tokens` rows are to go, the state before it first; 0 for nowhere. */
+  keptGates(tokens: number): number {
+    const at = this.#keptTo - this.#keptFrom;
+    if (this.#kept === 0 || this.#keptTo !== this.#statePosition || at + tokens > KEPT_ROWS) return 0;
+    return this.#kept + at * this.#pool.size.rowBytes;
+  }
+
   /** Counts `tokens` that a step has taken in. */
   advance(tokens: number): void {
+    if (this.keptGates(tokens) !== 0) this.#keptTo += tokens;
     this.#statePosition += tokens;
     this.#position = Math.max(this.#position, this.#statePosition);
   }
@@ -149,11 +199,13 @@ export class Cache {
   /**
    * Back to `position`, at most the present one. Keys and values up to there stay; the next step begins `replayTokens` earlier, or at 0, from a zero state.
    * The rows in front of the replay's end differ from the first run's, but none of that reaches the state at `position` or a key that is kept.
+   * Where the state at `position` has been kept, it is put back instead.
    */
   rewind(position: number): void {
     if (position >= this.#position) return;
     this.#truncate(Math.ceil(position / PAGE_POSITIONS));
-    this.#settle(position);
+    if (position >= this.#exactFrom && position <= this.#keptTo) this.#takeState(position);
+    else this.#settle(position);
   }
 
   /** Back to position 0, with a zero convolution state; the pages are given back. */
@@ -190,6 +242,7 @@ export class Cache {
     this.#truncate(0);
     this.#position = 0;
     this.#statePosition = 0;
+    this.#keptTo = -1;
   }
 
   /** Gives everything back. Twice does no harm. */
@@ -197,6 +250,7 @@ export class Cache {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.#truncate(0);
+    this.dropStates();
     this.#pool.blocks.free(this.#block);
   }
 
@@ -225,7 +279,21 @@ export class Cache {
   #settle(position: number): void {
     this.#position = position;
     this.#statePosition = Math.max(0, position - this.#pool.size.replayTokens);
+    this.#keptTo = -1;
     this.#clearState();
+  }
+
+  /** At `position`, with the state that has been kept. */
+  #takeState(position: number): void {
+    this.#position = position;
+    this.#statePosition = position;
+    this.#keptTo = position;
+    const rows = position - this.#keptFrom;
+    const { stateBytes, rowBytes, stateRows } = this.#pool.size;
+    const bytes = new Uint8Array(this.#pool.memory.buffer);
+    const layerBytes = stateRows * rowBytes;
+    for (let to = 0, from = rows * rowBytes; to < stateBytes; to += layerBytes, from += (stateRows + KEPT_ROWS) * rowBytes)
+      bytes.copyWithin(this.#block + to, this.#kept + from, this.#kept + from + layerBytes);
   }
 
   #clearState(): void {

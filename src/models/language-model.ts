@@ -18,7 +18,7 @@ import { BLOCK, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
 import type { Rows } from "../memory/tensor.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import type { PlanItem } from "../weights/plan.ts";
-import { type Cache, CachePool, cacheSize } from "./cache.ts";
+import { type Cache, CachePool, cacheSize, KEPT_ROWS } from "./cache.ts";
 import type { Lfm2Config } from "./config.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride, type Tap } from "./lfm2.ts";
@@ -363,13 +363,15 @@ export class LanguageModel {
       const length = lengths[i] ?? 0;
       if (input.ids) this.#writeIds(ids + 4 * first, input.ids);
       else this.#writeHidden(first, length, input.hidden ?? new Float32Array(0));
-      new Uint32Array(this.#memory.buffer, this.#at("rowTable") + ROW_TABLE_ENTRY_BYTES * i, 6).set([
+      new Uint32Array(this.#memory.buffer, this.#at("rowTable") + ROW_TABLE_ENTRY_BYTES * i, 8).set([
         first,
         length,
         input.cache.statePosition,
         input.cache.pageTable,
         input.cache.convState,
         input.cache.position,
+        input.cache.keptGates(length),
+        this.config.convLCache - 1 + KEPT_ROWS,
       ]);
       first += length;
     });

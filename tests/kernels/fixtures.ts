@@ -123,11 +123,14 @@ export interface Sequence {
   readonly state?: number;
   /** Position from which keys and values are written. */
   readonly kept?: number;
+  /** Address of kept gates, and rows of them a layer. */
+  readonly gates?: readonly [address: number, rows: number];
 }
 
 /** Writes a row table. @returns its address */
 export function rowTable(lab: Sandbox, sequences: readonly Sequence[]): number {
-  return lab.put(Uint32Array.from(sequences.flatMap((s) => [s.first, s.count, s.position, s.pages ?? 0, s.state ?? 0, s.kept ?? 0, 0, 0])));
+  const entry = (s: Sequence): number[] => [s.first, s.count, s.position, s.pages ?? 0, s.state ?? 0, s.kept ?? 0, ...(s.gates ?? [0, 0])];
+  return lab.put(Uint32Array.from(sequences.flatMap(entry)));
 }
 
 /** Pages for `positions`, filled with NaN of both element types, and their table. @returns the table's address */

@@ -123,6 +123,48 @@ suite("shortconv", (lab) => {
     }
   });
 
+  lab.it("keeps the state after every row, of one layer beside another, and changes no bit by it", () => {
+    const [T, rows] = [5, 9];
+    for (const Kc of [2, 3, 4])
+      for (const [D, nth] of [
+        [36, 1],
+        [100, 3],
+      ] as const) {
+        const { conv, bcu, state } = setUp(D, Kc, T, true);
+        const plain = { bcu, state };
+        const [want] = step(lab, conv, [plain], 1);
+        const states = Array.from({ length: T + 1 }, (_, t) => {
+          const begun = { bcu: bcu.subarray(0, t * 3 * D), state };
+          if (t > 0) step(lab, conv, [begun], 1);
+          return begun.state;
+        });
+        const layer = (Kc - 1) * D * 4; // the second of two layers
+        const at = lab.put(Float32Array.from([...new Float32Array(layer / 4).fill(7), ...state]));
+        const gates = lab.put(new Float32Array(2 * rows * D).fill(7));
+        const [x, taps, bias, y] = [
+          lab.put(bcu),
+          lab.put(Float32Array.from(conv.taps)),
+          lab.put(Float32Array.from(conv.bias!)),
+          lab.floats(T * D),
+        ];
+        const table = rowTable(lab, [{ first: 0, count: T, position: 0, state: at, gates: [gates + 4 * D, rows] }]); // from the second row on
+        lab.run("shortconv", [y, D, 0, x, 3 * D, table, 1, layer, taps, bias, D, Kc], nth);
+        assert.deepEqual(lab.read(y, T * D), want);
+        assert.deepEqual(lab.read(at + layer, (Kc - 1) * D), plain.state);
+        const kept = lab.read(gates, 2 * rows * D);
+        states.forEach((s, t) => {
+          assert.deepEqual(kept.slice((rows + 1 + t) * D, (rows + t + Kc) * D), s, `Kc ${Kc}, after ${t} rows`);
+        });
+        const own = [(rows + 1) * D, (rows + T + Kc) * D] as const;
+        assert.ok(
+          kept.every((v, i) => v === 7 || (i >= own[0] && i < own[1])),
+          "another layer's gates were written",
+        );
+        lab.check();
+        lab.reset();
+      }
+  });
+
   lab.it("golden shortconv", () => {
     const { cases, array } = golden<{ case: number; T: number; D: number; Kc: number; inputs: string[] }>("shortconv");
     for (const { case: c, T, D, Kc, inputs } of cases) {

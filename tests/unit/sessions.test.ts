@@ -4,6 +4,7 @@ import { openPath } from "../../src/adapters/node/files.ts";
 import { Session } from "../../src/generate/session.ts";
 import { TokenList } from "../../src/generate/tokens.ts";
 import { KV_DTYPES } from "../../src/memory/dtype.ts";
+import { KEPT_ROWS } from "../../src/models/cache.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { loadModel } from "../../src/models/load-model.ts";
@@ -70,7 +71,7 @@ function program(model: LanguageModel, r: Random, count: Map<string, number>): v
   const did = (name: string): unknown => count.set(name, (count.get(name) ?? 0) + 1);
   for (let n = 0; n < OPERATIONS; n++) {
     const on = sessions[r.below(sessions.length)]!; // switch
-    const what = r.below(11);
+    const what = r.below(12);
     if (what < 4 || on.ids.length === 0) {
       const ids = fresh(1 + r.below([1, 3, 40, 80][r.below(4)]!)).slice(0, room(on));
       if (ids.length > 0) append(model, [{ on, ids }]);
@@ -87,6 +88,9 @@ function program(model: LanguageModel, r: Random, count: Map<string, number>): v
       on.ids.length = position;
       on.logits.length = position;
       did("rewind");
+    } else if (what === 11) {
+      keepAndRewind(model, on, r, fresh);
+      did("keep and rewind");
     } else if (what === 8) {
       const { session, note } = Session.restore(model, on.session.save(model, `after ${n}`));
       assert.equal(note, `after ${n}`);
@@ -107,6 +111,26 @@ function program(model: LanguageModel, r: Random, count: Map<string, number>): v
   for (const s of sessions) check(model, s);
   assert.equal(model.caches.pages.used, 0, "pages left behind");
   assert.equal(model.caches.blocks.used, 0, "blocks left behind");
+  assert.equal(model.caches.kept.used, 0, "kept states left behind");
+}
+
+/** What speculation does: some rows whose states are kept, and back by some of them, at once where they have been. */
+function keepAndRewind(model: LanguageModel, on: Recorded, r: Random, fresh: (n: number) => number[]): void {
+  const { cache } = on.session;
+  for (let rounds = 1 + r.below(3); rounds > 0 && on.ids.length < LONGEST; rounds--) {
+    const keeps = r.below(4) > 0;
+    if (keeps) cache.keepStates();
+    const [from, begin] = [on.ids.length, cache.statePosition];
+    for (let steps = 1 + r.below(3); steps > 0 && on.ids.length < LONGEST; steps--)
+      append(model, [{ on, ids: fresh(Math.min(1 + r.below(10), LONGEST - on.ids.length)) }]);
+    const isKept = keeps && on.ids.length - begin <= KEPT_ROWS;
+    const position = from + r.below(on.ids.length - from + 1);
+    on.session.rewind(position);
+    on.ids.length = position;
+    on.logits.length = position;
+    if (isKept) assert.equal(cache.statePosition, position, "nothing to replay");
+  }
+  if (r.below(2) === 0) cache.dropStates();
 }
 
 /** The recorded logits are those of the whole sequence in one go; then the session is closed. */
@@ -130,7 +154,7 @@ describe("sessions as values", () => {
         const r = new Random(seedOf(`${preset} ${kvDtype}`));
         const count = new Map<string, number>();
         for (let n = 0; n < PROGRAMS / (PRESETS.length * KV_DTYPES.length); n++) program(model, r, count);
-        for (const name of ["append", "append to all", "rewind", "fork", "save and restore"])
+        for (const name of ["append", "append to all", "rewind", "keep and rewind", "fork", "save and restore"])
           assert.ok((count.get(name) ?? 0) >= 10, `${name}: ${count.get(name)}`);
         model.dispose();
       });
