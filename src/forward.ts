@@ -64,6 +64,13 @@ const forgotten: FinalizationRegistry<{ sessions: readonly number[]; close: (ses
   },
 );
 
+/** How far a batch or a text has been read. */
+export interface ReadProgress {
+  /** Tokens that have been read; never falls. */
+  readonly processedTokens: number;
+  readonly totalTokens: number;
+}
+
 /** Input of `forward`, with the reference's names. */
 export interface ForwardInput {
   /** Token ids (B,T) or (T,). */
@@ -88,6 +95,9 @@ export interface ForwardInput {
   readonly logitsToKeep?: number | ArrayLike<number> | undefined;
   readonly outputHiddenStates?: boolean | undefined;
   readonly outputAttentions?: boolean | undefined;
+  /** Called after each chunk. What it throws ends the call. */
+  readonly onProgress?: ((progress: ReadProgress) => void) | undefined;
+  /** Ends the call before its next chunk. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -321,17 +331,16 @@ function gather(data: Float32Array, real: readonly number[], first: number, D: n
  * @throws InputError for shapes that do not fit, ids outside the vocabulary, a context that is full; AbortError
  */
 export async function forward(host: ForwardHost, input: ForwardInput): Promise<ForwardOutput> {
-  const { signal, pastKeyValues, useCache = pastKeyValues !== undefined } = checkObject("forward", input);
+  const { pastKeyValues, useCache = pastKeyValues !== undefined } = checkObject("forward", input);
   const { columns, kept, rows, request } = prepare(host, { ...input, useCache });
-  throwIfAborted(signal);
+  throwIfAborted(input.signal);
   const past = pastKeyValues?.lengths.slice() ?? columns.real.map(() => 0);
   const cache = pastKeyValues ?? (useCache ? await openCache(host, columns.B) : undefined);
   try {
-    const call = host.nextCall();
     const asked = rows.map((row, b) => ({ ...row, session: cache?.sessions[b] }));
-    const results = await cancellable(host.engine, call, signal, () => host.engine.forward(call, { ...request, rows: asked }));
+    const results = await runForward(host, { ...request, rows: asked }, input);
     for (const [b, real] of columns.real.entries()) cache?.advance(b, real.length);
-    return output(host.config, input, columns, kept, results.rows, past, useCache ? cache : undefined);
+    return output(host.config, input, columns, kept, results, past, useCache ? cache : undefined);
   } catch (error) {
     cache?.dispose(); // some rows may have gone on, others not
     throw error;
@@ -343,15 +352,25 @@ async function openCache(host: ForwardHost, B: number): Promise<KeyValueCache> {
   return new KeyValueCache(sessions, (session) => host.close(session));
 }
 
-/** Runs a call that the signal cancels. @throws AbortError with the signal's own reason */
-export async function cancellable<T>(engine: Engine, call: number, signal: AbortSignal | undefined, run: () => Promise<T>): Promise<T> {
+/** @returns what came of each row. @throws AbortError with the signal's own reason; what `onProgress` throws */
+export async function runForward(
+  { engine, nextCall }: ForwardHost,
+  request: ForwardRequest,
+  { signal, onProgress }: Pick<ForwardInput, "signal" | "onProgress">,
+): Promise<readonly ForwardRowResult[]> {
+  const call = nextCall();
   const cancel = (): void => {
     engine.cancel(call).catch(() => {}); // an engine that is gone has nothing left to cancel
   };
   throwIfAborted(signal);
   signal?.addEventListener("abort", cancel, { once: true });
+  let rows: readonly ForwardRowResult[] = [];
   try {
-    return await run();
+    for await (const event of engine.forward(call, request)) {
+      if (event.type === "result") rows = event.rows;
+      else onProgress?.({ processedTokens: event.processedTokens, totalTokens: event.totalTokens });
+    }
+    return rows;
   } catch (error) {
     if (error instanceof AbortError && error.code === "abort") throwIfAborted(signal);
     throw error;

@@ -1,14 +1,23 @@
 // What a checkpoint is, from its headers alone: config, tensors, and the memory that each dtype and context would take.
 import { UnsupportedError } from "./errors.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
-import type { KernelSource } from "./kernels/variants.ts";
-import { checkLoadOptions, kernelsFor, type LoadOptions, type ModelSource, openSource, type Platform, parameterCount } from "./lfm2.ts";
+import type { KernelSource, Variant } from "./kernels/variants.ts";
+import {
+  checkLoadOptions,
+  kernelsFor,
+  type LoadOptions,
+  type ModelSource,
+  openSource,
+  type Platform,
+  parameterCount,
+  threadOptions,
+} from "./lfm2.ts";
 import type { DType, WeightDType } from "./memory/dtype.ts";
 import { DTYPES } from "./memory/dtype.ts";
 import { cacheSize } from "./models/cache.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { Lfm2Config } from "./models/config.ts";
-import { type LoadModelOptions, type Plan, planModel } from "./models/load-model.ts";
+import { type LoadModelOptions, type PlannedModel, planModel } from "./models/load-model.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
 import { licenseOfCard } from "./weights/license.ts";
@@ -54,6 +63,8 @@ export interface Inspection {
   readonly tensorBytes: number;
   /** Empty where a tensor that the model needs cannot be loaded. */
   readonly memory: readonly MemoryEstimate[];
+  /** What a load would compute with here: the build of the kernels, and threads with `threads: "auto"`. Undefined where it could not load. */
+  readonly kernels: { readonly variant: Variant; readonly threads: number } | undefined;
   readonly hasTokenizer: boolean;
   readonly hasChatTemplate: boolean;
   /** Not to be listed. @internal */
@@ -72,7 +83,7 @@ export type InspectOptions = Pick<
 const CONTEXTS = [512, 2048, 8192, 32_768];
 
 /** The plan, or undefined where a tensor that the model needs has a type that cannot be loaded. */
-async function planIfLoadable(checkpoint: Checkpoint, kernels: KernelSource, options: LoadModelOptions): Promise<Plan | undefined> {
+async function planIfLoadable(checkpoint: Checkpoint, kernels: KernelSource, options: LoadModelOptions): Promise<PlannedModel | undefined> {
   try {
     return await planModel(checkpoint, kernels, options);
   } catch (error) {
@@ -103,11 +114,16 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
     const memory: MemoryEstimate[] = [];
     let dtypes: ReadonlyMap<string, WeightDType> = new Map();
+    let kernels: Inspection["kernels"];
+    const threads = threadOptions(platform.threads, "auto", parameterCount(checkpoint));
     for (const dtype of [undefined, ...DTYPES]) {
-      const plan = await planIfLoadable(checkpoint, kernelsFor(platform, options), { dtype, kvDtype });
-      if (!plan) break;
-      const { items, totalBytes } = plan;
-      if (dtype === undefined) dtypes = plan.dtypes;
+      const planned = await planIfLoadable(checkpoint, kernelsFor(platform, options), { dtype, kvDtype, threads });
+      if (!planned) break;
+      const { items, totalBytes } = planned;
+      if (dtype === undefined) {
+        dtypes = planned.dtypes;
+        kernels = { variant: planned.variant, threads: planned.threads };
+      }
       const { pageBytes } = cacheSize(config, config.layerTypes, kvDtype, 0);
       // the plan holds one page already
       const byContext = contexts.map((tokens) => ({ tokens, bytes: totalBytes + (Math.ceil(tokens / PAGE_POSITIONS) - 1) * pageBytes }));
@@ -132,6 +148,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
       unsupported: [...unsupported.values()],
       tensorBytes: tensors.reduce((sum, t) => sum + t.bytes, 0),
       memory,
+      kernels,
       hasTokenizer: checkpoint.tokenizer !== undefined,
       hasChatTemplate: checkpoint.template !== undefined,
     };

@@ -1,6 +1,6 @@
 // How likely the model finds a text, and what it makes of it: log-probabilities, perplexity, embeddings. Rows for the engine and what comes of them.
 import { InputError } from "./errors.ts";
-import { cancellable, type ForwardHost } from "./forward.ts";
+import { type ForwardHost, type ReadProgress, runForward } from "./forward.ts";
 import { exp } from "./math.ts";
 
 /** Log-probabilities of a text's tokens. */
@@ -21,19 +21,15 @@ export interface Perplexity {
   readonly tokens: number;
 }
 
-/** How far a text has been read. */
-export interface ScoreProgress {
-  readonly processedTokens: number;
-  readonly totalTokens: number;
-}
-
 /** Options of `perplexity`. */
 export interface PerplexityOptions {
   /** Tokens of a window; default 2,048, at most the context. */
   readonly contextTokens?: number | undefined;
   /** Tokens from one window to the next; default half of one. Tokens that two windows share are scored once, by the first. */
   readonly stride?: number | undefined;
-  readonly onProgress?: ((progress: ScoreProgress) => void) | undefined;
+  /** Called after each chunk of a window: tokens of the text, of which a window shares some with the one before. What it throws ends the call. */
+  readonly onProgress?: ((progress: ReadProgress) => void) | undefined;
+  /** Ends the call before its next chunk. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -48,13 +44,15 @@ export interface EmbedOptions {
 const WINDOW_TOKENS = 2048;
 
 /** @returns ln p of ids[from…] given everything before each of them in `ids`. @throws InputError for fewer than two ids */
-async function logprobsOf(host: ForwardHost, ids: Uint32Array, from: number, signal: AbortSignal | undefined): Promise<Float64Array> {
+async function logprobsOf(
+  host: ForwardHost,
+  ids: Uint32Array,
+  from: number,
+  options: Pick<PerplexityOptions, "signal" | "onProgress">,
+): Promise<Float64Array> {
   const targets = Int32Array.from(ids, (_, i) => (i + 1 >= from ? (ids[i + 1] ?? -1) : -1));
-  const call = host.nextCall();
-  const { rows } = await cancellable(host.engine, call, signal, () =>
-    host.engine.forward(call, { rows: [{ ids, targets }], logits: [[]] }),
-  );
-  return rows[0]?.logprobs?.slice(from - 1, ids.length - 1) ?? new Float64Array(0);
+  const [row] = await runForward(host, { rows: [{ ids, targets }], logits: [[]] }, options);
+  return row?.logprobs?.slice(from - 1, ids.length - 1) ?? new Float64Array(0);
 }
 
 function checkLength(name: string, ids: Uint32Array, most: number): void {
@@ -73,7 +71,7 @@ function checkLength(name: string, ids: Uint32Array, most: number): void {
 /** @throws InputError; AbortError */
 export async function score(host: ForwardHost, tokens: Uint32Array, signal: AbortSignal | undefined): Promise<Score> {
   checkLength("score", tokens, host.maxContextTokens);
-  return { tokens, logprobs: await logprobsOf(host, tokens, 1, signal) };
+  return { tokens, logprobs: await logprobsOf(host, tokens, 1, { signal }) };
 }
 
 function whole(name: string, value: number, least: number, most: number): number {
@@ -92,11 +90,13 @@ export async function perplexity(host: ForwardHost, tokens: Uint32Array, options
   let scored = 0;
   for (let begin = 0, end = 1; end < N; begin += stride) {
     const next = Math.min(begin + window, N);
-    const part = await logprobsOf(host, tokens.subarray(begin, next), end - begin, signal);
+    const before = end;
+    const within = ({ processedTokens, totalTokens }: ReadProgress): void =>
+      onProgress?.({ processedTokens: before + Math.floor(((next - before) * processedTokens) / totalTokens), totalTokens: N });
+    const part = await logprobsOf(host, tokens.subarray(begin, next), end - begin, { signal, onProgress: within });
     for (const logprob of part) sum -= logprob;
     scored += part.length;
     end = next;
-    onProgress?.({ processedTokens: end, totalTokens: N });
   }
   return { perplexity: exp(sum / scored), loss: sum / scored, tokens: scored };
 }
@@ -109,11 +109,9 @@ export async function embed(host: ForwardHost, texts: readonly Uint32Array[], op
   const empty = texts.findIndex((ids) => ids.length === 0 || ids.length > host.maxContextTokens);
   if (empty >= 0)
     throw new InputError(`embed: expected 1 to ${host.maxContextTokens} tokens, got ${texts[empty]?.length} at index ${empty}.`);
-  const call = host.nextCall();
   const rows = texts.map((ids) => ({ ids }));
-  const request = { rows, logits: texts.map(() => []), hiddenStates: "last" as const };
-  const result = await cancellable(host.engine, call, signal, () => host.engine.forward(call, request));
-  return result.rows.map(({ hiddenStates = [] }) => pool(hiddenStates[0] ?? new Float32Array(0), host.config.hiddenSize, pooling));
+  const results = await runForward(host, { rows, logits: texts.map(() => []), hiddenStates: "last" }, { signal });
+  return results.map(({ hiddenStates = [] }) => pool(hiddenStates[0] ?? new Float32Array(0), host.config.hiddenSize, pooling));
 }
 
 /** @param rows (T,D) */

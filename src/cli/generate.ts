@@ -1,9 +1,9 @@
 // `lfm2 generate`: one prompt, one answer, streamed to stdout or told as one JSON object.
 import type { ArgsDef } from "citty";
-import type { Message, Model, PromptProgress, Reply, ReplyStream } from "lfm2-wasm";
+import type { Message, Model, Reply, ReplyStream } from "lfm2-wasm";
 import { ANSWER_ARGS, HELP_ARG, MODEL_ARGS, type Options, UsageError } from "./args.ts";
-import { answerOptions, describeReply, loadModel } from "./model.ts";
-import { bar, formatCount, INTERRUPTED, interruptible, note, StatusLine, write } from "./terminal.ts";
+import { answerOptions, describeReply, loadModel, readingBar } from "./model.ts";
+import { INTERRUPTED, interruptible, note, readStdin, StatusLine, write } from "./terminal.ts";
 
 /** Options of `lfm2 generate`. */
 export const GENERATE_ARGS: ArgsDef = {
@@ -15,36 +15,11 @@ export const GENERATE_ARGS: ArgsDef = {
   ...HELP_ARG,
 };
 
-/** A prompt that takes longer to read, by the pace so far, shows how far it has been read. */
-const BAR_FROM_MS = 500;
-
-/** @returns what shows how far a prompt has been read, with the rate, or clears the line when it is short or has been read */
-function promptBar(status: StatusLine): (progress: PromptProgress) => void {
-  const start = performance.now();
-  let isLong = false;
-  return ({ processedTokens, totalTokens, cachedTokens }) => {
-    if (processedTokens === totalTokens) return status.clear();
-    const perMs = (processedTokens - cachedTokens) / (performance.now() - start);
-    isLong ||= totalTokens - cachedTokens > perMs * BAR_FROM_MS;
-    if (!isLong) return;
-    const counts = `${formatCount(processedTokens)} of ${formatCount(totalTokens)} tokens`;
-    status.show(`reading ${bar(processedTokens, totalTokens)} ${counts}, ${(1000 * perMs).toFixed(0)} tokens/s`);
-  };
-}
-
-async function readStdin(): Promise<string> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
-  return Buffer.concat(chunks)
-    .toString("utf8")
-    .replace(/\r?\n$/, "");
-}
-
 async function promptOf(options: Options): Promise<string> {
   const option = options.text("prompt");
   const words = options.words.join(" ");
   if (option !== undefined && words !== "") throw new UsageError(`expected one prompt, got --prompt and ${JSON.stringify(words)}`);
-  const prompt = option ?? (words || (process.stdin.isTTY ? "" : await readStdin()));
+  const prompt = option ?? (words || (process.stdin.isTTY ? "" : (await readStdin()).toString("utf8").replace(/\r?\n$/, "")));
   if (prompt === "") throw new UsageError("expected a prompt: as words, with --prompt, or on stdin");
   return prompt;
 }
@@ -62,7 +37,7 @@ function inputOf(prompt: string, options: Options): string | Message[] {
 /** Hands on an answer's text as it comes. @returns the whole reply */
 export async function showAnswer(stream: ReplyStream, show: (text: string) => void = write): Promise<Reply> {
   const status = new StatusLine();
-  const progress = promptBar(status);
+  const progress = readingBar(status);
   try {
     for await (const part of stream) {
       if (part.type === "prefill") progress(part);

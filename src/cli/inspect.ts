@@ -61,6 +61,7 @@ function describe(inspection: Inspection): string {
     tensorBytes,
     parameterCount,
     memory,
+    kernels,
     hasTokenizer,
     hasChatTemplate,
   } = inspection;
@@ -70,6 +71,9 @@ function describe(inspection: Inspection): string {
     ...(file === undefined
       ? []
       : [`on the hub: ${file}, ${downloadBytes === 0 ? "all of it is here" : `${formatBytes(downloadBytes ?? 0)} to download`}\n`]),
+    ...(kernels
+      ? [`here it would run on the ${kernels.variant} kernels with ${kernels.threads} ${kernels.threads === 1 ? "thread" : "threads"}\n`]
+      : []),
     `config\n${table(fields(config))}`,
     ...(memory.length ? [`memory by dtype and context\n${table(memoryRows(memory), [1, 2, 3, 4, 5, 6, 7, 8])}`] : []),
     ...(unsupported.length

@@ -8,6 +8,7 @@ import { CHAT_ARGS, chat } from "./chat.ts";
 import { GENERATE_ARGS, generate } from "./generate.ts";
 import { INSPECT_ARGS, inspect } from "./inspect.ts";
 import { CACHE_ARGS, list, PULL_ARGS, pull, remove } from "./models.ts";
+import { PERPLEXITY_ARGS, perplexity } from "./perplexity.ts";
 import { QUANTIZE_ARGS, quantize } from "./quantize.ts";
 import { endQuietlyWhenUnread, harmless, INTERRUPTED, note, write } from "./terminal.ts";
 
@@ -35,6 +36,12 @@ const commands: Readonly<Record<string, Command>> = {
     about: "write a checkpoint as a GGUF with 4 or 8 bits a weight",
     args: QUANTIZE_ARGS,
     run: quantize,
+  },
+  perplexity: {
+    usage: "perplexity [options] FILE",
+    about: "tell how well a model predicts a text, - for stdin",
+    args: PERPLEXITY_ARGS,
+    run: perplexity,
   },
   pull: { usage: "pull [options] ORG/NAME[:TYPE]", about: "download a model from the hub, or the rest of it", args: PULL_ARGS, run: pull },
   list: { usage: "list [options]", about: "list the models on this disk", args: CACHE_ARGS, run: list },

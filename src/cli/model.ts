@@ -1,9 +1,9 @@
 // From options to a loaded model, to the options of an answer, and to the figures printed after it.
-import { type GenerateOptions, type LoadOptions, type LoadProgress, load, type Model, type Reply } from "lfm2-wasm";
+import { type GenerateOptions, type LoadOptions, type LoadProgress, load, type Model, type PromptProgress, type Reply } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
 import { KV_DTYPES } from "../memory/dtype.ts";
 import type { Options } from "./args.ts";
-import { bar, harmless, note, StatusLine } from "./terminal.ts";
+import { bar, formatCount, harmless, note, StatusLine } from "./terminal.ts";
 
 /** Loading that is over sooner shows no bar. */
 const BAR_AFTER_MS = 300;
@@ -20,6 +20,23 @@ export function progressBar(status: StatusLine): (progress: LoadProgress) => voi
     status.show(
       `${phase === "wait" ? "waiting for another process: " : ""}${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${formatBytes(bytesPerSecond)}/s`,
     );
+  };
+}
+
+/** What takes longer to read, by the pace so far, shows how far it has been read. */
+const BAR_FROM_MS = 500;
+
+/** @returns what shows how far a prompt or a text has been read, with the rate, or clears the line when it is short or has been read */
+export function readingBar(status: StatusLine): (progress: Omit<PromptProgress, "cachedTokens"> & Partial<PromptProgress>) => void {
+  const start = performance.now();
+  let isLong = false;
+  return ({ processedTokens, totalTokens, cachedTokens = 0 }) => {
+    if (processedTokens === totalTokens) return status.clear();
+    const perMs = (processedTokens - cachedTokens) / (performance.now() - start);
+    isLong ||= totalTokens - cachedTokens > perMs * BAR_FROM_MS;
+    if (!isLong) return;
+    const counts = `${formatCount(processedTokens)} of ${formatCount(totalTokens)} tokens`;
+    status.show(`reading ${bar(processedTokens, totalTokens)} ${counts}, ${(1000 * perMs).toFixed(0)} tokens/s`);
   };
 }
 

@@ -38,6 +38,13 @@ export function endQuietlyWhenUnread(): void {
   }
 }
 
+/** @returns all that comes on stdin */
+export async function readStdin(): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks);
+}
+
 /** A line on the terminal that is written over; without a terminal it is silent. */
 export class StatusLine {
   #isShown = false;

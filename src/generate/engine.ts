@@ -116,9 +116,10 @@ export interface ForwardRowResult {
   readonly logprobs?: Float64Array;
 }
 
-export interface ForwardResult {
-  readonly rows: readonly ForwardRowResult[];
-}
+/** What a forward pass tells: how many tokens of all rows it has taken in, after each step, and at its end what came of each row. */
+export type ForwardEvent =
+  | { readonly type: "progress"; readonly processedTokens: number; readonly totalTokens: number }
+  | { readonly type: "result"; readonly rows: readonly ForwardRowResult[] };
 
 /** What a restored session holds. */
 export interface RestoredSession {
@@ -172,7 +173,8 @@ export interface Engine {
    * the prompt's beginning is not computed again.
    */
   generate(call: number, session: number, request: GenerateRequest): AsyncIterable<GenerateEvent>;
-  forward(call: number, request: ForwardRequest): Promise<ForwardResult>;
+  /** Runs a forward pass as call number `call`; a step is computed when an event is pulled. */
+  forward(call: number, request: ForwardRequest): AsyncIterable<ForwardEvent>;
   /** Answers a `"logits"` event: these (V,) take the place of the model's. */
   supply(call: number, logits: Float32Array): Promise<void>;
   /** Ends a call before its next step: a turn finishes for that reason, by default as "interrupted"; a forward pass throws AbortError. The session stays usable. */

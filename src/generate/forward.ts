@@ -4,7 +4,7 @@ import { nextMacrotask } from "../macrotask.ts";
 import { exp } from "../math.ts";
 import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
-import type { CancelCheck, ForwardRequest, ForwardResult, ForwardRow, ForwardRowResult } from "./engine.ts";
+import type { CancelCheck, ForwardEvent, ForwardRequest, ForwardRow, ForwardRowResult } from "./engine.ts";
 import { logSum } from "./logprobs.ts";
 import type { Session } from "./session.ts";
 
@@ -106,22 +106,24 @@ function nextPieces(states: readonly RowState[], chunkTokens: number): Piece[] {
  * Computes `request` over `sessions`, one a row, which keep what they take in; other calls may run between two steps.
  * @throws InputError; MemoryError; AbortError when the call is cancelled
  */
-export async function forward(
+export async function* forward(
   use: () => LanguageModel,
   sessions: readonly Session[],
   request: ForwardRequest,
   isCancelled: CancelCheck,
-): Promise<ForwardResult> {
+): AsyncGenerator<ForwardEvent> {
   const states = request.rows.map((row, i) => begin(use(), row, sessions[i]!, request, i));
   const ropeLength = Math.max(...states.map(endOf));
+  const totalTokens = states.reduce((sum, { length }) => sum + length, 0);
   for (;;) {
     const pieces = nextPieces(states, use().options.chunkTokens);
     if (pieces.length === 0) break;
     if (isCancelled()) throw new AbortError();
     step(use(), pieces, request, ropeLength);
+    yield { type: "progress", processedTokens: states.reduce((sum, { done }) => sum + done, 0), totalTokens };
     await nextMacrotask();
   }
-  return { rows: states.map(({ result }) => result) };
+  yield { type: "result", rows: states.map(({ result }) => result) };
 }
 
 /** The highest position of a row, plus one: scaled rotary frequencies go by the highest of the call, as in the reference. */

@@ -8,8 +8,8 @@ import type {
   Engine,
   EngineStatus,
   FinishReason,
+  ForwardEvent,
   ForwardRequest,
-  ForwardResult,
   GenerateEvent,
   GenerateRequest,
   RestoredSession,
@@ -115,7 +115,7 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async forward(call: number, request: ForwardRequest): Promise<ForwardResult> {
+  async *forward(call: number, request: ForwardRequest): AsyncGenerator<ForwardEvent> {
     const isCancelled = this.#start(call);
     const own: Session[] = [];
     const turns: { slot: SessionSlot; end: () => void }[] = [];
@@ -130,7 +130,7 @@ export class LocalEngine implements Engine {
         own.push(new Session(this.#use().openCache()));
         return own.at(-1)!;
       });
-      return await forward(() => this.#use(), sessions, request, isCancelled);
+      yield* forward(() => this.#use(), sessions, request, isCancelled);
     } finally {
       this.#end(call);
       for (const { end } of turns) end();

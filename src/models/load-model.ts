@@ -139,9 +139,16 @@ async function setUpThreads(checkpoint: Checkpoint, source: KernelSource, option
   return setUp(checkpoint, source, { ...options, threads: undefined }, false);
 }
 
-/** @returns the plan for a dtype, without loading anything */
-export async function planModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<Plan> {
-  return (await setUp(checkpoint, source, options, false)).draft.plan;
+/** What a load would do. */
+export interface PlannedModel extends Plan {
+  readonly variant: Variant;
+  readonly threads: number;
+}
+
+/** @returns what a load with these options would do, without loading anything or starting a thread */
+export async function planModel(checkpoint: Checkpoint, source: KernelSource, options: LoadModelOptions = {}): Promise<PlannedModel> {
+  const { instance, run, draft } = await setUpThreads(checkpoint, source, options);
+  return { ...draft.plan, variant: instance.variant, threads: run.threads };
 }
 
 /** Brings the weights into the places that they have: from their image, or from the checkpoint and then, where it pays, into an image. */

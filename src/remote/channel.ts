@@ -47,13 +47,16 @@ interface Serving {
   wake: () => void;
 }
 
+/** Objects within objects in which buffers are looked for: as deep as the hidden states of a row of a result among items. */
+const MOST_NESTED = 5;
+
 /** Buffers that a result owns: they move. A view on a part of one is copied. */
 function owned(value: unknown, depth: number = 0): ArrayBuffer[] {
   if (ArrayBuffer.isView(value)) {
     const { buffer, byteLength } = value;
     return buffer instanceof ArrayBuffer && byteLength === buffer.byteLength ? [buffer] : [];
   }
-  if (typeof value !== "object" || value === null || depth > 2) return [];
+  if (typeof value !== "object" || value === null || depth > MOST_NESTED) return [];
   return Object.values(value).flatMap((part) => owned(part, depth + 1));
 }
 

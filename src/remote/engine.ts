@@ -5,7 +5,7 @@ import { disposed } from "../generate/local-engine.ts";
 import type { Channel, Handler } from "./channel.ts";
 
 /** Methods that answer once; the compiler misses none. */
-const CALLS: Readonly<Record<Exclude<keyof Engine, "generate" | "dispose">, true>> = {
+const CALLS: Readonly<Record<Exclude<keyof Engine, "generate" | "forward" | "dispose">, true>> = {
   open: true,
   fork: true,
   rewind: true,
@@ -13,7 +13,6 @@ const CALLS: Readonly<Record<Exclude<keyof Engine, "generate" | "dispose">, true
   save: true,
   restore: true,
   close: true,
-  forward: true,
   supply: true,
   cancel: true,
   status: true,
@@ -24,7 +23,7 @@ type Method = (...args: readonly unknown[]) => unknown;
 
 /** @returns what the side that computes does for the other; `engine` is asked at every call */
 export function engineHandlers(engine: () => Engine): Record<string, Handler> {
-  const methods = [...Object.keys(CALLS), "generate"] as (keyof Engine)[];
+  const methods = [...Object.keys(CALLS), "generate", "forward"] as (keyof Engine)[];
   return Object.fromEntries(methods.map((name) => [name, (args) => (engine()[name] as Method).apply(engine(), args as unknown[])]));
 }
 
@@ -35,11 +34,12 @@ export function engineHandlers(engine: () => Engine): Record<string, Handler> {
 export function remoteEngine(channel: Channel, end: () => void): Engine {
   const calls = Object.fromEntries(
     Object.keys(CALLS).map((name) => [name, (...args: readonly unknown[]) => channel.call(name, args)]),
-  ) as unknown as Omit<Engine, "generate" | "dispose">;
+  ) as unknown as Omit<Engine, "generate" | "forward" | "dispose">;
   return {
     ...calls,
     generate: (call, session, request) =>
       channel.stream("generate", [call, session, request], request.inStep ? 1 : undefined) as ReturnType<Engine["generate"]>,
+    forward: (call, request) => channel.stream("forward", [call, request]) as ReturnType<Engine["forward"]>,
     dispose: async () => {
       channel.fail(disposed());
       end();

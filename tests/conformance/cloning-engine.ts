@@ -1,6 +1,6 @@
 // An engine behind a channel: every argument, result, event and error goes through structuredClone, as it would between threads.
 import { packError, unpackError } from "../../src/errors.ts";
-import type { Engine, EngineStatus, ForwardRequest, ForwardResult, GenerateEvent, GenerateRequest } from "../../src/generate/engine.ts";
+import type { Engine, EngineStatus, ForwardRequest, GenerateRequest } from "../../src/generate/engine.ts";
 
 /** Messages that crossed, to show that the suite really went this way. */
 export const crossed = { count: 0 };
@@ -18,6 +18,14 @@ async function across<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
+async function* cloned<T>(events: () => AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    for await (const event of events()) yield clone(event);
+  } catch (error) {
+    throw unpackError(clone(packError(error)));
+  }
+}
+
 /** @returns `engine` as if it lived elsewhere */
 export function cloningEngine(engine: Engine): Engine {
   return {
@@ -28,18 +36,12 @@ export function cloningEngine(engine: Engine): Engine {
     restore: (session, bytes) => across(() => engine.restore(clone(session), clone(bytes))),
     tokens: (session) => across(() => engine.tokens(clone(session))),
     close: (session) => across(() => engine.close(clone(session))),
-    forward: (call, request: ForwardRequest): Promise<ForwardResult> => across(() => engine.forward(clone(call), clone(request))),
     supply: (call, logits) => across(() => engine.supply(clone(call), clone(logits))),
     cancel: (call, reason) => across(() => engine.cancel(clone(call), clone(reason))),
     status: (): Promise<EngineStatus> => across(() => engine.status()),
     profile: (isOn) => across(() => engine.profile(clone(isOn))),
     dispose: () => across(() => engine.dispose()),
-    generate: async function* (call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
-      try {
-        for await (const event of engine.generate(clone(call), clone(session), clone(request))) yield clone(event);
-      } catch (error) {
-        throw unpackError(clone(packError(error)));
-      }
-    },
+    generate: (call, session, request: GenerateRequest) => cloned(() => engine.generate(clone(call), clone(session), clone(request))),
+    forward: (call, request: ForwardRequest) => cloned(() => engine.forward(clone(call), clone(request))),
   };
 }

@@ -194,6 +194,35 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       await assert.rejects(model.score(Uint32Array.of(1)), /two tokens at least/);
     });
 
+    it("tells how far a forward pass is, and ends it between two chunks", async () => {
+      const ids = Uint32Array.from({ length: 300 }, (_, i) => 20 + ((i * 37) % 400));
+      const inputIds = [ids, ids.map((id) => id + 1)];
+      const seen: string[] = [];
+      const note = ({ processedTokens, totalTokens }: { processedTokens: number; totalTokens: number }): void =>
+        void seen.push(`${processedTokens}/${totalTokens}`);
+      await model.forward({ inputIds, logitsToKeep: 1, onProgress: note });
+      assert.deepEqual(seen, ["128/600", "256/600", "384/600", "512/600", "600/600"]);
+      const mine = new Error("mine");
+      const fail = (): never => {
+        throw mine;
+      };
+      await assert.rejects(model.forward({ inputIds, onProgress: fail }), (error) => error === mine);
+      for (const useCache of [false, true]) {
+        const controller = new AbortController();
+        seen.length = 0;
+        const stop = (progress: { processedTokens: number; totalTokens: number }): void => {
+          note(progress);
+          if (seen.length === 2) controller.abort(mine);
+        };
+        const call = model.forward({ inputIds, logitsToKeep: 1, useCache, signal: controller.signal, onProgress: stop });
+        await assert.rejects(call, (error: Error) => error.name === "AbortError" && error.cause === mine);
+        assert.equal(seen.length, 2);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1)); // its cache closes its sessions
+      const { openSessions, usedPages } = await model.status();
+      assert.deepEqual([openSessions, usedPages], [0, 0]);
+    });
+
     it("slides a window over a long text and scores each token once", async () => {
       const text = Uint32Array.from({ length: 100 }, (_, i) => 20 + ((i * 37) % 400));
       const [contextTokens, stride] = [40, 16];
@@ -209,6 +238,10 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       assert.equal(tokens, 99);
       assert.ok(Math.abs(loss - sum / 99) < 1e-12, `${loss}, expected ${sum / 99}`);
       assert.deepEqual(seen, [40, 56, 72, 88, 100]);
+      seen.length = 0;
+      const long = Uint32Array.from({ length: 450 }, (_, i) => 20 + ((i * 37) % 400));
+      await model.perplexity(long, { contextTokens: 300, stride: 150, onProgress: (p) => seen.push(p.processedTokens) });
+      assert.deepEqual(seen, [128, 256, 300, 364, 428, 450], "within a window, too");
       await assert.rejects(model.perplexity(text, { stride: 0 }), /stride: expected a whole number/);
     });
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { load } from "lfm2-wasm";
 import { ggufFile } from "../golden/support.ts";
 import { needPython } from "./python.ts";
 
@@ -259,6 +260,9 @@ describe("lfm2 inspect", () => {
       assert.deepEqual([code, stderr], [0, ""]);
       assert.match(stdout, new RegExp(`^[^\\n]*${format}`));
       assert.match(stdout, /hiddenSize +256\n/);
+      using model = await load(path);
+      const { variant, threads } = model.info;
+      assert.match(stdout, new RegExp(`\nhere it would run on the ${variant} kernels with ${threads} thread`));
       assert.match(stdout, new RegExp(`model\\.embed_tokens\\.weight +${dtype} +2048 × 256 +[\\d.]+ (K|M)iB\\n`));
       for (const row of ["f32", "bf16", "q8", "q4"]) assert.match(stdout, new RegExp(`\\n  ${row} +[\\d.]+ MiB`));
     }

@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { presetOf } from "../../scripts/checkpoints/make-checkpoint.mjs";
 import { configJson, tensorList } from "../../scripts/checkpoints/presets.mjs";
+import { instantiateKernels } from "../../src/kernels/variants.ts";
+import { threadOptions } from "../../src/lfm2.ts";
 import { ADDRESS_SPACE_BYTES } from "../../src/memory/arena.ts";
 import type { Checkpoint } from "../../src/models/checkpoint.ts";
 import { parseConfig } from "../../src/models/config.ts";
@@ -44,6 +46,17 @@ describe("all sizes", () => {
   it("2.6B with LFM2.5's vocabulary of 128,000 fits, too", async () => {
     const { totalBytes } = await planModel(headerOnly("2.6b", 128_000), kernels, { dtype: "q8" });
     assert.ok(totalBytes <= ADDRESS_SPACE_BYTES, `${totalBytes}`);
+  });
+
+  it("a plan says which kernels and how many threads a load would take, and starts none", async () => {
+    const source = { available: () => 3, spawn: () => assert.fail("a thread was started") };
+    const threads = threadOptions(source, "auto", 354.5e6);
+    const planned = await planModel(headerOnly("350m"), kernels, { threads });
+    const { variant } = await instantiateKernels(kernels, new WebAssembly.Memory({ initial: 2, maximum: 65_536 }));
+    assert.deepEqual([planned.variant, planned.threads], [variant, 3]);
+    const one = await planModel(headerOnly("350m"), async (build) => (build.endsWith("threads") ? undefined : kernels(build)), { threads });
+    assert.equal(one.threads, 1, "without a build for threads");
+    assert.ok(one.totalBytes <= planned.totalBytes);
   });
 
   it("what does not fit says so, with what would, before anything is read", async () => {
