@@ -67,8 +67,12 @@ interface ReadableStreamDefaultController<T> {
   enqueue(value: T): void;
   close(): void;
 }
+interface WritableStream<W> {
+  abort(reason?: W): Promise<void>;
+}
 interface ReadableStream<T> {
   getReader(): ReadableStreamDefaultReader<T>;
+  pipeThrough<R>(through: { readonly readable: ReadableStream<R>; readonly writable: WritableStream<T> }): ReadableStream<R>;
 }
 declare var ReadableStream: {
   prototype: ReadableStream<unknown>;

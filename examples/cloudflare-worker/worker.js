@@ -1,27 +1,21 @@
-// GET /?q=… answers with the bundled model's text as it comes. The model lives as long as the isolate does; requests that overlap take turns token by token.
+// POST /v1/chat/completions at the edge, whole or as server-sent events. The model is loaded by the first request and serves all that come to its isolate; requests
+// that overlap take turns token by token, and a client that leaves ends its reply.
 import { load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
+import { createHandler } from "lfm2-wasm/server";
 
-let model;
+/** From an R2 bucket by ranges, from the worker's static assets as they come, or the bundled model: by what wrangler.jsonc binds. */
+function model({ MODELS, ASSETS, MODEL }) {
+  if (MODEL && MODELS) return load({ bucket: MODELS, key: MODEL });
+  if (MODEL && ASSETS) return load(`https://assets.local/${MODEL}`, { fetch: (url, init) => ASSETS.fetch(url, init) });
+  return load(mini);
+}
+
+let handle;
 
 export default {
-  async fetch(request) {
-    const question = new URL(request.url).searchParams.get("q") ?? "Tell me a story about a fox.";
-    model ??= load(mini).catch((error) => {
-      model = undefined; // the next request tries again
-      throw error;
-    });
-    const texts = (await model).stream(question).textStream[Symbol.asyncIterator]();
-    const encoder = new TextEncoder();
-    const body = new ReadableStream({
-      async pull(controller) {
-        const { value, done } = await texts.next();
-        if (done) controller.close();
-        else controller.enqueue(encoder.encode(value));
-      },
-      // the client has gone
-      cancel: () => texts.return?.(),
-    });
-    return new Response(body, { headers: { "content-type": "text/plain; charset=utf-8" } });
+  fetch(request, env, context) {
+    handle ??= createHandler(() => model(env), { apiKey: env.API_KEY, onError: console.error });
+    return handle(request, env, context); // the context, so that a client's leaving is heard of
   },
 };

@@ -15,9 +15,11 @@ export interface Job {
   readonly isCancelled: CancelCheck;
 }
 
+/** How a job ended. */
+type Outcome = { readonly reason: FinishReason | undefined } | { readonly error: unknown };
+
 interface Waiting extends Job {
-  readonly resolve: (reason: FinishReason | undefined) => void;
-  readonly reject: (reason: unknown) => void;
+  outcome: Outcome | undefined;
 }
 
 /** A job with its share of a step. */
@@ -32,7 +34,8 @@ interface Part {
 export class Scheduler {
   readonly #use: () => LanguageModel;
   #queue: Waiting[] = [];
-  #isDue = false;
+  /** Steps so far. */
+  #steps = 0;
 
   /** @param use gives the model. @throws AbortError when it is gone */
   constructor(use: () => LanguageModel) {
@@ -48,21 +51,22 @@ export class Scheduler {
    * @returns why nothing was computed, when the call was to end before
    * @throws MemoryError when there is no room for the session's pages, which leaves it as it was; PlatformError, AbortError
    */
-  step(job: Job): Promise<FinishReason | undefined> {
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ ...job, resolve, reject });
-      this.#schedule();
-    });
-  }
-
-  #schedule(): void {
-    if (this.#isDue) return;
-    this.#isDue = true;
-    nextMacrotask().then(() => {
-      this.#isDue = false;
-      this.#run();
-      if (this.#queue.length > 0) this.#schedule();
-    });
+  async step(job: Job): Promise<FinishReason | undefined> {
+    const waiting: Waiting = { ...job, outcome: undefined };
+    this.#queue.push(waiting);
+    for (;;) {
+      // everyone waits for a turn of their own, and whose comes first computes for all: where a turn ends with the request that began it, as at the edge, nobody else is left waiting
+      const seen = this.#steps;
+      await nextMacrotask();
+      if (!waiting.outcome && seen === this.#steps) {
+        this.#steps++;
+        this.#run();
+      }
+      const { outcome } = waiting;
+      if (!outcome) continue; // no room in that step
+      if ("error" in outcome) throw outcome.error;
+      return outcome.reason;
+    }
   }
 
   #run(): void {
@@ -72,7 +76,7 @@ export class Scheduler {
     try {
       this.#compute(parts);
     } catch (error) {
-      for (const { job } of parts) job.reject(error);
+      for (const { job } of parts) job.outcome = { error };
       return;
     } finally {
       for (const [i, { job, ids }] of parts.entries()) job.session.follow(froms[i] ?? 0, ids);
@@ -81,9 +85,9 @@ export class Scheduler {
     for (const { job, isWhole } of parts) {
       try {
         if (isWhole) job.onLogits(this.#use().logits(row++));
-        job.resolve(undefined);
+        job.outcome = { reason: undefined };
       } catch (error) {
-        job.reject(error);
+        job.outcome = { error };
       }
     }
   }
@@ -113,11 +117,11 @@ export class Scheduler {
         const { options, logitsRows } = this.#use();
         room.rows = Math.min(room.rows, options.chunkTokens);
         room.logits = Math.min(room.logits, logitsRows);
-        if (reason) job.resolve(reason);
+        if (reason) job.outcome = { reason };
         else if (room.rows === 0 || room.logits === 0) this.#queue.push(job);
         else parts.push(partOf(job, room));
       } catch (error) {
-        job.reject(error);
+        job.outcome = { error };
       }
     };
     for (const job of waiting) if (job.ids.length === 1) take(job);

@@ -15,7 +15,7 @@ import { type Browser, openBrowser, visit } from "./browser.mjs";
 
 /** What is used of miniflare's worker. */
 interface Worker {
-  dispatchFetch(url: string): Promise<Response>;
+  dispatchFetch(url: string, init?: RequestInit): Promise<Response>;
   dispose(): Promise<void>;
 }
 
@@ -167,8 +167,13 @@ describe("examples", () => {
     assert.ok(bytes < 3 << 20, `${bytes} bytes compressed: more than the free plan takes`);
     const worker = new Miniflare({ modules, compatibilityDate: "2026-04-01", cf: false });
     try {
-      const response = await worker.dispatchFetch(`http://localhost/?q=${encodeURIComponent("What is 3 + 4?")}`);
-      assert.equal(await response.text(), ANSWER);
+      const response = await worker.dispatchFetch("http://localhost/v1/chat/completions", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ messages: [{ role: "user", content: "What is 3 + 4?" }] }),
+      });
+      const { choices } = (await response.json()) as { readonly choices: readonly { readonly message: { readonly content: string } }[] };
+      assert.equal(choices[0]?.message.content, ANSWER);
     } finally {
       await worker.dispose();
     }

@@ -31,14 +31,24 @@ export function here(): Platform {
 /** How long sockets may wait. */
 const BREATH_MS = 4;
 let lastBreath = 0;
+let breath: Promise<void> | undefined;
 
 /**
  * Deno looks at its sockets after every 61 turns, or when it has nothing to do (measured: an answer took 200 ms among steps of 1 ms). So now and then a
- * step is followed by a timer, which lets it have nothing to do for a millisecond.
+ * step is followed by a timer, which lets it have nothing to do for a millisecond; whoever comes meanwhile waits for it too.
  */
-export function denoTurn(): Promise<void> {
+export async function denoTurn(): Promise<void> {
   const now = performance.now();
-  const isDue = now - lastBreath > BREATH_MS;
-  if (isDue) lastBreath = now;
-  return new Promise((resolve) => void (isDue ? setTimeout(resolve, 0) : setImmediate(resolve)));
+  if (!breath && now - lastBreath > BREATH_MS) {
+    lastBreath = now;
+    breath = new Promise((resolve) => {
+      setTimeout(() => {
+        breath = undefined;
+        resolve();
+      }, 0);
+    });
+    return breath;
+  }
+  await breath;
+  return new Promise((resolve) => void setImmediate(resolve));
 }

@@ -4,6 +4,7 @@ import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { StorageError, UnsupportedError } from "../../errors.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
+import { useTurn } from "../../macrotask.ts";
 import type { Model } from "../../model.ts";
 import { quoted } from "../../values.ts";
 import { createHash } from "./hash.ts";
@@ -40,8 +41,12 @@ const platform: Platform = {
   memoryBudgetBytes: MEMORY_BUDGET_BYTES,
 };
 
+/** A message comes here before the event loop's turn: timers, other requests and what a stream has sent would wait for the end of all work. */
+const timerTurn = (): Promise<void> => new Promise((resolve) => void setTimeout(resolve, 0));
+
 /** As everywhere; one thread, and at most 100 MB unless `maxMemoryBytes` says otherwise. */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
+  useTurn(timerTurn);
   return loadWith(platform, source, options);
 }
 

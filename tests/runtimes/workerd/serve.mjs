@@ -1,0 +1,65 @@
+// A worker behind a real socket: workerd itself, without miniflare's worker in between.
+import { spawn } from "node:child_process";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { extname, join } from "node:path";
+import { binaryOf } from "../package-binary.mjs";
+
+const KINDS = { ".js": "esModule", ".mjs": "esModule", ".wasm": "wasm", ".gguf": "data" };
+
+/** @returns {string | undefined} workerd's binary, where it is installed */
+export const findWorkerd = () => binaryOf("@cloudflare", `workerd-${process.platform}-64`, "bin", "workerd");
+
+/**
+ * Serves the modules of a folder, `main` first.
+ * @param {string} folder @param {string} main @param {{ flags?: readonly string[], env?: Record<string, string> }} [options] compatibility flags; variables
+ * @returns {Promise<{ port: number, close(): Promise<void>, pid: number }>}
+ */
+export async function serveWorker(folder, main, { flags = [], env = {} } = {}) {
+  const names = readdirSync(folder).filter((name) => extname(name) in KINDS);
+  const modules = [main, ...names.filter((name) => name !== main)].map(
+    (name) => `(name = "${name}", ${KINDS[extname(name)]} = embed "${name}")`,
+  );
+  const bindings = Object.entries(env).map(([name, text]) => `(name = "${name}", text = ${JSON.stringify(text)})`);
+  const config = join(folder, `${main}.capnp`);
+  writeFileSync(
+    config,
+    `using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [(name = "main", worker = .worker)],
+  sockets = [(name = "http", address = "127.0.0.1:0", http = (), service = "main")]
+);
+const worker :Workerd.Worker = (
+  modules = [${modules.join(", ")}],
+  bindings = [${bindings.join(", ")}],
+  compatibilityDate = "2026-04-01",
+  compatibilityFlags = ${JSON.stringify(flags)}
+);
+`,
+  );
+  const binary = findWorkerd();
+  if (!binary || !existsSync(binary)) throw new Error("workerd is not installed: npm ci --prefix tests/runtimes");
+  const child = spawn(binary, ["serve", "--control-fd=3", config], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
+  let said = "";
+  child.stderr.on("data", (bytes) => {
+    said += bytes;
+  });
+  const ended = new Promise((resolve) => child.once("close", resolve));
+  const port = await new Promise((resolve, reject) => {
+    let text = "";
+    child.stdio[3].on("data", (bytes) => {
+      text += bytes;
+      const port = /"event":"listen".*"port":(\d+)/.exec(text)?.[1];
+      if (port) resolve(Number(port));
+    });
+    child.once("error", reject);
+    child.once("close", (code) => reject(new Error(`workerd ended with ${code}: ${said}`)));
+  });
+  return {
+    port,
+    pid: child.pid,
+    close: () => {
+      child.kill("SIGKILL");
+      return ended;
+    },
+  };
+}
