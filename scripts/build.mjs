@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, wri
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
+import { thinMap } from "./thin-map.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const at = (...parts) => join(root, ...parts);
@@ -71,7 +72,7 @@ async function buildJs() {
     target: "node20.19",
     outdir: at("dist"),
     sourcemap: true,
-    sourcesContent: false, // positions and names; the text itself is in the repository
+    sourcesContent: false, // lines; the text itself is in the repository
     legalComments: "none",
     absWorkingDir: root,
     tsconfigRaw: {},
@@ -133,6 +134,8 @@ async function buildJs() {
     define: { LFM2_VERSION: version, LFM2_PROBES: JSON.stringify({ plain, relaxed }) },
     sourcemap: false,
   });
+  for (const name of readdirSync(at("dist")))
+    if (name.endsWith(".js.map")) writeFileSync(at("dist", name), thinMap(readFileSync(at("dist", name), "utf8")));
 }
 
 /** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it. */
