@@ -15,8 +15,11 @@ export interface CacheOptions {
   readonly packed?: boolean | undefined;
 }
 
-/** Opens a runtime's store; `dir` names a folder where there are folders. @returns undefined where nothing may be kept */
-export type OpenStore = (dir: string | undefined) => Store | undefined | Promise<Store | undefined>;
+/** What a store holds: a hub's repositories, in a layout that other programs may share, or files of plain addresses. */
+export type StoreKind = "hub" | "addresses";
+
+/** Opens a runtime's store; `dir` names a folder where there are folders. One store may be both. @returns undefined where nothing may be kept */
+export type OpenStore = (dir: string | undefined, kind: StoreKind) => Store | undefined | Promise<Store | undefined>;
 
 /** @throws InputError */
 export function checkCacheOption(cache: unknown): void {
@@ -33,12 +36,16 @@ export function checkCacheOption(cache: unknown): void {
  * @returns the store that the option means; undefined for none
  * @throws PlatformError when a folder is named where there are none
  */
-export async function storeFor(open: OpenStore | undefined, cache: "auto" | false | CacheOptions = "auto"): Promise<Store | undefined> {
+export async function storeFor(
+  open: OpenStore | undefined,
+  cache: "auto" | false | CacheOptions = "auto",
+  kind: StoreKind = "hub",
+): Promise<Store | undefined> {
   if (cache === false) return undefined;
   const dir = cache === "auto" ? undefined : cache.dir;
   if (!open && dir !== undefined)
     throw new PlatformError("cache: expected a runtime with folders for cache: { dir }, got one without. Leave it out.");
-  return open?.(dir);
+  return open?.(dir, kind);
 }
 
 /** Opens the place of packed images when it is needed. @returns undefined for none */

@@ -23,6 +23,7 @@ import type { HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
 import { parseJsonBytes } from "./weights/json-scan.ts";
 import { MAX_CONFIG_BYTES } from "./weights/limits.ts";
+import { removeImagesOf } from "./weights/packed-image.ts";
 import { checkPlan } from "./weights/plan.ts";
 import { readExactly } from "./weights/source.ts";
 import type { Store, StoredModel } from "./weights/store.ts";
@@ -32,9 +33,14 @@ export interface CacheQuery {
   readonly cacheDir?: string | undefined;
 }
 
-async function storeOf(platform: Platform, cache: LoadOptions["cache"]): Promise<Store> {
-  const store = await storeFor(platform.store, cache);
-  if (store) return store;
+/** @returns every store there is: a hub's first */
+async function storesOf(platform: Platform, cache: LoadOptions["cache"]): Promise<readonly Store[]> {
+  const stores = new Map<string, Store>();
+  for (const kind of ["hub", "addresses"] as const) {
+    const store = await storeFor(platform.store, cache, kind);
+    if (store) stores.set(store.place, store);
+  }
+  if (stores.size > 0) return [...stores.values()];
   throw new PlatformError("cache: expected a place to keep models, got none: this runtime has no store, or `cache` is false.", {
     code: "no-store",
   });
@@ -78,18 +84,28 @@ function isConfigOfOurs(bytes: Uint8Array): boolean {
 
 /** The models in the cache that this package runs, also those that other programs put there. */
 export async function listModelsWith(platform: Platform, query: CacheQuery = {}): Promise<readonly StoredModel[]> {
-  const store = await storeOf(platform, cacheIn(query));
   const models = [];
-  for (const model of await store.list()) if (await isOurs(store, model)) models.push(model);
+  for (const store of await storesOf(platform, cacheIn(query)))
+    for (const model of await store.list()) if (await isOurs(store, model)) models.push(model);
   return models;
 }
 
 /** Removes a model from the cache, unfinished downloads too. */
 export async function removeModelWith(platform: Platform, id: string, query: CacheQuery = {}): Promise<StoredModel | undefined> {
-  const parsed = parseHubId(id);
-  if (parsed?.repo !== id)
+  const isAddress = /^https?:\/\//.test(id);
+  if (parseHubId(id)?.repo !== id && !isAddress)
     throw new InputError(`removeModel: expected the id of a model in the cache, org/name, got ${quoted(String(id))}. See listModels().`);
-  return (await storeOf(platform, cacheIn(query))).remove(id);
+  let removed: StoredModel | undefined;
+  for (const store of await storesOf(platform, cacheIn(query))) removed ??= await store.remove(id);
+  if (removed) await removeImages(platform, removed, query);
+  return removed;
+}
+
+/** What was packed from a model's files goes with them. */
+async function removeImages(platform: Platform, { revisions }: StoredModel, query: CacheQuery): Promise<void> {
+  const blobs = new Set(revisions.flatMap(({ files }) => files.flatMap(({ blob }) => (blob === undefined ? [] : [blob]))));
+  const images = await platform.images?.(query.cacheDir).catch(() => undefined);
+  if (images && blobs.size > 0) await removeImagesOf(images, blobs);
 }
 
 /** What `pull` brought. */
@@ -109,7 +125,7 @@ export interface Pulled {
 export async function pullWith(platform: Platform, id: string, options: LoadOptions = {}): Promise<Pulled> {
   checkLoadOptions(options);
   throwIfAborted(options.signal);
-  await storeOf(platform, options.cache);
+  await storesOf(platform, options.cache);
   const parsed = parseHubId(String(id));
   if (!parsed) throw new InputError(`pull: expected a hub's id, org/name[@revision][:file or type], got ${quoted(String(id))}.`);
   const meter = options.onProgress && new Meter(options.onProgress);
@@ -175,7 +191,8 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
   let memoryBytes = 0;
   try {
     const opened = await openSource(platform, source, options, { isReadOnly: true });
-    downloadBytes = opened.hub?.downloadBytes ?? ("read" in opened.source && isRemote(source) ? opened.source.size : 0);
+    const here = "read" in opened.source && isRemote(source) ? opened.source : undefined;
+    downloadBytes = opened.hub?.downloadBytes ?? here?.missingBytes ?? here?.size ?? 0;
     const checkpoint = await openCheckpoint(opened.source, options.signal);
     try {
       checkContext(checkpoint, options.maxContextTokens);

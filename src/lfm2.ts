@@ -20,6 +20,7 @@ import { type ObjectSource, openObject } from "./weights/objects.ts";
 import type { ImageStore } from "./weights/packed-image.ts";
 import { checkRemoteOptions, findRemote, type NetworkPlatform, openAddress, type RemoteOptions } from "./weights/remote.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
+import type { Store } from "./weights/store.ts";
 
 /**
  * Where a checkpoint may be: a path or `file:` URL that the runtime can open, an `https:` address, a hub's id `org/name[@revision][:file or type]`; bytes of a
@@ -56,7 +57,8 @@ export interface LoadOptions extends RemoteOptions {
    */
   readonly wasm?: WasmOption | undefined;
   /**
-   * Where a hub's files are kept. `"auto"` (default): the runtime's store, in Node the folder that Hugging Face's tools share; `{ dir }` another folder; false: nowhere.
+   * Where files of a hub and of plain addresses are kept. `"auto"` (default): the runtime's store, in Node the folder that Hugging Face's tools share, in a browser the
+   * origin's file system; `{ dir }` another folder; false: nowhere.
    * A file that is there is not downloaded again, one that came in part goes on from where it was; a full disk costs the next start, not this one.
    */
   readonly cache?: "auto" | false | CacheOptions | undefined;
@@ -127,9 +129,11 @@ export async function findModel(platform: Platform, id: HubId, options: LoadOpti
   if (dtype !== undefined && id.dtype !== undefined && dtype !== id.dtype)
     throw new InputError(`load: dtype: expected ${JSON.stringify(id.dtype)} as in the id, got ${JSON.stringify(dtype)}. Name one of them.`);
   const store = await storeFor(platform.store, options.cache);
-  const cache = store && { store, onWait: () => {}, onSkip: () => {}, ...use };
-  return findRemote(platform.network, id, options, { dtype, cache }, signal);
+  return findRemote(platform.network, id, options, { dtype, cache: cacheIn(store, use) }, signal);
 }
+
+const cacheIn = (store: Store | undefined, use: CacheUse): HubCache | undefined =>
+  store && { store, onWait: () => {}, onSkip: () => {}, ...use };
 
 /** How a caller of `openSource` uses a hub and its cache. */
 interface SourceUse extends CacheUse {
@@ -145,13 +149,16 @@ async function openId(platform: Platform, id: HubId, options: LoadOptions, { onF
 
 const plainly = (source: ByteSource | Folder): Opened => ({ source, hub: undefined, dtype: undefined });
 
-async function openNamed(platform: Platform, source: string | URL, options: LoadOptions, use: SourceUse): Promise<Opened> {
-  if (isAddress(source)) return plainly(await openAddress(platform.network, source, options, options.signal));
+async function openNamed(platform: Platform, source: string | URL, options: LoadOptions, { onFound, ...use }: SourceUse): Promise<Opened> {
+  if (isAddress(source)) {
+    const store = await storeFor(platform.store, options.cache, "addresses");
+    return plainly(await openAddress(platform.network, source, options, cacheIn(store, use), options.signal));
+  }
   try {
     return plainly(await platform.open(source));
   } catch (error) {
     const id = parseHubId(String(source));
-    if (id && error instanceof Lfm2Error && error.code === "not-found") return openId(platform, id, options, use);
+    if (id && error instanceof Lfm2Error && error.code === "not-found") return openId(platform, id, options, { onFound, ...use });
     throw error;
   }
 }
@@ -243,6 +250,7 @@ export async function loadParts(platform: Platform, source: ModelSource, options
 
 /** What is known of a load when it fails. */
 interface Trial {
+  /** Or from a cache. */
   isFromHub: boolean;
   isDoubtful: boolean;
 }
@@ -283,7 +291,10 @@ async function loadOnce(
     trial.isFromHub = true;
     events.onFound(hub);
   };
-  const opened = await openSource(platform, source, options, { ...events, onFound, isDoubtful: trial.isDoubtful });
+  const onKept = (): void => {
+    trial.isFromHub = true;
+  };
+  const opened = await openSource(platform, source, options, { ...events, onFound, onKept, isDoubtful: trial.isDoubtful });
   const checkpoint = await openCheckpoint(opened.source, options.signal);
   try {
     checkContext(checkpoint, options.maxContextTokens);

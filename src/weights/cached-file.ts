@@ -19,13 +19,16 @@ export interface KeepOptions {
   readonly onWait: (file: StoreFile, partBytes: number) => void;
   /** The file cannot be kept; the load goes on without. What it throws, the load fails with. */
   readonly onSkip: (error: StorageError) => void;
+  /** A file was there whole: what it makes fail may be the cache's fault. */
+  readonly onKept?: (() => void) | undefined;
   /** So many bytes of the file are there. */
   readonly onBytes?: ((file: StoreFile, bytes: number) => void) | undefined;
 }
 
-/** What must be known of a file that is kept. */
+/** What is known of a file that is kept: its checksum, or at least its version. */
 export interface KeptFileOptions extends RemoteFileOptions {
-  readonly checksum: Checksum;
+  /** Its first answer, where that is there already: whoever gets this closes it. */
+  readonly begun?: HttpSource | undefined;
 }
 
 /** How often a load that waits for another process looks how far it is. */
@@ -154,6 +157,9 @@ class SharedFile {
   #buffer: Uint8Array = new Uint8Array(0);
   #turn: Promise<void> = Promise.resolve();
   #isProved = false;
+  /** Whether what an earlier process left has been looked at. */
+  #isTakenUp = false;
+  #begun: HttpSource | undefined;
   #isLeft = false;
   #error: Error | undefined;
   /** Why the file is not kept. */
@@ -167,6 +173,7 @@ class SharedFile {
     this.#store = store;
     this.file = file;
     this.remote = remote;
+    this.#begun = remote.begun;
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -194,7 +201,7 @@ class SharedFile {
     await whole?.close?.();
     if (whole) return false;
     this.#part = await this.#store.begin(this.file);
-    if (isFresh || this.#part.sizeBytes > this.file.sizeBytes) await this.#part.truncate(0);
+    if (isFresh || this.#part.sizeBytes > this.file.sizeBytes) await this.#part.clear();
     return true;
   }
 
@@ -211,6 +218,7 @@ class SharedFile {
     this.#control.abort();
     await this.ready.catch(() => {});
     await this.#stream?.close();
+    await this.#takeBegun()?.close();
     await this.#turn;
     await this.#writing;
     try {
@@ -289,19 +297,22 @@ class SharedFile {
       await this.#takeUp(reader, signal);
       await this.#passTo(reader, this.file.sizeBytes, signal);
       await this.#writing;
-      const got = await this.#hashed().digest();
-      const { algorithm, hex } = this.remote.checksum;
-      if (got !== hex) {
-        this.#error = new FormatError(
-          `${this.remote.name}: expected bytes of ${algorithm} ${hex}, got ${got}: the file came damaged. Load it again.`,
-          { code: "checksum" },
-        );
-        this.#mustDiscard = true;
-        throw this.#error;
-      }
+      await this.#prove();
       this.#isProved = true;
       if (!this.skipped) await this.#commit();
     });
+  }
+
+  async #prove(): Promise<void> {
+    const { checksum, name } = this.remote;
+    const got = await this.#hash?.digest();
+    if (!checksum || got === checksum.hex) return;
+    this.#error = new FormatError(
+      `${name}: expected bytes of ${checksum.algorithm} ${checksum.hex}, got ${got}: the file came damaged. Load it again.`,
+      { code: "checksum" },
+    );
+    this.#mustDiscard = true;
+    throw this.#error;
   }
 
   async #commit(): Promise<void> {
@@ -316,9 +327,11 @@ class SharedFile {
   /** Hashes what an earlier process left: the first who reads needs it. */
   async #takeUp(reader: CachedSource, signal: AbortSignal | undefined): Promise<void> {
     const part = this.#part;
-    if (!part || this.#hash) return;
-    let hash = hashFor(reader.options.network, this.remote.checksum, this.file.sizeBytes);
-    let passed = 0;
+    if (!part || this.#isTakenUp) return;
+    const { checksum } = this.remote;
+    const newHash = (): Hash | undefined => checksum && hashFor(reader.options.network, checksum, this.file.sizeBytes);
+    let hash = newHash();
+    let passed = hash ? 0 : part.sizeBytes; // without a checksum nothing is to be proved
     const buffer = new Uint8Array(Math.min(CACHE_STEP_BYTES, part.sizeBytes));
     try {
       for (; passed < part.sizeBytes; passed += buffer.length) {
@@ -326,24 +339,26 @@ class SharedFile {
         this.#check();
         const bytes = buffer.subarray(0, Math.min(buffer.length, part.sizeBytes - passed));
         await part.readInto(passed, bytes);
-        hash.update(bytes);
+        hash?.update(bytes);
       }
       passed = part.sizeBytes;
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
-      hash = hashFor(reader.options.network, this.remote.checksum, this.file.sizeBytes);
+      hash = newHash();
       passed = 0;
       this.#skip(error);
     }
+    this.#isTakenUp = true;
     this.#hash = hash;
     this.#passed = passed;
     this.#kept = passed;
     reader.options.onBytes?.(this.file, this.#passed);
   }
 
-  #hashed(): Hash {
-    if (!this.#hash) throw new Error("expected a hash under way");
-    return this.#hash;
+  #takeBegun(): HttpSource | undefined {
+    const begun = this.#begun;
+    this.#begun = undefined;
+    return begun;
   }
 
   async #passTo(reader: CachedSource, offset: number, signal: AbortSignal | undefined): Promise<void> {
@@ -354,6 +369,7 @@ class SharedFile {
 
   /** Fills `target` with the bytes that come next, and hands them on. */
   async #pass(reader: CachedSource, target: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    if (!this.#stream && this.#passed === 0) this.#stream = this.#takeBegun();
     this.#stream ??= new HttpSource(reader.options.network, { ...this.remote, isProvedByReader: true, fromBytes: this.#passed });
     try {
       await this.#stream.readInto(this.#passed, target, signal);
@@ -369,7 +385,7 @@ class SharedFile {
     if (this.#buffer.length < target.length) this.#buffer = new Uint8Array(target.length);
     const bytes = this.#buffer.subarray(0, target.length);
     bytes.set(target);
-    this.#hashed().update(bytes);
+    this.#hash?.update(bytes);
     this.#passed += bytes.length;
     if (!this.skipped) this.#writing = this.#keep(bytes);
     for (const { options } of this.#readers) options.onBytes?.(this.file, this.#passed);
@@ -432,21 +448,25 @@ export class Keeper {
    */
   async open(file: StoreFile, remote: KeptFileOptions): Promise<ByteSource> {
     const { signal, onSkip } = this.#options;
-    throwIfAborted(signal);
     try {
+      throwIfAborted(signal);
       return await this.#open(file, remote);
     } catch (error) {
       if (!(error instanceof StorageError)) throw error;
       onSkip(error);
+      return this.#plain(remote);
+    } finally {
+      if (!this.#isUsed(file, remote)) await remote.begun?.close();
     }
-    return this.#plain(remote);
   }
 
   async #open(file: StoreFile, remote: KeptFileOptions): Promise<ByteSource> {
+    const { isDoubtful, isReadOnly } = this.#options;
+    if (isDoubtful && !isReadOnly && !remote.checksum) await this.#store.drop(file); // nothing would prove it
     for (;;) {
       const whole = await this.whole(file, remote.checksum);
       if (whole) return whole;
-      if (this.#options.isReadOnly) return this.#plain(remote);
+      if (isReadOnly) return this.#plain(remote);
       // who holds one lock does not wait for another: that is how two would wait for each other
       const isElsewhere = this.#held > 0 && !shared.has(keyOf(this.#store, file)) && (await this.#store.isLocked(file));
       if (isElsewhere) return this.#plain(remote);
@@ -469,6 +489,7 @@ export class Keeper {
   async whole(file: StoreFile, checksum: Checksum | undefined): Promise<ByteSource | undefined> {
     const { network, signal, isDoubtful } = this.#options;
     const source = await this.#store.open(file);
+    if (source) this.#options.onKept?.();
     if (!source || !isDoubtful || !checksum) return source;
     try {
       if ((await digestOf(source, network, checksum, signal)) === checksum.hex) return source;
@@ -479,6 +500,11 @@ export class Keeper {
     await source.close?.();
     await this.#store.drop(file);
     return undefined;
+  }
+
+  /** Whether the download has taken over what was begun. */
+  #isUsed(file: StoreFile, { begun }: KeptFileOptions): boolean {
+    return shared.get(keyOf(this.#store, file))?.remote.begun === begun;
   }
 
   #plain(remote: KeptFileOptions): HttpSource {

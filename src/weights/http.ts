@@ -2,7 +2,7 @@
 import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
 import { MAX_CONNECTIONS, MAX_UNSIZED_BYTES, REQUESTS_PER_WINDOW } from "./limits.ts";
 import { Piece, Pool } from "./piece.ts";
-import { NoLength, NoRanges, RemoteFile, type RemoteFileOptions } from "./remote-file.ts";
+import { type Checksum, NoLength, NoRanges, RemoteFile, type RemoteFileOptions } from "./remote-file.ts";
 import { type Hash, type Network, windowBytes } from "./request.ts";
 import { type ByteSource, readClipped, truncated, unlessAborted } from "./source.ts";
 
@@ -96,6 +96,16 @@ export class HttpSource implements ByteSource {
 
   get size(): number {
     return this.#file.sizeBytes ?? 0;
+  }
+
+  /** ETag or date of the version; "" where the server tells neither, undefined before its first answer. */
+  get version(): string | undefined {
+    return this.#file.version;
+  }
+
+  /** What the bytes must add up to, where that is known. */
+  get checksum(): Checksum | undefined {
+    return this.#file.checksum;
   }
 
   /** Waits for the first answer, where the size was not known before. */

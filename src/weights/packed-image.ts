@@ -17,6 +17,8 @@ export interface ImageStore {
   /** @returns where to write it; undefined where it should not be kept: no room, no right */
   create(name: string, sizeBytes: number): Promise<FileSink | undefined>;
   remove(name: string): Promise<void>;
+  /** Names of all that are there. */
+  names(): Promise<readonly string[]>;
 }
 
 /** What is in an image's `__metadata__` beside key and checksum; `layout` is that of the packed blocks in assembly/README.md: a new number for every change of theirs. */
@@ -224,6 +226,23 @@ export async function readImage(
     return false;
   } finally {
     await image?.close?.().catch(() => {});
+  }
+}
+
+/** Removes the images that were packed from any of these sources, by their identities. What cannot be read stays. */
+export async function removeImagesOf(store: ImageStore, identities: ReadonlySet<string>): Promise<void> {
+  for (const name of await store.names()) {
+    if ((await sourcesOf(store, name).catch(() => [])).some((source) => identities.has(String(source)))) await store.remove(name);
+  }
+}
+
+async function sourcesOf(store: ImageStore, name: string): Promise<readonly unknown[]> {
+  const image = await store.open(name);
+  try {
+    const sources: unknown = image && JSON.parse((await readSafetensorsHeader(image)).metadata.get("sources") ?? "");
+    return Array.isArray(sources) ? sources : [];
+  } finally {
+    await image?.close?.();
   }
 }
 

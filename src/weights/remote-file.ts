@@ -63,6 +63,11 @@ export class RemoteFile {
     this.#version = version;
   }
 
+  /** ETag or date of the version that all bytes are of; "" where the server tells neither, undefined before the first answer. */
+  get version(): string | undefined {
+    return this.#version;
+  }
+
   /**
    * Brings the bytes from `from` up to `to`, or to the end of the file.
    * @param sink gets them in order, each once
@@ -122,7 +127,7 @@ export class RemoteFile {
     const headers: Record<string, string> = { "accept-encoding": "identity" };
     if (way === "range" || (from > 0 && this.#takesRanges)) {
       headers.range = `bytes=${from}-${way === "range" ? to - 1 : ""}`;
-      if (this.#version?.startsWith('"')) headers["if-range"] = this.#version;
+      if (this.#version?.startsWith('"') && !this.#network.isCrossOrigin) headers["if-range"] = this.#version;
     }
     const asked = this.#location ?? this.#url;
     const answer = await ask(this.#network, attempt, this.#where, asked, headers);

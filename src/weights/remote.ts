@@ -1,7 +1,7 @@
 // From a caller's options and what an adapter offers to a source on the network: a hub's id, or an address. The only file that decides where a token goes.
 import { InputError, PlatformError } from "../errors.ts";
-import { openUrl } from "./address.ts";
-import type { HubModel, HubOptions } from "./hub.ts";
+import { openDirectly, openUrl } from "./address.ts";
+import type { HubCache, HubModel, HubOptions } from "./hub.ts";
 import type { HubId } from "./hub-id.ts";
 import { Pool } from "./piece.ts";
 import { checkAddress, checkToken, type Fetch, type Network, type NetworkOptions } from "./request.ts";
@@ -11,7 +11,7 @@ import type { ByteSource, Folder } from "./source.ts";
 const DEFAULT_ENDPOINT = "https://huggingface.co";
 
 /** What a runtime offers. */
-export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | "hasBackpressure"> {
+export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | "hasBackpressure" | "isCrossOrigin"> {
   /** The user's hub and token, as the environment has them: the token goes to that hub only. */
   readonly endpoint?: string | undefined;
   readonly token?: string | undefined;
@@ -62,7 +62,7 @@ interface Ways {
 function waysOf(platform: NetworkPlatform | undefined, options: RemoteOptions): Ways {
   if (!platform)
     throw new PlatformError("load: expected a runtime with fetch, got one without. Pass bytes, or a source that reads by ranges.");
-  const { createHash, hasBackpressure } = platform;
+  const { createHash, hasBackpressure, isCrossOrigin } = platform;
   const token = options.token ?? platform.token;
   checkToken(token);
   const hub = checkAddress(options.endpoint ?? platform.endpoint ?? DEFAULT_ENDPOINT, "endpoint");
@@ -70,6 +70,7 @@ function waysOf(platform: NetworkPlatform | undefined, options: RemoteOptions): 
     fetch: options.fetch ?? platform.fetch,
     createHash,
     hasBackpressure,
+    isCrossOrigin,
     endpoint: hub.href.replace(/\/+$/, ""),
     token,
     options: { ...options.network, windowBytes: options.network?.windowBytes ?? platform.windowBytes },
@@ -97,16 +98,22 @@ export async function findRemote(
 
 /**
  * Opens a file or a folder by its address.
+ * @param cache where files are kept
  * @throws InputError, NetworkError, FormatError, UnsupportedError, AbortError; PlatformError where the runtime offers no network
  */
 export async function openAddress(
   platform: NetworkPlatform | undefined,
   address: URL | string,
   options: RemoteOptions,
+  cache: HubCache | undefined,
   signal?: AbortSignal,
 ): Promise<ByteSource | Folder> {
   const { network, hubOrigin } = waysOf(platform, options);
   // a token that the caller passes with an address is meant for it; the environment's stays the hub's
   const tokenOrigin = options.token === undefined ? hubOrigin : checkAddress(address, "source").origin;
-  return openUrl({ ...network, tokenOrigin }, address, signal);
+  const ways = { ...network, tokenOrigin };
+  if (!cache) return openUrl(openDirectly(ways), address, signal);
+  const { AddressCache } = await import("./address-cache.ts");
+  const files = new AddressCache(ways, cache, signal);
+  return openUrl((file) => files.open(file), address, signal);
 }

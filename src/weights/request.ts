@@ -58,6 +58,8 @@ export interface Network {
   readonly pool?: Pool | undefined;
   /** Whether a reader that waits makes the server wait: then a request may be for more than fits into the window. Else what is in flight is what was asked for. */
   readonly hasBackpressure?: boolean | undefined;
+  /** Whether a header that is not plain makes a browser ask the other origin first (CORS), which many a CDN refuses: versions are then told apart by their ETags alone. */
+  readonly isCrossOrigin?: boolean | undefined;
 }
 
 /** A failure that another attempt may mend; it does not leave this folder. */

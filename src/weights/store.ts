@@ -49,11 +49,11 @@ export interface StorePart {
   readInto(offset: number, target: Uint8Array): Promise<void>;
   /** Appends bytes, which hold until it resolves; never called again before. @throws StorageError, the part then being as before or shorter than it should be */
   append(bytes: Uint8Array): Promise<void>;
-  /** Cuts to so many bytes from the front. */
-  truncate(sizeBytes: number): Promise<void>;
+  /** Begins anew, with nothing. */
+  clear(): Promise<void>;
   /** The bytes are proved: makes the whole file appear at once under its name, durable. @throws StorageError */
   commit(): Promise<void>;
-  /** Removes what was written. */
+  /** Removes what was written, at `close` at the latest. */
   discard(): Promise<void>;
   /** Gives the handle back; what is neither committed nor discarded stays for the next time. */
   close(): Promise<void>;

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { diskStore } from "../../src/adapters/node/store.ts";
-import { openUrl } from "../../src/weights/address.ts";
+import { openDirectly, openUrl } from "../../src/weights/address.ts";
 import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { type DirectoryHandleLike, type FileHandleLike, type ObjectSource, openObject } from "../../src/weights/objects.ts";
@@ -186,7 +186,7 @@ describe("over HTTP", () => {
   });
   const onPlain = (bytes: Uint8Array, beside: Readonly<Record<string, Uint8Array>> = {}, signal?: AbortSignal): Promise<ByteSource> => {
     files = { "x.gguf": bytes, ...beside };
-    return file(openUrl(networkTo(address), `${address}/x.gguf`, signal));
+    return file(openUrl(openDirectly(networkTo(address)), `${address}/x.gguf`, signal));
   };
   suite("a server without ranges", {
     open: (bytes, signal) => onPlain(bytes, {}, signal),
@@ -211,7 +211,7 @@ describe("over HTTP", () => {
   });
   suite(
     "a server with ranges",
-    withRanges((hub, signal) => file(openUrl(networkTo(hub), `${hub}/org/model/resolve/main/x.gguf`, signal))),
+    withRanges((hub, signal) => file(openUrl(openDirectly(networkTo(hub)), `${hub}/org/model/resolve/main/x.gguf`, signal))),
   );
   const hubFile = (hub: string, store: Store | undefined, signal?: AbortSignal): Promise<ByteSource> => {
     const cache = store && { store, onWait: assert.fail, onSkip: assert.fail };

@@ -66,7 +66,7 @@ class WatchedStore {
       },
       readInto: (offset, target) => at(() => part.readInto(offset, target)),
       append: (bytes) => at(() => part.append(bytes)),
-      truncate: (bytes) => at(() => part.truncate(bytes)),
+      clear: () => at(() => part.clear()),
       commit: () => at(() => part.commit()),
       discard: () => at(() => part.discard()),
       close: async () => {

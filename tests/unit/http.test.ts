@@ -4,7 +4,7 @@ import { getEventListeners } from "node:events";
 import { readFileSync } from "node:fs";
 import { load, type Model } from "lfm2-wasm";
 import { FormatError, type Lfm2Error, NetworkError } from "../../src/errors.ts";
-import { openUrl } from "../../src/weights/address.ts";
+import { openDirectly, openUrl } from "../../src/weights/address.ts";
 import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
@@ -41,7 +41,7 @@ describe("files over HTTP", () => {
 
   const address = (name: string): string => `${server.hub}/org/model/resolve/main/${name}`;
   const byUrl = (name: string, options?: NetworkOptions, signal?: AbortSignal): Promise<ByteSource> =>
-    fileOf(openUrl(networkTo(server.hub, options), address(name), signal));
+    fileOf(openUrl(openDirectly(networkTo(server.hub, options)), address(name), signal));
   const byId = async (options?: NetworkOptions, signal?: AbortSignal): Promise<ByteSource> =>
     fileOf(findHub(networkTo(server.hub, options), parseHubId("org/model:x.gguf")!, undefined, signal).then((m) => m.source()));
 

@@ -49,6 +49,10 @@ class MemoryImages implements ImageStore {
     return { name, size, read: (offset, length) => this.#at("read", () => source.read(offset, length)) };
   }
 
+  async names(): Promise<string[]> {
+    return [...this.files.keys()];
+  }
+
   create(name: string, sizeBytes: number) {
     return this.#at("create", () => {
       const parts: Uint8Array[] = [];

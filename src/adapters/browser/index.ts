@@ -30,9 +30,13 @@ const platform: Platform = {
   runtime: "browser",
   open: openAddress,
   network: {
-    fetch: (url, init) => fetch(url, init),
+    // the browser's own cache would lock an address for one range at a time, and keep every byte once more
+    fetch: (url, init) => fetch(url, { ...init, cache: "no-store" } as RequestInit),
     createHash,
+    isCrossOrigin: true,
   },
+  store: async (dir) => (await import("./store.ts")).browserStore(dir),
+  images: async (dir) => (await import("./images.ts")).browserImages(dir),
   kernels: kernelSource(builds, fetchWasm),
   fetchWasm,
 };

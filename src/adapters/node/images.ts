@@ -1,10 +1,10 @@
 // Packed images on a disk: one file each in a folder of the user's cache, the least recently used ones gone when they take too much. Node, Deno and Bun share it.
 import { mkdir, readdir, rm, stat, statfs, utimes } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import type { ImageStore } from "../../weights/packed-image.ts";
 import { openFile } from "./files.ts";
 import { createFile } from "./sink.ts";
-import { cacheFolder } from "./store.ts";
+import { ownFolder } from "./store.ts";
 
 /** All images together. */
 const MOST_BYTES = 16 * 1024 * 1024 * 1024;
@@ -18,9 +18,7 @@ const PARTIAL = /^[0-9a-f]{16}\.safetensors\.[0-9a-f-]+\.partial$/;
 
 /** @returns the folder of images: in a cache that is named, or beside Hugging Face's tools' */
 export function imageFolder(dir: string | undefined, variable: (name: string) => string | undefined): string | undefined {
-  if (dir !== undefined) return join(dir, ".lfm2-wasm", "packed");
-  const hub = cacheFolder(variable);
-  return hub && join(dirname(hub), "lfm2-wasm", "packed");
+  return ownFolder("packed", dir, variable);
 }
 
 interface Image {
@@ -74,5 +72,9 @@ export function diskImages(dir: string, mostBytes: number = MOST_BYTES): ImageSt
       return (await makeRoom(dir, sizeBytes, mostBytes)) ? createFile(pathOf(name), { overwrite: true }) : undefined;
     },
     remove: (name) => rm(pathOf(name), { force: true }),
+    names: async () => {
+      const files = await readdir(dir).catch(() => []); // no folder yet
+      return files.flatMap((file) => (NAME.test(file) ? [file.slice(0, -SUFFIX.length)] : []));
+    },
   };
 }

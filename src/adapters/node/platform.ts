@@ -56,9 +56,9 @@ export function nodePlatform({ runtime, variable, mayUse = () => true, otherwise
         return /^(?:1|true|yes|on)$/i.test(variable("HF_HUB_OFFLINE")?.trim() ?? "");
       },
     },
-    store: async (dir) => {
-      const { cacheFolder, diskStore } = await import("./store.ts");
-      const folder = dir ?? cacheFolder(variable);
+    store: async (dir, kind) => {
+      const { addressFolder, cacheFolder, diskStore } = await import("./store.ts");
+      const folder = kind === "addresses" ? addressFolder(dir, variable) : (dir ?? cacheFolder(variable));
       return folder !== undefined && mayUse(folder) ? diskStore(folder) : undefined;
     },
     images: async (dir) => {

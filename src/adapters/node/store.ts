@@ -148,10 +148,10 @@ class DiskPart implements StorePart {
     });
   }
 
-  truncate(sizeBytes: number): Promise<void> {
+  clear(): Promise<void> {
     return doing("cut", this.#path, async () => {
-      await this.#handle.truncate(sizeBytes);
-      this.sizeBytes = sizeBytes;
+      await this.#handle.truncate(0);
+      this.sizeBytes = 0;
     });
   }
 
@@ -186,7 +186,12 @@ async function walk(dir: string, prefix = ""): Promise<{ path: string; at: strin
   return found;
 }
 
-const folderOf = (repo: string): string => `models--${repo.replaceAll("/", "--")}`;
+/** An address has `:`; no id has. */
+const folderOf = (repo: string): string => `models--${repo.includes(":") ? encodeURIComponent(repo) : repo.replaceAll("/", "--")}`;
+const repoOf = (folder: string): string => {
+  const name = folder.slice("models--".length);
+  return name.includes("%") ? decodeURIComponent(name) : name.replaceAll("--", "/");
+};
 
 class DiskStore implements Store {
   readonly place: string;
@@ -288,7 +293,7 @@ class DiskStore implements Store {
     return doing("list", this.place, async () => {
       const names = (await orUndefined(() => readdir(this.place))) ?? [];
       await this.#sweep(names);
-      const ids = names.filter((name) => name.startsWith("models--")).map((name) => name.slice("models--".length).replaceAll("--", "/"));
+      const ids = names.filter((name) => name.startsWith("models--")).map(repoOf);
       return Promise.all(ids.sort().map((id) => this.#model(id)));
     });
   }
@@ -369,6 +374,17 @@ export function cacheFolder(variable: (name: string) => string | undefined): str
     below(home(), ".cache", "huggingface", "hub")
   );
 }
+
+/** @returns a folder of ours: in a cache that is named, or beside Hugging Face's tools' */
+export function ownFolder(name: string, dir: string | undefined, variable: (name: string) => string | undefined): string | undefined {
+  if (dir !== undefined) return join(dir, ".lfm2-wasm", name);
+  const hub = cacheFolder(variable);
+  return hub && join(dirname(hub), "lfm2-wasm", name);
+}
+
+/** @returns the folder of files at plain addresses, which no other program knows */
+export const addressFolder = (dir: string | undefined, variable: (name: string) => string | undefined): string | undefined =>
+  ownFolder("addresses", dir, variable);
 
 /** @param dir the cache's folder; need not exist yet */
 export function diskStore(dir: string): Store {

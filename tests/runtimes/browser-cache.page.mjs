@@ -1,0 +1,88 @@
+// What the tests of a browser's cache run in a page or a worker there: the packed package, and the stores' own suite. It is bundled, and called by name with JSON.
+import { listModels, load, pull, removeModel } from "lfm2-wasm";
+import { cacheStorage } from "../../src/adapters/browser/cache-storage.ts";
+import { opfs } from "../../src/adapters/browser/opfs.ts";
+import { ShelfStore } from "../../src/adapters/browser/store.ts";
+import { storeChecks } from "../conformance/store.ts";
+
+/** Loads, and generates a little. `skipped`: what the event "cache-skipped" said. */
+async function start(source, options) {
+  const events = [];
+  const model = await load(source, { ...options, onProgress: (event) => events.push(event) });
+  const { tokens } = await model.generate("Hello", { maxTokens: 4, temperature: 0 });
+  const { packedImage } = model.info;
+  model.dispose();
+  const skipped = events.find(({ phase }) => phase === "cache-skipped")?.reason;
+  return { tokens: [...tokens], packedImage, phases: [...new Set(events.map(({ phase }) => phase))], skipped };
+}
+
+const root = () => navigator.storage.getDirectory();
+
+/** Puts a file beside the cache, as a page of its own might. @returns its handle */
+async function put(url) {
+  const handle = await (await root()).getFileHandle("mine.gguf", { create: true });
+  const writable = await handle.createWritable();
+  await writable.write(await (await fetch(url)).arrayBuffer());
+  await writable.close();
+  return handle;
+}
+
+async function conformance(kind, sizeBytes) {
+  const name = `suite-${Math.random().toString(36).slice(2)}`;
+  const failed = [];
+  const open = async () => {
+    const shelf = await (kind === "opfs" ? opfs : cacheStorage)(name);
+    if (!shelf) throw new Error(`no ${kind}`);
+    return new ShelfStore(shelf);
+  };
+  for (const { name, run } of storeChecks(open, sizeBytes)) await run().catch((error) => failed.push(`${name}: ${error.stack}`));
+  return failed;
+}
+
+const calls = {
+  start,
+  pull,
+  listModels,
+  removeModel,
+  conformance,
+  startHandle: async (url, options) => start(await put(url), options),
+  files: async () => {
+    const out = [];
+    const walk = async (folder, prefix) => {
+      for await (const [name, handle] of folder.entries()) {
+        if (handle.kind === "directory") await walk(handle, `${prefix}${name}/`);
+        else out.push(prefix + name);
+      }
+    };
+    await walk(await root(), "");
+    return out;
+  },
+};
+
+/** @returns what a call gives, or its error by name, code and message */
+async function call(name, args) {
+  try {
+    return { value: await calls[name](...args) };
+  } catch (error) {
+    const { name, code, message } = error;
+    return { error: { name, code, message } };
+  }
+}
+
+const scope = globalThis;
+if (typeof scope.document === "object") {
+  scope.inPage = call;
+  const worker = new scope.Worker("/module.js", { type: "module" });
+  const waiting = new Map();
+  let count = 0;
+  worker.onmessage = ({ data }) => waiting.get(data.id)?.(data.answer);
+  scope.inWorker = (name, args) =>
+    new Promise((resolve) => {
+      waiting.set(++count, resolve);
+      worker.postMessage({ id: count, name, args });
+    });
+  scope.document.title = "ready";
+} else
+  scope.onmessage = async ({ data }) => {
+    scope.postMessage({ id: data.id, answer: await call(data.name, data.args) });
+  };

@@ -1,0 +1,273 @@
+// The cache of a browser, in Chromium from the packed package: OPFS in a worker and in a page, the Cache API; reloads in the middle, two tabs, a full quota.
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { build } from "esbuild";
+import type { pull, StoredModel } from "lfm2-wasm";
+import { openBrowser } from "../bundlers/browser.mjs";
+import { pick } from "../scale.ts";
+import { type BadServer, serve } from "../tools/bad-server.ts";
+import { installPacked } from "../tools/packed.ts";
+import { noise } from "../unit/network.ts";
+import { installed } from "./index.mjs";
+import { type Server, serveFolders } from "./server.mjs";
+
+const mini = readFileSync("dist/mini.gguf");
+/** A worker writes as bytes come; a page holds back 8 MiB. */
+const SIZES = { opfsInWorker: 3_000_001, large: 24_000_001 };
+const isFull = pick({ gate: false, full: true });
+const TIMEOUT_MS = 240_000;
+const network = { backoffMs: 2, maxRetries: 3, windowBytes: 1 << 22 };
+
+type Place = "inPage" | "inWorker";
+
+const WORKER = ["OPFS in a worker", "inWorker", "opfs"] as const;
+const PLACES = pick({
+  gate: [WORKER],
+  full: [WORKER, ["OPFS in a page", "inPage", "opfs"], ["the Cache API", "inPage", "caches"]] as const,
+});
+
+/** Of puppeteer what is used. */
+interface Page {
+  goto(url: string): Promise<unknown>;
+  reload(): Promise<unknown>;
+  close(): Promise<void>;
+  evaluate(code: string): Promise<unknown>;
+  evaluateOnNewDocument(code: string): Promise<unknown>;
+  waitForFunction(code: string): Promise<unknown>;
+  createCDPSession(): Promise<{ send(method: string, parameters: object): Promise<unknown> }>;
+}
+interface Context {
+  newPage(): Promise<Page>;
+  close(): Promise<void>;
+}
+interface Browser {
+  createBrowserContext(): Promise<Context>;
+  close(): Promise<void>;
+}
+/** What the calls of browser-cache.page.mjs give. */
+interface Given {
+  readonly tokens: readonly number[];
+  readonly packedImage: string | undefined;
+  readonly phases: readonly string[];
+  readonly skipped: string | undefined;
+}
+
+for (const { binary } of installed(["chromium"], "the cache of a browser"))
+  describe("the cache of a browser", function () {
+    this.timeout(TIMEOUT_MS);
+    let project: string;
+    let server: Server;
+    let hub: BadServer;
+    let browser: Browser;
+    let context: Context;
+
+    before(async () => {
+      project = mkdtempSync(join(tmpdir(), "lfm2-browser-cache-"));
+      const dist = join(installPacked(project), "dist");
+      const out = join(project, "public");
+      mkdirSync(out);
+      await build({
+        entryPoints: { module: resolve("tests", "runtimes", "browser-cache.page.mjs") },
+        outdir: out,
+        ...{ bundle: true, format: "esm", target: "es2022", splitting: true, platform: "browser", tsconfigRaw: {}, logLevel: "warning" },
+        nodePaths: [join(project, "node_modules")],
+        alias: { "lfm2-wasm": join(dist, "browser.js") },
+        define: { LFM2_HASH_WASM: '""' }, // of the stores' own suite, which hashes nothing
+      });
+      for (const name of ["plain", "relaxed"]) cpSync(join(dist, `kernels.${name}.wasm`), join(out, `kernels.${name}.wasm`));
+      cpSync(join(dist, "mini.gguf"), join(out, "mini.gguf"));
+      const page = `<!doctype html><title>waits</title><script type="module" src="/module.js"></script>`;
+      server = await serveFolders(
+        { "/": out },
+        {
+          answer: ({ url }, response) => {
+            if (url !== "/") return false;
+            response.writeHead(200, { "content-type": "text/html" }).end(page);
+            return true;
+          },
+        },
+      );
+      hub = await serve({
+        "org/mini": { "mini.gguf": mini },
+        "org/large": { "x.gguf": noise(SIZES.large) },
+        "org/small": { "x.gguf": noise(SIZES.opfsInWorker) },
+      });
+      browser = (await openBrowser(binary)) as unknown as Browser;
+    });
+    after(async () => {
+      await browser?.close();
+      await server?.close();
+      await hub?.close();
+      rmSync(project, { recursive: true, force: true });
+    });
+    beforeEach(async () => {
+      hub.set({});
+      hub.log.length = 0;
+      context = await browser.createBrowserContext(); // a storage of its own
+    });
+    afterEach(() => context.close());
+
+    async function tab(before?: string): Promise<Page> {
+      const page = await context.newPage();
+      if (before !== undefined) await page.evaluateOnNewDocument(before);
+      await open(page);
+      return page;
+    }
+    async function open(page: Page): Promise<void> {
+      await page.goto(server.url);
+      await page.waitForFunction("document.title === 'ready'");
+    }
+    /** What a call gives there; its error is thrown. */
+    async function call<T = Given>(page: Page, place: Place, name: string, ...args: unknown[]): Promise<T> {
+      const { value, error } = (await page.evaluate(`${place}(${JSON.stringify(name)}, ${JSON.stringify(args)})`)) as {
+        value: T;
+        error?: Error;
+      };
+      if (error) throw Object.assign(new Error(error.message), error);
+      return value;
+    }
+    const options = (more: object = {}): object => ({ endpoint: hub.hub, network, ...more });
+    /** Bytes of files that were sent. */
+    const sent = (): number => hub.log.filter((r) => r.host === "cdn").reduce((sum, r) => sum + r.sentBytes, 0);
+    const partBytes = async (page: Page): Promise<number> =>
+      (await call<readonly StoredModel[]>(page, "inPage", "listModels"))[0]?.partialBytes ?? 0;
+
+    for (const [what, place, kind] of PLACES) {
+      const without = kind === "caches" ? "delete StorageManager.prototype.getDirectory" : undefined;
+
+      const [repo, bytes, seen] = place === "inWorker" ? ["org/small", SIZES.opfsInWorker, 500_000] : ["org/large", SIZES.large, 8_000_000];
+      const drip = place === "inWorker" ? ([1 << 16, 5] as const) : ([1 << 18, 10] as const);
+      /** Waits until so many bytes are kept; no longer than the download lasts. */
+      const untilKept = async (page: Page, going: Promise<unknown>): Promise<void> => {
+        let isOver = false;
+        void going.finally(() => {
+          isOver = true;
+        });
+        while (!isOver && (await partBytes(page)) < seen) await new Promise((go) => setTimeout(go, 50));
+      };
+
+      it(`${what} is a store`, async () => {
+        assert.deepEqual(await call(await tab(), place, "conformance", kind, place === "inWorker" ? 700_001 : 9_000_001), []);
+      });
+
+      it(`${what}: the second start asks for no byte of the file, and reads the packed image`, async () => {
+        const page = await tab(without);
+        const first = await call(page, place, "start", "org/mini", options({ cache: { packed: true } }));
+        assert.deepEqual([first.packedImage, first.skipped, sent()], ["written", undefined, mini.length]);
+        await open(page);
+        hub.log.length = 0;
+        const second = await call(page, place, "start", "org/mini", options({ cache: { packed: true } }));
+        assert.deepEqual([second.tokens, second.packedImage, sent()], [first.tokens, "read", 0]);
+        const [model, ...others] = await call<readonly StoredModel[]>(page, place, "listModels");
+        assert.ok(model);
+        assert.deepEqual([model.id, others.length, model.partialBytes], ["org/mini", 0, 0]);
+        assert.ok(model.sizeBytes >= mini.length && model.sizeBytes < mini.length + 1000, `${model.sizeBytes}`);
+        assert.equal((await call<StoredModel>(page, place, "removeModel", "org/mini")).sizeBytes, model.sizeBytes);
+        assert.deepEqual(await call(page, place, "listModels"), []);
+        await call(page, place, "start", "org/mini", options());
+        assert.equal(sent(), mini.length, "it is downloaded again");
+      });
+
+      it(`${what}: a download that a reload cut off goes on from where it was`, async () => {
+        const page = await tab(without);
+        hub.set({ drip });
+        const going = call(page, place, "pull", repo, options()).catch(() => {});
+        await untilKept(page, going);
+        await page.reload();
+        await going;
+        await page.waitForFunction("document.title === 'ready'");
+        const kept = await partBytes(page);
+        assert.ok(kept >= seen && kept < bytes, `${kept} bytes were kept`);
+        await untilOver();
+        hub.set({});
+        hub.log.length = 0;
+        const { downloadedBytes } = await call<Awaited<ReturnType<typeof pull>>>(page, place, "pull", repo, options());
+        assert.deepEqual([downloadedBytes, sent()], [bytes - kept, bytes - kept]);
+        const again = await call<Awaited<ReturnType<typeof pull>>>(page, place, "pull", repo, options());
+        assert.equal(again.downloadedBytes, 0);
+      });
+
+      if (isFull)
+        it(`${what}: two tabs download once; the second waits`, async () => {
+          const pages = [await tab(without), await tab(without)] as const;
+          hub.set({ drip: [1 << 16, 5] });
+          const both = await Promise.all(pages.map((page) => call(page, place, "start", "org/mini", options())));
+          assert.deepEqual(both[0]?.tokens, both[1]?.tokens);
+          assert.equal(sent(), mini.length);
+          assert.equal(both.filter(({ phases }) => phases.includes("wait")).length, 1);
+        });
+
+      if (isFull)
+        it(`${what}: a tab takes over from one that is closed; nobody removes what is being downloaded`, async () => {
+          const [first, second] = [await tab(without), await tab(without)];
+          hub.set({ drip });
+          const lost = call(first, place, "pull", repo, options()).catch(() => {});
+          await untilKept(second, lost);
+          await assert.rejects(call(second, place, "removeModel", repo), { name: "StorageError", code: "in-use" });
+          const takes = call(second, place, "pull", repo, options());
+          await new Promise((go) => setTimeout(go, 200));
+          await first.close();
+          await lost;
+          await takes;
+          assert.ok(sent() < 1.9 * bytes, `${sent()} bytes in all`);
+        });
+    }
+
+    if (isFull)
+      it("a quota that is too small costs the cache, not the load, and leaves nothing", async () => {
+        const page = await tab();
+        const session = await page.createCDPSession();
+        await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize: 1_000_000 });
+        for (const place of ["inWorker", "inPage"] as const) {
+          const { tokens, skipped } = await call(page, place, "start", "org/mini", options());
+          assert.equal(tokens.length, 4);
+          assert.match(
+            skipped ?? "",
+            /cache: expected room in OPFS \(lfm2-wasm\) for more, got a full storage\. [\d.]+ MB of \d+ MB are used\. Remove a model/,
+          );
+          await assert.rejects(call(page, place, "pull", "org/mini", options()), { name: "StorageError", code: "storage-full" });
+          assert.deepEqual(await call(page, place, "files"), []);
+        }
+      });
+
+    if (isFull)
+      it("a quota that runs out in the middle leaves nothing half-written", async () => {
+        const page = await tab();
+        const session = await page.createCDPSession();
+        const quota = (quotaSize: number): Promise<unknown> =>
+          session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize });
+        for (const place of ["inWorker", "inPage"] as const) {
+          await quota(100_000_000);
+          hub.set({ drip: [1 << 18, 3] });
+          const pulling = assert.rejects(call(page, place, "pull", "org/large", options()), {
+            name: "StorageError",
+            message: /full storage/,
+            code: "storage-full",
+          });
+          while (sent() < 5_000_000) await new Promise((go) => setTimeout(go, 20));
+          await quota(12_000_000);
+          await pulling;
+          assert.deepEqual(await call(page, place, "files"), []);
+          await untilOver();
+          hub.log.length = 0;
+        }
+      });
+
+    if (isFull)
+      it("a handle of a file in OPFS is a source, in a page and in a worker", async () => {
+        const page = await tab();
+        const right = await call(page, "inPage", "start", new URL("mini.gguf", server.url).href, {});
+        for (const place of ["inPage", "inWorker"] as const) {
+          const { tokens } = await call(page, place, "startHandle", new URL("mini.gguf", server.url).href, {});
+          assert.deepEqual(tokens, right.tokens);
+        }
+      });
+
+    /** Waits until no answer is under way. */
+    async function untilOver(): Promise<void> {
+      for (let i = 0; i < 300 && hub.busy > 0; i++) await new Promise((go) => setTimeout(go, 10));
+      assert.equal(hub.busy, 0);
+    }
+  });
