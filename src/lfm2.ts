@@ -1,7 +1,7 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
 import { type CacheOptions, type CacheUse, checkCacheOption, imagesFor, type OpenStore, storeFor } from "./cache.ts";
 import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted, UnsupportedError } from "./errors.ts";
-import { recommendedSampling } from "./generate/defaults.ts";
+import { recommendedSampling, recommendedStopIds } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
@@ -313,6 +313,7 @@ async function loadOnce(
       info: { ...modelInfo(checkpoint, loaded), runtime: platform.runtime },
       tokenizer: checkpoint.tokenizer,
       template: checkpoint.template,
+      generationConfig: checkpoint.generationConfig,
     };
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
@@ -373,5 +374,6 @@ function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes, packe
     maxContextTokens: model.options.maxContextTokens,
     packedImage,
     sampling: recommendedSampling(checkpoint.names, checkpoint.generationConfig),
+    stopIds: recommendedStopIds(checkpoint.config.eosTokenIds, checkpoint.generationConfig),
   };
 }

@@ -55,6 +55,8 @@ export interface ModelInfo {
   readonly packedImage: "read" | "written" | undefined;
   /** Sampling that applies where a call says nothing. */
   readonly sampling: SamplingOptions;
+  /** Ids that end a reply where a call says nothing: those of generation_config.json, else of config.json. */
+  readonly stopIds: readonly number[];
 }
 
 /** What a Model is made of. */
@@ -64,6 +66,8 @@ export interface ModelParts {
   readonly info: ModelInfo;
   readonly tokenizer: Tokenizer | undefined;
   readonly template: ChatTemplate | undefined;
+  /** generation_config.json, parsed. */
+  readonly generationConfig: unknown;
   /** Ids (T,) of a prompt, from a tokenizer that lives elsewhere; by default `tokenizer` makes them. */
   readonly encode?: (segments: readonly Segment[]) => Promise<readonly number[]>;
 }
@@ -87,6 +91,11 @@ export class Model {
   /** What computes, for benchmarks: a turn step by step, times of single kernels. @internal */
   get engine(): Engine {
     return this.#parts.engine;
+  }
+
+  /** generation_config.json, parsed. @internal */
+  get generationConfig(): unknown {
+    return this.#parts.generationConfig;
   }
 
   /** The tokenizer. @throws UnsupportedError when the checkpoint has none */
@@ -273,7 +282,7 @@ export class Model {
   /** @param droppedMessages that were left out before and stay so */
   async *#turn(session: number, input: ModelInput, options: GenerateOptions, droppedMessages = 0): AsyncGenerator<Part> {
     const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
-    const request = checkOptions(prompt, options, this.info.sampling, this.config.eosTokenIds);
+    const request = checkOptions(prompt, options, this.info.sampling, this.info.stopIds);
     yield* runTurn(this.#parts.engine, this.#calls++, session, request);
   }
 

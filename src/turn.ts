@@ -36,8 +36,10 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly logprobs?: boolean | undefined;
   /** Also the so many likeliest tokens at each place, at most 20; asks for `logprobs`. */
   readonly topLogprobs?: number | undefined;
-  /** Beams of beam search, which looks for the likeliest whole reply; temperature and cuts do not count then. 1 (default) is no search. */
+  /** Beams of beam search, which looks for the likeliest whole reply; temperature and cuts do not count then, unless `sampleBeams`. 1 (default) is no search. */
   readonly numBeams?: number | undefined;
+  /** Draws the beams' continuations with temperature, cuts and seed, in the place of taking the likeliest; default false. */
+  readonly sampleBeams?: boolean | undefined;
   /** A sequence's score is Σ ln p / tokens^lengthPenalty; default 1, above favours longer ones. */
   readonly lengthPenalty?: number | undefined;
   /** When the search ends: `false` (default) once no beam can win at its present length, `true` with as many ended ones as there are beams, `"never"` once none can win at any length. */
@@ -136,7 +138,7 @@ export function checkOptions(
     processing: checkProcessors(options),
     endIds: options.endIds ?? endIds,
     topLogprobs: checkLogprobs(options),
-    ...checkSequences(options),
+    ...checkSequences(options, defaults),
     processors: checkFunctions("processors", options.processors),
     stoppingCriteria: checkFunctions("stoppingCriteria", options.stoppingCriteria),
     onProgress,
@@ -161,8 +163,8 @@ function checkLogprobs({ logprobs, topLogprobs }: GenerateOptions): number | und
 /** Replies and beams that can be asked for: a bound against mistakes. */
 const MOST_SEQUENCES = 128;
 
-function checkSequences(options: GenerateOptions): Pick<TurnRequest, "beams" | "moreSamples"> {
-  const { numBeams = 1, lengthPenalty = 1, earlyStopping = false, numReturnSequences = 1 } = options;
+function checkSequences(options: GenerateOptions, { temperature }: SamplingOptions): Pick<TurnRequest, "beams" | "moreSamples"> {
+  const { numBeams = 1, lengthPenalty = 1, earlyStopping = false, numReturnSequences = 1, sampleBeams = false } = options;
   for (const [name, value] of Object.entries({ numBeams, numReturnSequences })) {
     if (!(Number.isSafeInteger(value) && value >= 1 && value <= MOST_SEQUENCES))
       throw new InputError(
@@ -173,12 +175,16 @@ function checkSequences(options: GenerateOptions): Pick<TurnRequest, "beams" | "
     throw new InputError(`options: lengthPenalty: expected a number from -100 to 100, got ${String(lengthPenalty)}. 1 is usual.`);
   if (typeof earlyStopping !== "boolean" && earlyStopping !== "never")
     throw new InputError(`options: earlyStopping: expected true, false or "never", got ${JSON.stringify(earlyStopping)}.`);
+  if (typeof sampleBeams !== "boolean" || (sampleBeams && (numBeams === 1 || !((options.temperature ?? temperature ?? 1) > 0))))
+    throw new InputError(
+      `options: sampleBeams: expected true or false, and for true numBeams above 1 and a temperature above 0, got ${JSON.stringify(sampleBeams)} with numBeams ${numBeams}.`,
+    );
   if (numBeams === 1) return { beams: undefined, moreSamples: numReturnSequences - 1 };
   if (numReturnSequences > numBeams)
     throw new InputError(
       `options: numReturnSequences: expected at most numBeams, ${numBeams}, got ${numReturnSequences}. Search with more beams.`,
     );
-  return { beams: { count: numBeams, lengthPenalty, earlyStopping, returned: numReturnSequences }, moreSamples: 0 };
+  return { beams: { count: numBeams, lengthPenalty, earlyStopping, returned: numReturnSequences, isSampled: sampleBeams }, moreSamples: 0 };
 }
 
 function checkFunctions<T>(name: string, list: readonly T[] = []): readonly T[] {

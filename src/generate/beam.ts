@@ -2,13 +2,14 @@
 import { InputError, UnsupportedError } from "../errors.ts";
 import type { Logits } from "../kernels/logits.ts";
 import { nextMacrotask } from "../macrotask.ts";
-import { power } from "../math.ts";
+import { exp, power } from "../math.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateRequest } from "./engine.ts";
 import { History } from "./history.ts";
 import { logSum } from "./logprobs.ts";
+import { random } from "./philox.ts";
 import { rulesOf } from "./processors.ts";
-import { process } from "./sampler.ts";
+import { cut, process } from "./sampler.ts";
 import type { Session } from "./session.ts";
 
 /** A sequence that has ended, with its score: Σ ln p / tokens^lengthPenalty, the end token among them. */
@@ -41,6 +42,29 @@ export function checkBeams({ count }: BeamRequest, model: LanguageModel, { stop,
     );
   if (count > model.logitsRows)
     throw new InputError(`options: numBeams: expected at most ${model.logitsRows} for this model, got ${count}. Use fewer.`);
+}
+
+/** Smaller weights are no normal doubles. */
+const LEAST_EXPONENT = -690;
+
+/** Draws `count` of `all` without putting any back, each by its share of what is left, e^total. */
+function drawn(all: readonly Continuation[], count: number, uniform: (draw: number) => number): Continuation[] {
+  const top = all.reduce((most, { total }) => Math.max(most, total), Number.NEGATIVE_INFINITY);
+  const weights = Float64Array.from(all, ({ total }) => exp(Math.max(LEAST_EXPONENT, total - top)));
+  const out: Continuation[] = [];
+  for (let draw = 0; draw < Math.min(count, all.length); draw++) {
+    const mass = uniform(draw) * weights.reduce((a, b) => a + b, 0);
+    let chosen = -1;
+    let sum = 0;
+    for (let i = 0; i < weights.length && !(chosen >= 0 && sum > mass); i++) {
+      if (weights[i] === 0) continue; // it was drawn
+      chosen = i;
+      sum += weights[i]!;
+    }
+    out.push(all[chosen]!);
+    weights[chosen] = 0;
+  }
+  return out;
 }
 
 /** One search. Its `best` stand when `run` has ended. */
@@ -108,10 +132,11 @@ export class BeamSearch {
     }
   }
 
-  /** The best continuations of all beams: enough that as many go on as there are beams, whatever ends. */
+  /** The best continuations of all beams, or the ones that were drawn, in that order: enough that as many go on as there are beams, whatever ends. */
   async *#continuations(isCancelled: CancelCheck): AsyncGenerator<GenerateEvent, Continuation[]> {
-    const { stopIds, asksForLogits } = this.#request;
-    const wanted = Math.max(2, 1 + stopIds.length) * this.#beams.count;
+    const { stopIds, asksForLogits, sampling } = this.#request;
+    const { count, isSampled } = this.#beams;
+    const wanted = Math.max(2, 1 + stopIds.length) * count;
     // while the caller looks at one row, another session's step may overwrite the others
     const copies = asksForLogits ? this.#running.map((_, i) => this.#model.logits(i).copy()) : [];
     const rows = this.#first ? [this.#first] : copies;
@@ -126,10 +151,11 @@ export class BeamSearch {
         isCancelled(); // throws where the engine has gone meanwhile
         logits.replace(this.#takeSupplied());
       }
-      const { ids, values } = logits.topK(Math.min(wanted, logits.size));
-      for (const [k, id] of ids.entries())
-        if (values[k]! > Number.NEGATIVE_INFINITY) all.push({ beam, id, total: beam.total + values[k]! });
+      const { ids } = isSampled ? cut(logits, sampling, stopIds.length + 1) : logits.topK(Math.min(wanted, logits.size));
+      const scores = logits.view();
+      for (const id of ids) if (scores[id]! > Number.NEGATIVE_INFINITY) all.push({ beam, id, total: beam.total + scores[id]! });
     }
+    if (isSampled) return drawn(all, wanted, (draw) => random(sampling.seed ?? 0, this.#length, draw));
     return all.sort((a, b) => b.total - a.total).slice(0, wanted); // stable: ties by beam, then as the kernel orders them, by id
   }
 
@@ -160,7 +186,8 @@ export class BeamSearch {
       }));
       this.#finished = [...this.#finished, ...found].sort((a, b) => b.score - a.score).slice(0, count);
     }
-    this.#keep(top.filter((c) => !isEnd(c)).slice(0, count));
+    const others = top.filter((c) => !isEnd(c)).sort((a, b) => b.total - a.total); // drawn ones come in another order
+    this.#keep(others.slice(0, count));
   }
 
   /** Makes these the running beams: a parent's session goes to its first child, forks of it to the others. */

@@ -1,5 +1,6 @@
 // Sampling that Liquid AI recommends, by a checkpoint's name. The table is in the model cards; the files carry none of it.
 import { FormatError } from "../errors.ts";
+import { isRecord } from "../values.ts";
 import { checkSampling, type SamplingOptions } from "./sampler.ts";
 
 /** Sampling options that a checkpoint recommends; what is absent is off. */
@@ -38,6 +39,21 @@ const keys = {
  */
 export function recommendedSampling(names: readonly (string | undefined)[], generationConfig?: unknown): SamplingDefaults {
   return { ...byName(names), ...fromGenerationConfig(generationConfig) };
+}
+
+/**
+ * @param configured end tokens of config.json
+ * @returns those that end a reply where a call says nothing: generation_config.json's, where it names any
+ * @throws FormatError when what it names are no ids
+ */
+export function recommendedStopIds(configured: readonly number[], generationConfig?: unknown): readonly number[] {
+  const named = isRecord(generationConfig) ? (generationConfig.eos_token_id ?? undefined) : undefined;
+  if (named === undefined) return configured;
+  const ids: unknown[] = [named].flat();
+  if (ids.every((id): id is number => Number.isSafeInteger(id) && Number(id) >= 0)) return ids;
+  throw new FormatError(
+    `generation_config.json: "eos_token_id": expected a token id or a list of them, got ${JSON.stringify(named)}. Download the file again.`,
+  );
 }
 
 function byName(names: readonly (string | undefined)[]): SamplingDefaults {

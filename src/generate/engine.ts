@@ -15,6 +15,8 @@ export interface BeamRequest {
   readonly earlyStopping: boolean | "never";
   /** Sequences to give back, at most `count`. */
   readonly returned: number;
+  /** Draws continuations, each by its share of all beams' probability behind temperature and cuts, in the place of taking the best. */
+  readonly isSampled?: boolean | undefined;
 }
 
 /** A turn: continue a session so that it holds `ids`, then generate. */
@@ -38,7 +40,7 @@ export interface GenerateRequest {
   readonly inStep?: boolean | undefined;
   /** Log-probabilities come with each token: its own, and those of so many likeliest ones. */
   readonly topLogprobs?: number | undefined;
-  /** Searches several sequences instead of sampling one; temperature and cuts do not count. */
+  /** Searches several sequences instead of sampling one; temperature and cuts count only where their continuations are drawn. */
   readonly beams?: BeamRequest | undefined;
 }
 

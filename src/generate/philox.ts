@@ -51,9 +51,10 @@ export function philox4x32(
  * The random number of a token: a function of seed and position alone, so that chunks, neighbours in a batch, forks and cache hits cannot shift it.
  * @param seed a safe integer ≥ 0
  * @param position absolute position in the sequence of the token that is drawn, a safe integer ≥ 0
+ * @param draw which of several numbers at that position
  * @returns a multiple of 2^-53 in [0, 1)
  */
-export function random(seed: number, position: number): number {
-  const [a, b] = philox4x32([position >>> 0, (position / WORD) >>> 0, 0, 0], [seed >>> 0, (seed / WORD) >>> 0]);
+export function random(seed: number, position: number, draw: number = 0): number {
+  const [a, b] = philox4x32([position >>> 0, (position / WORD) >>> 0, draw, 0], [seed >>> 0, (seed / WORD) >>> 0]);
   return ((a >>> 5) * 0x400_0000 + (b >>> 6)) / 0x20_0000_0000_0000;
 }

@@ -176,7 +176,7 @@ export function pickToken(logits: Logits, options: SamplingOptions, position: nu
   if (isGreedy(options)) return best;
   const u = random(options.seed ?? OFF.seed, position);
   if (isOpen(logits, options) && Number.isFinite(logits.view()[best])) return drawFromAll(logits, u);
-  return draw(choose(logits, options, best), u);
+  return draw(choose(logits, options, best, 1), u);
 }
 
 /** Whether nothing is cut off. */
@@ -191,8 +191,18 @@ function isOpen({ size }: Logits, { topK = OFF.topK, topP = OFF.topP, minP = OFF
  */
 export function candidates(logits: Logits, options: SamplingOptions, context: Iterable<number>, rules?: Rules): Candidates {
   process(logits, options, context, rules);
+  return cut(logits, options);
+}
+
+/**
+ * Temperature and cuts on processed logits, which are changed in place.
+ * @param least so many tokens stay behind every cut, where there are as many
+ * @returns what is left to be drawn from
+ * @throws FormatError when all logits are ruled out
+ */
+export function cut(logits: Logits, options: SamplingOptions, least: number = 1): Candidates {
   const best = heat(logits, options);
-  return isGreedy(options) ? single(best) : choose(logits, options, best);
+  return isGreedy(options) ? single(best) : choose(logits, options, best, least);
 }
 
 const DAMAGED = "The checkpoint is damaged, or its values overflow: try another file or dtype.";
@@ -226,25 +236,26 @@ function cutBySigma(scores: Float32Array, n: number, largest: number): void {
 const single = (id: number): Candidates => ({ ids: Uint32Array.of(id), weights: Float32Array.of(1) });
 
 /** Every cut on prepared logits, each on what the one before left. */
-function choose(logits: Logits, options: SamplingOptions, best: number): Candidates {
+function choose(logits: Logits, options: SamplingOptions, best: number, least: number): Candidates {
   // Only a penalty or temperature at the end of its range on absurd logits gets here.
   if (!Number.isFinite(logits.view()[best])) return single(best);
-  if (!cutsTails(options)) return chooseLikely(logits, options, best);
+  if (!cutsTails(options)) return chooseLikely(logits, options, best, least);
   const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
   const isOpen = (topK === 0 || topK >= logits.size) && topP >= 1 && minP <= 0;
-  const kept = cutTails(isOpen ? everything(logits) : chooseLikely(logits, options, best), logits, options);
+  const kept = cutTails(isOpen ? everything(logits) : chooseLikely(logits, options, best, least), logits, options, least);
   const ids = sortByScore(logits.view(), kept.ids);
   return weigh(logits, ids);
 }
 
 /** top-k, top-p and min-p. */
-function chooseLikely(logits: Logits, options: SamplingOptions, best: number): Candidates {
-  const { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
+function chooseLikely(logits: Logits, options: SamplingOptions, best: number, least: number): Candidates {
+  const { topK: k = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
   const largest = logits.view()[best]!;
-  if (topK > 0 && topK < logits.size) return cutByMinP(cutByTopP(weigh(logits, largestScores(logits, topK)), topP), minP);
-  if (topP < 1) return cutByMinP(nucleus(logits, topP), minP);
-  const least = minP > 0 ? largest - reach(minP) : -Number.MAX_VALUE;
-  return cutByMinP(weigh(logits, scoresFrom(logits, least)), minP);
+  const topK = k > 0 ? Math.max(k, least) : 0;
+  if (topK > 0 && topK < logits.size) return cutByMinP(cutByTopP(weigh(logits, largestScores(logits, topK)), topP, least), minP, least);
+  if (topP < 1) return cutByMinP(nucleus(logits, topP, least), minP, least);
+  const lowest = minP > 0 ? largest - reach(minP) : -Number.MAX_VALUE;
+  return cutByMinP(weigh(logits, scoresFrom(logits, lowest, least)), minP, least);
 }
 
 /** @returns the largest few logits and their ids, sorted. */
@@ -252,12 +263,12 @@ function few(logits: Logits): TopLogits {
   return logits.topK(Math.min(FEW, logits.size));
 }
 
-/** @returns ids of the logits from `least` on, sorted. */
-function scoresFrom(logits: Logits, least: number): Uint32Array {
+/** @returns ids of the logits from `lowest` on, and of the `least` largest that are not ruled out, sorted. */
+function scoresFrom(logits: Logits, lowest: number, least: number): Uint32Array {
   const { ids, values } = few(logits);
-  const end = values.findIndex((value) => value < least);
+  const end = values.findIndex((value, i) => value < lowest && (i >= least || value === Number.NEGATIVE_INFINITY));
   if (end >= 0) return ids.subarray(0, end);
-  return sortByScore(logits.view(), idsBetween(logits.view(), least, Number.POSITIVE_INFINITY));
+  return sortByScore(logits.view(), idsBetween(logits.view(), lowest, Number.POSITIVE_INFINITY));
 }
 
 /** @returns ids of the k largest logits and of those equal to the k-th, sorted; none that was ruled out. */
@@ -297,25 +308,25 @@ function weigh(logits: Logits, ids: Uint32Array): Candidates {
   return { ids, weights: logits.weigh(Float32Array.from(ids, (id) => scores[id]!)) };
 }
 
-/** Removes the tail of at most 1 - topP of the mass; the first stays. */
-function cutByTopP(candidates: Candidates, topP: number): Candidates {
+/** Removes the tail of at most 1 - topP of the mass; the first `least` stay. */
+function cutByTopP(candidates: Candidates, topP: number, least: number): Candidates {
   if (topP >= 1) return candidates;
-  return cutAtMass(candidates, topP * sum(candidates.weights));
+  return cutAtMass(candidates, topP * sum(candidates.weights), least);
 }
 
-/** Keeps those that have less than `mass` before them; the first stays. */
-function cutAtMass({ ids, weights }: Candidates, mass: number): Candidates {
+/** Keeps those that have less than `mass` before them; the first `least` stay. */
+function cutAtMass({ ids, weights }: Candidates, mass: number, least: number): Candidates {
   let before = weights[0]!;
   let count = 1;
-  for (; count < ids.length && before < mass; count++) before += weights[count]!;
+  for (; count < ids.length && (before < mass || count < least); count++) before += weights[count]!;
   return { ids: ids.subarray(0, count), weights: weights.subarray(0, count) };
 }
 
-/** Removes what is less likely than `minP` times the first. */
-function cutByMinP({ ids, weights }: Candidates, minP: number): Candidates {
-  const least = minP * weights[0]!;
+/** Removes what is less likely than `minP` times the first; the first `least` stay. */
+function cutByMinP({ ids, weights }: Candidates, minP: number, least: number): Candidates {
+  const lowest = minP * weights[0]!;
   let count = weights.length;
-  while (count > 1 && weights[count - 1]! < least) count--;
+  while (count > least && weights[count - 1]! < lowest) count--;
   return { ids: ids.subarray(0, count), weights: weights.subarray(0, count) };
 }
 
@@ -350,13 +361,13 @@ function fewWeighed(logits: Logits): Candidates {
 }
 
 /** top-p on all logits. */
-function nucleus(logits: Logits, topP: number): Candidates {
+function nucleus(logits: Logits, topP: number, least: number): Candidates {
   const mass = topP * logits.softmax();
   const first = fewWeighed(logits);
-  if (sum(first.weights) >= mass) return cutAtMass(first, mass);
+  if (sum(first.weights) >= mass && least <= FEW) return cutAtMass(first, mass, least);
   const buckets = fillBuckets(logits.probabilities());
   const ids = idsBetween(logits.probabilities(), smallestOf(bucketAt(buckets, mass).bucket), Number.POSITIVE_INFINITY);
-  return cutAtMass(weigh(logits, sortByScore(logits.view(), ids)), mass);
+  return cutAtMass(weigh(logits, sortByScore(logits.view(), ids)), mass, least);
 }
 
 /** The token that `draw` would take from all of them, without sorting more than one bucket. */

@@ -29,13 +29,16 @@ export function everything(logits: Logits): Candidates {
   return keep({ ids, weights: weights.slice() }, (_, weight) => weight > 0);
 }
 
-/** @param candidates whose weights are e^(score - largest), not empty */
-export function cutTails(candidates: Candidates, logits: Logits, options: TailOptions): Candidates {
+/**
+ * @param candidates whose weights are e^(score - largest), not empty
+ * @param least so many of them stay behind each cut
+ */
+export function cutTails(candidates: Candidates, logits: Logits, options: TailOptions, least: number): Candidates {
   const { typicalP = 1, epsilonCutoff = 0, etaCutoff = 0 } = options;
   let kept = candidates;
-  if (typicalP < 1) kept = cutByTypicality(kept, logits, typicalP);
-  if (isShare(epsilonCutoff)) kept = cutBelow(kept, epsilonCutoff);
-  if (isShare(etaCutoff)) kept = cutBelow(kept, etaLimit(kept, logits, etaCutoff));
+  if (typicalP < 1) kept = cutByTypicality(kept, logits, typicalP, least);
+  if (isShare(epsilonCutoff)) kept = cutBelow(kept, epsilonCutoff, least);
+  if (isShare(etaCutoff)) kept = cutBelow(kept, etaLimit(kept, logits, etaCutoff), least);
   return kept;
 }
 
@@ -55,11 +58,12 @@ function sum(weights: Float32Array): number {
 
 const largest = (weights: Float32Array): number => weights.reduce((a, b) => Math.max(a, b), 0);
 
-/** Removes what is less likely than `least`; the likeliest stay. */
-function cutBelow(candidates: Candidates, least: number): Candidates {
+/** Removes what is less likely than `probability`; the `least` likeliest stay. */
+function cutBelow(candidates: Candidates, probability: number, least: number): Candidates {
   const { weights } = candidates;
-  const [limit, top] = [least * sum(weights), largest(weights)];
-  return keep(candidates, (_, weight) => weight >= limit || weight === top);
+  const limit = probability * sum(weights);
+  const last = least === 1 ? largest(weights) : (weights.slice().sort().at(-least) ?? 0);
+  return keep(candidates, (_, weight) => weight >= limit || weight >= last);
 }
 
 /** @returns score - largest score of each, and their mean over the distribution: minus the entropy, but for ln Z */
@@ -80,20 +84,22 @@ function etaLimit(candidates: Candidates, logits: Logits, eta: number): number {
   return Math.min(eta, Math.sqrt(eta) * negativeEntropy);
 }
 
-/** Keeps those whose surprise is nearest to the entropy, until they hold `typicalP` of the mass, and all that are as near as the last of them. */
-function cutByTypicality(candidates: Candidates, logits: Logits, typicalP: number): Candidates {
+/** Keeps those whose surprise is nearest to the entropy, until they hold `typicalP` of the mass and are `least` at the least, and all that are as near as the last of them. */
+function cutByTypicality(candidates: Candidates, logits: Logits, typicalP: number, least: number): Candidates {
   const { weights } = candidates;
   const { depth, mean } = depths(candidates, logits);
   const off = depth.map((d) => Math.abs(mean - d));
   const mass = typicalP * sum(weights);
-  // only those within a radius that certainly holds the mass are sorted
+  // only those within a radius that certainly holds the mass, and enough of them, are sorted
   const widest = off.reduce((a, b) => Math.max(a, b), 0);
+  const holds = (radius: number): boolean =>
+    massWithin(weights, off, radius) > mass * (1 + 1e-6) && (least === 1 || off.filter((d) => d <= radius).length >= least);
   let radius = 1;
-  while (radius < widest && !(massWithin(weights, off, radius) > mass * (1 + 1e-6))) radius *= 2;
+  while (radius < widest && !holds(radius)) radius *= 2;
   const near = Array.from(off.keys()).filter((i) => off[i]! <= radius);
   near.sort((a, b) => off[a]! - off[b]! || a - b);
   let last = 0;
-  for (let before = weights[near[0]!]!; last < near.length - 1 && before < mass; ) before += weights[near[++last]!]!;
+  for (let before = weights[near[0]!]!; last < near.length - 1 && (before < mass || last + 1 < least); ) before += weights[near[++last]!]!;
   const limit = off[near[last]!]!;
   return keep(candidates, (i) => off[i]! <= limit);
 }

@@ -9,9 +9,10 @@ import { remoteFetch } from "./fetch.ts";
 import type { LoadedFacts, PackedOptions } from "./in-worker.ts";
 import { type PackedSource, unpackSource } from "./sources.ts";
 
-function factsOf({ config, info, tokenizer, template }: ModelParts): LoadedFacts {
+function factsOf({ config, info, generationConfig, tokenizer, template }: ModelParts): LoadedFacts {
   return {
     config,
+    generationConfig,
     info: { ...info, engine: "worker" },
     tokenizer: tokenizer?.pack(),
     addedTokens: tokenizer?.addedTokens ?? [],

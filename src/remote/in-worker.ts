@@ -14,7 +14,7 @@ import { ServedSources } from "./sources.ts";
 import type { EngineWorker, EngineWorkers } from "./workers.ts";
 
 /** What a worker tells of the model that it has loaded. */
-export interface LoadedFacts extends Pick<ModelParts, "config" | "info"> {
+export interface LoadedFacts extends Pick<ModelParts, "config" | "info" | "generationConfig"> {
   /** `Tokenizer.pack()`: some megabytes, unpacked when somebody asks for the tokenizer. */
   readonly tokenizer: string | undefined;
   readonly addedTokens: readonly AddedToken[];
@@ -133,7 +133,7 @@ export async function loadInWorker(
 
 /** @returns the model whose engine is at the other end of `channel`; what it needs of tokenizer and template is made of plain data */
 function modelOf(facts: LoadedFacts, channel: Channel, worker: EngineWorker): Model {
-  const { config, info, tokenizer: packed, addedTokens, template } = facts;
+  const { config, info, generationConfig, tokenizer: packed, addedTokens, template } = facts;
   const engine = remoteEngine(channel, () => worker.end());
   dropped.register(engine, worker);
   let tokenizer: Tokenizer | undefined;
@@ -141,6 +141,7 @@ function modelOf(facts: LoadedFacts, channel: Channel, worker: EngineWorker): Mo
     engine,
     config,
     info,
+    generationConfig,
     get tokenizer() {
       if (packed !== undefined) tokenizer ??= Tokenizer.unpack(packed);
       return tokenizer;

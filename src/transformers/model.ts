@@ -10,10 +10,10 @@ import {
   type Model,
   type ModelSource,
   type Tensor,
-  UnsupportedError,
 } from "lfm2-wasm";
 import { isRecord, kindOf } from "../values.ts";
 import { Lfm2Config } from "./config.ts";
+import { type GenerationDefaults, generationDefaults } from "./generation-config.ts";
 import { randomCheckpoint } from "./random.ts";
 
 const TORCH_DTYPES = { float32: "f32", bfloat16: "bf16", float16: "f16", auto: undefined } as const;
@@ -30,6 +30,8 @@ export interface NewModelOptions extends FromPretrainedOptions {
   readonly seed?: number | undefined;
   /** A model that is loaded already. @internal */
   readonly loaded?: Model | undefined;
+  /** What its generation_config.json says. @internal */
+  readonly generation?: GenerationDefaults | undefined;
 }
 
 /** Output of the bare model. */
@@ -38,46 +40,14 @@ export interface BaseModelOutput extends Omit<ForwardOutput, "loss" | "logits"> 
   readonly lastHiddenState: Tensor;
 }
 
-/** Options of `generate`, with the reference's names and defaults; a generation_config.json's sampling does not count here. */
-export interface GenerationConfig
-  extends Pick<
-    GenerateOptions,
-    | "temperature"
-    | "topK"
-    | "topP"
-    | "minP"
-    | "typicalP"
-    | "repetitionPenalty"
-    | "numBeams"
-    | "lengthPenalty"
-    | "earlyStopping"
-    | "numReturnSequences"
-    | "noRepeatNgramSize"
-    | "badWordsIds"
-    | "suppressTokens"
-    | "beginSuppressTokens"
-    | "forcedBosTokenId"
-    | "forcedEosTokenId"
-    | "exponentialDecayLengthPenalty"
-    | "seed"
-    | "signal"
-  > {
+/** A call of `generate`, with the reference's names. What it leaves out, a checkpoint's generation_config.json says; else the reference's defaults count. */
+export interface GenerationConfig extends GenerationDefaults, Pick<GenerateOptions, "stoppingCriteria" | "seed" | "signal"> {
   /** Token ids (B,T) or (T,). */
   readonly inputIds: NonNullable<ForwardInput["inputIds"]>;
   /** 1 at real tokens, 0 at padding (B,T) or (T,); default all ones. */
   readonly attentionMask?: ForwardInput["attentionMask"];
-  /** Draws tokens (temperature 1 and topK 50 unless given); false (default) takes the likeliest. */
-  readonly doSample?: boolean | undefined;
-  /** Tokens to be generated at most; default 20. Counts before `maxLength`. */
-  readonly maxNewTokens?: number | undefined;
-  /** Columns of prompt, padding included, and reply at most. */
-  readonly maxLength?: number | undefined;
-  /** Tokens to be generated at least. */
-  readonly minNewTokens?: number | undefined;
-  /** Columns of prompt, padding included, and reply at least. */
-  readonly minLength?: number | undefined;
-  /** Ids that end a row; default the configuration's. */
-  readonly eosTokenId?: number | readonly number[] | undefined;
+  /** Functions on the logits before each token, after all other rules. */
+  readonly logitsProcessor?: GenerateOptions["processors"];
 }
 
 function loadOptions({ dtype, ...rest }: FromPretrainedOptions): LoadOptions {
@@ -85,15 +55,22 @@ function loadOptions({ dtype, ...rest }: FromPretrainedOptions): LoadOptions {
   return { ...rest, dtype: known ? TORCH_DTYPES[dtype as keyof typeof TORCH_DTYPES] : (dtype as DType | undefined) };
 }
 
-async function loadPretrained(source: ModelSource, options: FromPretrainedOptions = {}): Promise<[Lfm2Config, { loaded: Model }]> {
+async function loadPretrained(source: ModelSource, options: FromPretrainedOptions = {}): Promise<[Lfm2Config, NewModelOptions]> {
   if (!isRecord(options)) throw new InputError(`fromPretrained: expected an object with options, got ${kindOf(options)}.`);
   const loaded = await load(source, loadOptions(options));
-  return [Lfm2Config.of(loaded.config), { loaded }];
+  try {
+    return [Lfm2Config.of(loaded.config), { loaded, generation: generationDefaults(loaded.generationConfig) }];
+  } catch (error) {
+    loaded.dispose();
+    throw error;
+  }
 }
 
 /** What both models are: a configuration, and weights that are loaded or drawn. */
 class Lfm2PreTrainedModel {
   readonly config: Lfm2Config;
+  /** What `generate` does where a call says nothing: a checkpoint's generation_config.json. */
+  readonly generationConfig: GenerationDefaults;
   readonly #options: NewModelOptions;
   #loading: Promise<Model> | undefined;
   #isDisposed = false;
@@ -106,10 +83,11 @@ class Lfm2PreTrainedModel {
     if (!(config instanceof Lfm2Config))
       throw new InputError(`${new.target.name}: expected an Lfm2Config, got ${kindOf(config)}. Pass new Lfm2Config({ … }).`);
     if (!isRecord(options)) throw new InputError(`${new.target.name}: expected an object with options, got ${kindOf(options)}.`);
-    const { seed = 0, loaded } = options as NewModelOptions; // isRecord made it unknown
+    const { seed = 0, loaded, generation = {} } = options as NewModelOptions; // isRecord made it unknown
     if (!(Number.isSafeInteger(seed) && seed >= 0))
       throw new InputError(`${new.target.name}: seed: expected a whole number of 0 or more, got ${String(seed)}.`);
     this.config = config;
+    this.generationConfig = generation;
     this.#options = options;
     if (loaded) this.#loading = Promise.resolve(loaded);
   }
@@ -139,7 +117,7 @@ class Lfm2PreTrainedModel {
   }
 
   async #load(): Promise<Model> {
-    const { seed = 0, loaded: _, ...options } = this.#options;
+    const { seed = 0, loaded: _, generation: __, ...options } = this.#options;
     try {
       return await load(randomCheckpoint(this.config, seed), loadOptions(options));
     } catch (error) {
@@ -195,22 +173,25 @@ export class Lfm2ForCausalLM extends Lfm2PreTrainedModel {
   /**
    * Goes on with each row; they share steps, and each is what it would be alone. Row b's samples have the seeds that follow `seed + b · numReturnSequences`.
    * @returns ids of prompt, as given, and reply, the id that ended it included: numReturnSequences rows for each of the input, padded on the right to one length
-   * @throws InputError for options out of range or a prompt that does not fit; UnsupportedError for sampling with beams; AbortError
+   * @throws InputError for options out of range or a prompt that does not fit; AbortError
    */
   async generate(options: GenerationConfig): Promise<number[][]> {
     const rows = rowsOf(options);
     const T = rows[0]?.columns.length ?? 0;
-    const shared = turnOptions(options, T);
-    const { numReturnSequences = 1, seed } = options;
+    const call = { ...this.generationConfig, ...present(options) };
+    // one limit of a call is not undone by the other one of the file
+    const limits = options.maxLength !== undefined || options.maxNewTokens !== undefined ? options : call;
+    const { padTokenId = this.config.padTokenId, numReturnSequences = 1, seed, minLength = 0, ...rest } = call;
+    const ends = endIdsOf(call, this.config);
+    const shared = turnOptions({ ...rest, numReturnSequences, maxLength: limits.maxLength, maxNewTokens: limits.maxNewTokens }, T, ends);
     const model = await this.ready();
-    const each = rows.map(({ ids }, b): GenerateOptions => {
-      const [{ minLength = 0 }, padding] = [options, T - ids.length];
-      return {
+    const each = rows.map(
+      ({ ids }, b): GenerateOptions => ({
         ...shared,
-        minLength: minLength < 0 ? minLength : Math.max(0, minLength - padding), // what is no number is refused further on
+        minLength: minLength < 0 ? minLength : Math.max(0, minLength - (T - ids.length)), // what is no number is refused further on
         seed: seed === undefined ? undefined : seed + b * numReturnSequences,
-      };
-    });
+      }),
+    );
     const replies = await model.generate(
       rows.map(({ ids }) => ids),
       each,
@@ -219,9 +200,17 @@ export class Lfm2ForCausalLM extends Lfm2PreTrainedModel {
       sequences.map((sequence) => [...rows[b]!.columns, ...sequence.tokens]),
     );
     const longest = Math.max(...out.map((row) => row.length));
-    const pad = this.config.padTokenId ?? this.config.checked.eosTokenIds[0] ?? 0;
+    const pad = padTokenId ?? ends[0] ?? 0;
     return out.map((row) => [...row, ...new Array<number>(longest - row.length).fill(pad)]);
   }
+}
+
+/** What is there: an option that is undefined takes nothing away. */
+const present = <T extends object>(options: T): T => Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined)) as T;
+
+function endIdsOf({ eosTokenId }: GenerationDefaults, { checked }: Lfm2Config): readonly number[] {
+  if (eosTokenId === undefined) return checked.eosTokenIds;
+  return typeof eosTokenId === "number" ? [eosTokenId] : eosTokenId;
 }
 
 const isList = (value: unknown): value is ArrayLike<unknown> => Array.isArray(value) || ArrayBuffer.isView(value);
@@ -254,37 +243,33 @@ function rowsOf(options: GenerationConfig): { columns: number[]; ids: Uint32Arra
 const DEFAULT_NEW_TOKENS = 20;
 const DEFAULT_TOP_K = 50;
 
-/** The reference's options as the package's. Nothing is left to a checkpoint's recommendation. */
-function turnOptions(options: GenerationConfig, T: number): GenerateOptions {
-  const {
-    inputIds: _,
-    attentionMask: __,
-    doSample = false,
-    maxNewTokens,
-    maxLength,
-    minNewTokens,
-    minLength: ___,
-    eosTokenId,
-    ...rest
-  } = options;
-  const { temperature = 1, topK = DEFAULT_TOP_K, topP = 1, minP = 0, typicalP = 1, repetitionPenalty = 1, numBeams = 1 } = rest;
+/** The reference's options as the package's, but for each row's own. Nothing is left to a checkpoint's recommendation. */
+function turnOptions(options: Omit<GenerationConfig, "seed" | "minLength">, T: number, ends: readonly number[]): GenerateOptions {
+  const { inputIds: _, attentionMask: __, eosTokenId: ___, padTokenId: ____, ...call } = options;
+  const { doSample = false, maxNewTokens, maxLength, minNewTokens, stopStrings, logitsProcessor, ...rest } = call;
+  const { temperature = 1, topK = DEFAULT_TOP_K, repetitionPenalty = 1, numBeams = 1, numReturnSequences = 1 } = rest;
   if (typeof doSample !== "boolean") throw new InputError(`generate: doSample: expected true or false, got ${kindOf(doSample)}.`);
-  if (doSample && numBeams !== 1)
-    throw new UnsupportedError("generate: expected doSample or numBeams, got both. Beams are not sampled here: leave one of them out.");
-  if (!doSample && numBeams === 1 && (rest.numReturnSequences ?? 1) !== 1)
+  if (!doSample && numBeams === 1 && numReturnSequences !== 1)
     throw new InputError("generate: numReturnSequences: expected 1 for greedy, which has one answer, got more. Set doSample or numBeams.");
   if (doSample && !(temperature > 0))
     throw new InputError(`generate: temperature: expected a number above 0, got ${String(temperature)}. doSample: false is greedy.`);
   if (maxNewTokens === undefined && maxLength !== undefined && !(Number.isSafeInteger(maxLength) && maxLength > T))
     throw new InputError(`generate: maxLength: expected a whole number above the prompt's ${T} columns, got ${String(maxLength)}.`);
-  const ends = eosTokenId === undefined ? undefined : typeof eosTokenId === "number" ? [eosTokenId] : eosTokenId;
-  const sampling = doSample ? { temperature, topK, topP, minP, typicalP } : { temperature: 0, topK: 0, topP: 1, minP: 0, typicalP: 1 };
+  const { topP = 1, minP = 0, typicalP = 1, epsilonCutoff = 0, etaCutoff = 0 } = rest;
+  const cuts = doSample
+    ? { temperature, topK, topP, minP, typicalP, epsilonCutoff, etaCutoff }
+    : { temperature: 0, topK: 0, topP: 1, minP: 0, typicalP: 1, epsilonCutoff: 0, etaCutoff: 0 };
   return {
     ...rest,
-    ...sampling,
-    ...{ epsilonCutoff: 0, etaCutoff: 0, topNSigma: 0, repetitionPenalty },
+    ...cuts,
+    topNSigma: 0,
+    repetitionPenalty,
     maxTokens: maxNewTokens ?? (maxLength === undefined ? DEFAULT_NEW_TOKENS : maxLength - T),
     minTokens: minNewTokens,
-    ...(ends && { stopIds: ends, endIds: ends }),
+    sampleBeams: doSample && numBeams > 1,
+    stop: stopStrings,
+    processors: logitsProcessor,
+    stopIds: ends,
+    endIds: ends,
   };
 }

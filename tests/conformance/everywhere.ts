@@ -4,6 +4,7 @@ import * as lfm2 from "lfm2-wasm";
 import { mini as bundled } from "lfm2-wasm/mini";
 import { apiSuite } from "./api.ts";
 import { type Outcome, runSuites } from "./runner.ts";
+import { pageExamples } from "./transformers.ts";
 
 const { load, inspect } = lfm2;
 
@@ -286,6 +287,7 @@ export async function run(_files: unknown, o: Everywhere): Promise<Answer> {
       sources(o);
       kernels(o);
       limits(o);
+      pageExamples(new URL("model/", o.base));
       apiSuite("from the packed package", load, mini, new URL("model/", o.base));
     }),
   );

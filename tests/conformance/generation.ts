@@ -148,6 +148,17 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       await assert.rejects(model.generate(STORY, { numBeams: 2, stop: "." }), (error: Error) => error.name === "UnsupportedError");
     });
 
+    it("draws with beams, and the seed draws it again", async () => {
+      const options = { maxTokens: 8, numBeams: 3, numReturnSequences: 3, sampleBeams: true, temperature: 1.5, topK: 20, seed: 5 };
+      const replyOf = async (more: GenerateOptions) => (await model.generate(STORY, { ...options, ...more })).sequences;
+      const drawn = await replyOf({});
+      assert.deepEqual(await replyOf({}), drawn);
+      assert.notDeepEqual(await replyOf({ seed: 6 }), drawn);
+      assert.notDeepEqual(await replyOf({ sampleBeams: false }), drawn);
+      await throwsInput(model, { sampleBeams: true }, /sampleBeams: expected true or false, and for true numBeams above 1/);
+      await throwsInput(model, { sampleBeams: true, numBeams: 2, temperature: 0 }, /a temperature above 0/);
+    });
+
     it("samples several replies", async () => {
       const options = { maxTokens: 10, temperature: 1.5, seed: 40 };
       const { sequences = [] } = await model.generate(STORY, { ...options, numReturnSequences: 3 });

@@ -3,11 +3,17 @@
 import assert from "node:assert/strict";
 import type { BeamRequest, GenerateEvent, GenerateRequest } from "../../src/generate/engine.ts";
 import { generate } from "../../src/generate/generate.ts";
+import { random } from "../../src/generate/philox.ts";
 import type { ProcessorOptions } from "../../src/generate/processors.ts";
 import { Scheduler } from "../../src/generate/scheduler.ts";
 import { Session } from "../../src/generate/session.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
+import { sampleBeams } from "../reference/beam-sampling.ts";
+import { pick } from "../scale.ts";
 import { checkpointFolder, goldenJson, withModel } from "./support.ts";
+
+/** Searches whose continuations are drawn, of each variant. */
+const SEEDS = pick({ gate: 3, full: 60 });
 
 interface Case {
   readonly model: string;
@@ -83,6 +89,45 @@ describe("beam search goldens", () => {
   it("has cases", () => assert.equal(cases.length, 60));
 
   for (const name of new Set(cases.map((c) => c.model))) {
+    it(`${name}, drawn: as float64 draws with the same numbers`, () =>
+      withModel(checkpointFolder(name), { dtype: "f32", kvDtype: "f32" }, async (model) => {
+        const stepLogits = async (ids: readonly number[]): Promise<Float32Array> => {
+          const cache = model.openCache();
+          model.step([{ cache, ids }], { logitsOf: [ids.length - 1] });
+          const logits = model.logits().copy();
+          cache.dispose();
+          return logits;
+        };
+        const variants = [
+          { numBeams: 2, temperature: 0.7, topK: 0, topP: 1, lengthPenalty: 1, earlyStopping: false },
+          { numBeams: 3, temperature: 1.8, topK: 12, topP: 0.9, lengthPenalty: 0.5, earlyStopping: true },
+          { numBeams: 4, temperature: 1, topK: 1, topP: 0.1, lengthPenalty: 2, earlyStopping: false },
+        ];
+        const texts = new Set<string>();
+        for (const variant of variants)
+          for (let seed = 1; seed <= SEEDS; seed++) {
+            const { prompt, eos_token_id: endIds } = cases.find((c) => c.model === name)!;
+            const uniform = (position: number, draw: number): number => random(seed, position, draw);
+            const want = await sampleBeams(stepLogits, { ...variant, prompt, endIds, maxNewTokens: 6, uniform });
+            const { numBeams: count, temperature, topK, topP, ...beams } = variant;
+            const { finish } = await search(model, {
+              ...{ ids: Uint32Array.from(prompt), maxTokens: 6, stop: [], stopIds: endIds },
+              sampling: { temperature, topK, topP, seed },
+              beams: { ...beams, count, returned: count, isSampled: true },
+            });
+            assert.ok(finish.type === "finish" && finish.sequences);
+            assert.deepEqual(
+              finish.sequences.map((s) => s.ids),
+              want.map((s) => s.ids),
+              `${JSON.stringify(variant)}, seed ${seed}`,
+            );
+            for (const [i, { score }] of want.entries())
+              assert.ok(Math.abs(score - finish.sequences[i]!.score) < 1e-4 * Math.max(1, Math.abs(score)));
+            texts.add(String(finish.sequences[0]?.ids));
+          }
+        assert.ok(texts.size > SEEDS, "several texts were drawn");
+      }));
+
     it(name, () =>
       withModel(checkpointFolder(name), { dtype: "f32", kvDtype: "f32" }, async (model) => {
         for (const [i, c] of cases.entries()) {

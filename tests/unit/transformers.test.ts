@@ -1,7 +1,10 @@
 // lfm2-wasm/transformers: the three examples of the reference's page, and each call against the package's own.
 import assert from "node:assert/strict";
-import { FormatError, InputError, load, type Model, UnsupportedError } from "lfm2-wasm";
-import { AutoTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
+import { type Folder, FormatError, InputError, load, type Model } from "lfm2-wasm";
+import { AutoTokenizer, type CallTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
+import { openPath } from "../../src/adapters/node/files.ts";
+import { bytesSource } from "../../src/weights/source.ts";
+import { pageExamples } from "../conformance/transformers.ts";
 
 const MINI = "models/lfm2-mini";
 const SMALL = {
@@ -14,10 +17,19 @@ const SMALL = {
 } as const;
 const options = { threads: 1 } as const;
 
+/** The bundled checkpoint with another generation_config.json. */
+async function configured(config: object): Promise<Folder> {
+  const folder = await openPath(MINI);
+  if (!("open" in folder)) throw new Error(`${MINI} is a folder`);
+  const json = new TextEncoder().encode(JSON.stringify(config));
+  const open: Folder["open"] = async (path) => (path === "generation_config.json" ? bytesSource(json, path) : folder.open(path));
+  return { name: folder.name, open };
+}
+
 describe("lfm2-wasm/transformers", () => {
   let own: Model;
   let model: Lfm2ForCausalLM;
-  let tokenizer: Lfm2Tokenizer;
+  let tokenizer: Lfm2Tokenizer & CallTokenizer;
   before(async () => {
     own = await load(MINI, { ...options, dtype: "bf16" });
     model = await Lfm2ForCausalLM.fromPretrained(MINI, { ...options, dtype: "bfloat16" });
@@ -30,43 +42,7 @@ describe("lfm2-wasm/transformers", () => {
 
   const ask = (content: string): number[] => tokenizer.applyChatTemplate([{ role: "user", content }], { addGenerationPrompt: true });
 
-  describe("the examples of the reference's page", () => {
-    it("bfloat16, chat template, sampled reply, decode", async () => {
-      assert.deepEqual((await model.ready()).info.dtypes, ["bf16"]);
-      const inputIds = ask("What is 3 + 4?");
-      const call = { inputIds, doSample: true, temperature: 0.3, minP: 0.15, repetitionPenalty: 1.05, maxNewTokens: 512, seed: 1 };
-      const [output = []] = await model.generate(call);
-      assert.deepEqual(output.slice(0, inputIds.length), inputIds);
-      assert.match(
-        tokenizer.decode(output, { skipSpecialTokens: false }),
-        /^<\|startoftext\|>.*What is 3 \+ 4\?.*3 \+ 4 = 7<\|im_end\|>$/s,
-      );
-      assert.match(tokenizer.decode(output, { skipSpecialTokens: true }), /3 \+ 4 = 7$/);
-      assert.deepEqual(await model.generate(call), [output], "the seed gives it again");
-    });
-
-    it("configuration → model", async () => {
-      const configuration = new Lfm2Config(SMALL);
-      using bare = new Lfm2Model(configuration, options);
-      assert.equal(bare.config, configuration);
-      const { lastHiddenState, pastKeyValues } = await bare.forward({ inputIds: [1, 2, 3] });
-      assert.deepEqual(lastHiddenState.dims, [1, 3, 64]);
-      assert.deepEqual(pastKeyValues?.lengths, [3]);
-      // the final norm is all ones: each row has the mean square 1
-      const first = lastHiddenState.data.subarray(0, 64);
-      assert.ok(Math.abs(first.reduce((sum, x) => sum + x * x, 0) / 64 - 1) < 0.02);
-    });
-
-    it("causal LM with maxLength", async () => {
-      const inputIds = tokenizer.encode("What is 3 + 4?");
-      const maxLength = inputIds.length + 5;
-      const [output = []] = await model.generate({ inputIds: [inputIds], maxLength, eosTokenId: [] });
-      assert.equal(output.length, maxLength);
-      assert.deepEqual(output.slice(0, inputIds.length), inputIds);
-      const [text] = tokenizer.batchDecode([output], { skipSpecialTokens: true });
-      assert.ok(text?.startsWith("What is 3 + 4?"));
-    });
-  });
+  pageExamples(MINI);
 
   describe("Lfm2Config", () => {
     it("has the documented defaults", () => {
@@ -154,6 +130,12 @@ describe("lfm2-wasm/transformers", () => {
         beams,
         searched.sequences?.map((s) => [...s.tokens]),
       );
+      const drawing = { doSample: true, temperature: 30, topK: 40, numBeams: 3, maxNewTokens: 6, seed: 8 };
+      const drawn = await own.generate(Uint32Array.from(inputIds), {
+        ...{ numBeams: 3, sampleBeams: true, temperature: 30, topK: 40, minP: 0, repetitionPenalty: 1, maxTokens: 6, seed: 8 },
+      });
+      assert.deepEqual(await reply(drawing), [[...drawn.tokens]]);
+      assert.notDeepEqual(await reply(drawing), await reply({ numBeams: 3, maxNewTokens: 6 }));
       const samples = await reply({ doSample: true, temperature: 2, numReturnSequences: 2, maxNewTokens: 6, seed: 4 });
       assert.deepEqual([samples[1]], await reply({ doSample: true, temperature: 2, maxNewTokens: 6, seed: 5 }));
       const [end = 0] = plain;
@@ -164,6 +146,68 @@ describe("lfm2-wasm/transformers", () => {
       assert.deepEqual(longer, later);
     });
 
+    it("does what generation_config.json says where a call says nothing", async () => {
+      const inputIds = ask("Tell me a story about a fox.");
+      const withConfig = async (config: object, work: (model: Lfm2ForCausalLM) => Promise<void>): Promise<void> => {
+        using other = await Lfm2ForCausalLM.fromPretrained(await configured(config), { ...options, dtype: "bfloat16" });
+        await work(other);
+      };
+      const file = { do_sample: true, temperature: 1.7, top_k: 7, top_p: 0.98, min_p: 0.01, repetition_penalty: 1.2, max_new_tokens: 9 };
+      const named = { doSample: true, temperature: 1.7, topK: 7, topP: 0.98, minP: 0.01, repetitionPenalty: 1.2, maxNewTokens: 9 };
+      await withConfig({ ...file, transformers_version: "4", pad_token_id: null }, async (other) => {
+        assert.deepEqual(other.generationConfig, named);
+        assert.deepEqual(await other.generate({ inputIds, seed: 3 }), await model.generate({ inputIds, ...named, seed: 3 }));
+        const own = { doSample: false, repetitionPenalty: 1, maxNewTokens: 5 };
+        assert.deepEqual(await other.generate({ inputIds, ...own }), await model.generate({ inputIds, ...own }), "a call's count first");
+        const [row] = await other.generate({ inputIds, seed: 3, maxLength: inputIds.length + 4, temperature: undefined });
+        assert.equal(row?.length, inputIds.length + 4, "a call's maxLength is not undone by the file's max_new_tokens");
+      });
+      const [greedy = []] = await model.generate({ inputIds, maxNewTokens: 12 });
+      const [first = 0, , third = 0] = greedy.slice(inputIds.length);
+      const rules = {
+        num_beams: 2,
+        num_return_sequences: 2,
+        max_length: inputIds.length + 4,
+        suppress_tokens: [first],
+        early_stopping: true,
+      };
+      await withConfig(rules, async (other) => {
+        const same = { numBeams: 2, numReturnSequences: 2, maxLength: inputIds.length + 4, suppressTokens: [first], earlyStopping: true };
+        const rows = await other.generate({ inputIds });
+        assert.deepEqual(rows, await model.generate({ inputIds, ...same }));
+        assert.ok(rows.length === 2 && !rows[0]?.slice(inputIds.length).includes(first));
+      });
+      await withConfig({ eos_token_id: [7, third], pad_token_id: 9 }, async (other) => {
+        const inner = await other.ready();
+        assert.deepEqual(inner.info.stopIds, [7, third]);
+        const both = { inputIds: [inputIds, inputIds.map((id) => (id === 7 ? 7 : id))], maxNewTokens: 12 };
+        const [row = []] = await other.generate(both);
+        assert.equal(row[greedy.indexOf(third, inputIds.length)], third);
+        assert.ok(row.slice(greedy.indexOf(third, inputIds.length) + 1).every((id) => id === 9));
+        const { finishReason, tokens } = await inner.generate(Uint32Array.from(inputIds), { temperature: 0 });
+        assert.deepEqual([finishReason, tokens.at(-1)], ["stop", third], "load() takes its end tokens, too");
+      });
+      for (const [config, message] of [
+        [{ num_beams: "two" }, /"num_beams": expected a number, got string/],
+        [{ bad_words_ids: [1] }, /"bad_words_ids": expected a list of lists/],
+        [{ do_sample: 1 }, /"do_sample": expected true or false/],
+        [{ eos_token_id: "</s>" }, /"eos_token_id": expected a token id/],
+      ] as const)
+        await assert.rejects(Lfm2ForCausalLM.fromPretrained(await configured(config), options), { name: "FormatError", message });
+    });
+
+    it("takes stop strings, functions on the logits and on when to stop", async () => {
+      const inputIds = ask("What is 3 + 4?");
+      const reply = async (more: object): Promise<string> =>
+        tokenizer.decode((await model.generate({ inputIds, ...more }))[0]!.slice(inputIds.length));
+      assert.equal(await reply({}), "3 + 4 = 7<|im_end|>");
+      assert.match(await reply({ stopStrings: "= " }), /^3 \+ 4 = ?$/);
+      const end = tokenizer.eosTokenId ?? assert.fail();
+      const never = (logits: Float32Array): void => void (logits[end] = Number.NEGATIVE_INFINITY);
+      assert.ok(!(await reply({ logitsProcessor: [never], maxNewTokens: 12 })).includes("<|im_end|>"));
+      assert.equal(await reply({ stoppingCriteria: [() => true] }), "3");
+    });
+
     it("refuses what the reference refuses", async () => {
       const inputIds = [1, 2, 3];
       const fails = (more: object, kind: new (message: string) => Error) =>
@@ -171,7 +215,6 @@ describe("lfm2-wasm/transformers", () => {
       await fails({ maxLength: 3 }, InputError);
       await fails({ numReturnSequences: 2 }, InputError);
       await fails({ doSample: true, temperature: 0 }, InputError);
-      await fails({ doSample: true, numBeams: 2 }, UnsupportedError);
       await fails({ attentionMask: [1, 1] }, InputError);
       await fails({ minLength: -1 }, InputError);
       await fails({ minLength: "many" }, InputError);
@@ -205,6 +248,71 @@ describe("lfm2-wasm/transformers", () => {
     assert.deepEqual(tokenizer.encode("<|im_end|>"), [1, 7]);
     assert.ok(!tokenizer.encode("<|im_end|>", { splitSpecialTokens: true, addSpecialTokens: false }).includes(7));
     assert.equal(tokenizer.decode([1, 7], { skipSpecialTokens: true }), "");
+  });
+
+  describe("a tokenizer called with texts", () => {
+    const [short, long] = ["Hello!", "Tell me a story about a fox."];
+    it("gives ids and mask, one row for one text", () => {
+      const ids = tokenizer.encode(short);
+      assert.deepEqual(tokenizer(short), { inputIds: [ids], attentionMask: [ids.map(() => 1)] });
+      assert.deepEqual(tokenizer(short, { addSpecialTokens: false }).inputIds, [ids.slice(1)]);
+      assert.deepEqual([tokenizer.padTokenId, tokenizer.bosTokenId, tokenizer.eosTokenId], [0, 1, 7]);
+    });
+
+    it("pads on either side, and cuts", () => {
+      const [a, b] = [tokenizer.encode(short), tokenizer.encode(long)];
+      const gap = new Array<number>(b.length - a.length).fill(0);
+      const ones = (row: readonly number[]): number[] => row.map(() => 1);
+      assert.deepEqual(tokenizer([short, long], { padding: true }), {
+        inputIds: [[...a, ...gap], b],
+        attentionMask: [[...ones(a), ...gap], ones(b)],
+      });
+      const left = { inputIds: [[...gap, ...a], b], attentionMask: [[...gap, ...ones(a)], ones(b)] };
+      assert.deepEqual(tokenizer([short, long], { padding: "longest", paddingSide: "left" }), left);
+      tokenizer.paddingSide = "left";
+      assert.deepEqual(tokenizer([short, long], { padding: true }), left);
+      tokenizer.paddingSide = "right";
+      const cut = tokenizer([short, long], { padding: "maxLength", truncation: true, maxLength: 6 });
+      assert.deepEqual(cut.inputIds, [[...a, ...new Array(6)].slice(0, 6).map((id) => id ?? 0), b.slice(0, 6)]);
+      assert.deepEqual(
+        cut.attentionMask.map((row) => row.reduce((x, y) => x + y)),
+        [Math.min(6, a.length), 6],
+      );
+    });
+
+    it("what it gives goes into generate and forward, each row as alone", async () => {
+      for (const paddingSide of ["left", "right"] as const) {
+        const batch = tokenizer([short, long], { padding: true, paddingSide });
+        const rows = await model.generate({ ...batch, maxNewTokens: 6, eosTokenId: [] });
+        for (const [b, text] of [short, long].entries()) {
+          const alone = tokenizer(text);
+          const T = batch.inputIds[0]!.length;
+          assert.deepEqual(
+            rows[b]?.slice(T),
+            (await model.generate({ ...alone, maxNewTokens: 6, eosTokenId: [] }))[0]?.slice(alone.inputIds[0]!.length),
+          );
+          const { logits } = await model.forward({ ...batch, useCache: false });
+          const at = batch.attentionMask[b]!.lastIndexOf(1);
+          const V = model.config.vocabSize;
+          const own = (await model.forward({ ...alone, useCache: false, logitsToKeep: 1 })).logits.data;
+          assert.deepEqual(logits.data.slice((b * T + at) * V, (b * T + at + 1) * V), own);
+        }
+      }
+    });
+
+    it("refuses rows of several lengths without padding, and what is no text", () => {
+      const refused = (texts: unknown, more: object, message: RegExp): void =>
+        assert.throws(
+          () => tokenizer(texts as string, more),
+          (error: Error) => error.name === "InputError" && message.test(error.message),
+        );
+      refused([short, long], {}, /texts of one length, got .* Pass padding: true/);
+      refused([], {}, /expected a text or a list of texts/);
+      refused([1], {}, /expected a text or a list of texts/);
+      refused(short, { padding: "max" }, /padding: expected true, false/);
+      refused(short, { paddingSide: "top" }, /paddingSide/);
+      refused(short, { truncation: true }, /maxLength: expected a whole number/);
+    });
   });
 
   describe("a new model", () => {

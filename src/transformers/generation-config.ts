@@ -1,0 +1,115 @@
+// generation_config.json by the names of `generate`: what a checkpoint wants where a call says nothing. Knows no model.
+import { FormatError, type GenerateOptions } from "lfm2-wasm";
+import { isRecord, kindOf } from "../values.ts";
+
+/** What may stand in generation_config.json and in a call of `generate`, with the reference's names; what both leave out has its default. */
+export interface GenerationDefaults
+  extends Pick<
+    GenerateOptions,
+    | "temperature"
+    | "topK"
+    | "topP"
+    | "minP"
+    | "typicalP"
+    | "epsilonCutoff"
+    | "etaCutoff"
+    | "repetitionPenalty"
+    | "numBeams"
+    | "lengthPenalty"
+    | "earlyStopping"
+    | "numReturnSequences"
+    | "noRepeatNgramSize"
+    | "sequenceBias"
+    | "badWordsIds"
+    | "suppressTokens"
+    | "beginSuppressTokens"
+    | "forcedBosTokenId"
+    | "forcedEosTokenId"
+    | "exponentialDecayLengthPenalty"
+    | "removeInvalidValues"
+  > {
+  /** Draws tokens (temperature 1 and topK 50 unless given); false (default) takes the likeliest. */
+  readonly doSample?: boolean | undefined;
+  /** Tokens to be generated at most; default 20. Counts before `maxLength`, but a call's before a file's. */
+  readonly maxNewTokens?: number | undefined;
+  /** Columns of prompt, padding included, and reply at most. */
+  readonly maxLength?: number | undefined;
+  /** Tokens to be generated at least. */
+  readonly minNewTokens?: number | undefined;
+  /** Columns of prompt, padding included, and reply at least. */
+  readonly minLength?: number | undefined;
+  /** Ids that end a row; default the configuration's. */
+  readonly eosTokenId?: number | readonly number[] | undefined;
+  /** What fills shorter rows up; default the configuration's, else the first that ends a row. */
+  readonly padTokenId?: number | undefined;
+  /** Texts that end a row. */
+  readonly stopStrings?: string | readonly string[] | undefined;
+}
+
+const isNumber = (value: unknown): boolean => typeof value === "number";
+const isIds = (value: unknown): boolean => Array.isArray(value) && value.every(isNumber);
+
+/** Kinds of values; whether a number is in range is asked where it is used. */
+const KINDS = {
+  number: ["a number", isNumber],
+  flag: ["true or false", (value: unknown) => typeof value === "boolean"],
+  stopping: ['true, false or "never"', (value: unknown) => typeof value === "boolean" || value === "never"],
+  ids: ["a list of numbers", isIds],
+  idOrIds: ["a number or a list of them", (value: unknown) => isNumber(value) || isIds(value)],
+  lists: ["a list of lists", (value: unknown) => Array.isArray(value) && value.every(Array.isArray)],
+  text: ["a text or a list of them", (value: unknown) => [value].flat().every((item) => typeof item === "string")],
+} as const satisfies Record<string, readonly [string, (value: unknown) => boolean]>;
+
+const KEYS: Readonly<Record<keyof GenerationDefaults, keyof typeof KINDS>> = {
+  doSample: "flag",
+  temperature: "number",
+  topK: "number",
+  topP: "number",
+  minP: "number",
+  typicalP: "number",
+  epsilonCutoff: "number",
+  etaCutoff: "number",
+  repetitionPenalty: "number",
+  maxNewTokens: "number",
+  maxLength: "number",
+  minNewTokens: "number",
+  minLength: "number",
+  numBeams: "number",
+  lengthPenalty: "number",
+  earlyStopping: "stopping",
+  numReturnSequences: "number",
+  noRepeatNgramSize: "number",
+  sequenceBias: "lists",
+  badWordsIds: "lists",
+  suppressTokens: "ids",
+  beginSuppressTokens: "ids",
+  forcedBosTokenId: "number",
+  forcedEosTokenId: "idOrIds",
+  exponentialDecayLengthPenalty: "ids",
+  removeInvalidValues: "flag",
+  eosTokenId: "idOrIds",
+  padTokenId: "number",
+  stopStrings: "text",
+};
+
+const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
+
+/**
+ * @param json content of a generation_config.json, undefined where there is none. What `generate` does not know is left out, and so is null
+ * @throws FormatError for a value of another kind
+ */
+export function generationDefaults(json: unknown): GenerationDefaults {
+  const values = isRecord(json) ? json : {}; // what is no object, load() has refused
+  const found: Record<string, unknown> = {};
+  for (const [name, kind] of Object.entries(KEYS)) {
+    const value = values[snake(name)];
+    if (value === undefined || value === null) continue;
+    const [expected, isValid] = KINDS[kind];
+    if (!isValid(value))
+      throw new FormatError(
+        `generation_config.json: "${snake(name)}": expected ${expected}, got ${kindOf(value)}. Use the file that came with the weights.`,
+      );
+    found[name] = value;
+  }
+  return found;
+}
