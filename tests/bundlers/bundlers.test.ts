@@ -1,6 +1,6 @@
 // The examples, built from the packed package as their users would, and run: pages in Chromium without a word on the console, the others in their runtimes.
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { extname, join, resolve } from "node:path";
@@ -148,6 +148,37 @@ describe("examples", () => {
       cwd: folder,
     });
     assert.equal(stdout.trim(), ANSWER);
+  });
+
+  it("deno: its server answers in parts", async () => {
+    const deno = RUNTIMES.deno?.find();
+    if (!deno) return;
+    const folder = await built("deno");
+    const flags = ["--no-lock", "--no-prompt", "--allow-read", "--allow-net"];
+    const server = spawn(deno, ["run", ...flags, join(folder, "serve.ts"), "0"], { cwd: folder, env: { ...process.env, NO_COLOR: "1" } });
+    try {
+      const url = await new Promise<string>((resolve, reject) => {
+        let said = "";
+        const hear = (bytes: Buffer): void => {
+          said += bytes;
+          const found = /http:\/\/[\d.]+:\d+/.exec(said)?.[0];
+          if (found) resolve(found);
+        };
+        server.stdout.on("data", hear);
+        server.stderr.on("data", hear);
+        server.once("close", (code) => reject(new Error(`deno serve ended with ${code}: ${said}`)));
+      });
+      const response = await fetch(`${url}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ messages: [{ role: "user", content: "What is 3 + 4?" }], stream: true }),
+      });
+      const events = (await response.text()).split("\n\n").filter((event) => event.startsWith("data: {"));
+      const parts = events.map((event) => JSON.parse(event.slice("data: ".length)) as { choices: { delta: { content?: string } }[] });
+      assert.equal(parts.map(({ choices }) => choices[0]?.delta.content ?? "").join(""), ANSWER);
+    } finally {
+      server.kill("SIGKILL");
+    }
   });
 
   it("cloudflare-worker: wrangler's bundle fits, and its worker answers", async () => {

@@ -1,16 +1,25 @@
-// The edge: examples/cloudflare-worker and a worker of the test's own from the packed package in workerd, behind a real socket. Parts arrive as they are computed, a
-// client that leaves ends its reply and takes nobody along, and long work lets other requests in.
+// The edge: a worker of the test's own from the packed package in workerd and in Deno, behind a real socket: parts arrive as they are computed, a client that leaves ends
+// its reply and takes nobody along, and long work lets other requests in. And examples/cloudflare-worker, with weights from R2 and from static assets too.
 import assert from "node:assert/strict";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { pick } from "../scale.ts";
 import { installPacked } from "../tools/packed.ts";
-import { installed } from "./index.mjs";
+import { installed, RUNTIMES } from "./index.mjs";
 import { serveWorker } from "./workerd/serve.mjs";
+
+/** What is used of miniflare. */
+interface LocalCloud {
+  dispatchFetch(url: string, init: RequestInit): Promise<Response>;
+  getR2Bucket(name: string): Promise<{ put(key: string, bytes: ArrayBuffer): Promise<unknown> }>;
+  dispose(): Promise<void>;
+}
 
 type Served = Awaited<ReturnType<typeof serveWorker>>;
 
@@ -22,18 +31,31 @@ interface Stats {
   readonly openSessions: number;
 }
 
-const LEAVERS = pick({ gate: 6, full: 64 });
-const MAX_TOKENS = 300;
+const isFull = pick({ gate: false, full: true });
+const LEAVERS = pick({ gate: 3, full: 24 });
+/** A reply that nobody ends is as long as this: whoever has to wait for its end is found out by the count. */
+const ENDLESS = 1500;
+const SHORT = 40;
+/** What each token takes at least: a step of a larger model, as far as the event loop is concerned. */
+const STEP_MS = 2;
 /** Two at most: a place that is not given back is missed at once. */
 const MAX_REQUESTS = 2;
 
-/** Tells what goes on inside; replies never end by themselves. */
+/** Tells what goes on inside. Replies end at their limit, or when `/stop` is asked for. */
 const OWN = `
   import { load } from "lfm2-wasm";
   import { mini } from "lfm2-wasm/mini";
   import { createHandler } from "lfm2-wasm/server";
-  let model, loads = 0, tokens = 0;
-  const counted = (options) => ({ ...options, stopIds: [], stoppingCriteria: [() => void tokens++] });
+  let model, loads = 0, tokens = 0, stops = 0;
+  const counted = (options) => {
+    const before = stops;
+    const step = () => {
+      tokens++;
+      for (const start = Date.now(); Date.now() < start + ${STEP_MS}; );
+      return stops > before;
+    };
+    return { ...options, stopIds: [], stoppingCriteria: [step] };
+  };
   const handle = createHandler(async () => {
     loads++;
     model = await load(mini);
@@ -45,13 +67,14 @@ const OWN = `
   }, { maxRequests: ${MAX_REQUESTS} });
   export default {
     async fetch(request, env, context) {
-      if (!request.url.endsWith("/stats")) return handle(request, env, context);
+      if (request.url.endsWith("/stop")) stops++;
+      else if (!request.url.endsWith("/stats")) return handle(request, env, context);
       return Response.json({ loads, tokens, openSessions: (await model?.status())?.openSessions ?? 0 });
     },
   };`;
 
-const requestOf = (isStreamed: boolean, question = "Tell me a story about a fox."): string =>
-  JSON.stringify({ messages: [{ role: "user", content: question }], max_tokens: MAX_TOKENS, temperature: 0, stream: isStreamed });
+const requestOf = (isStreamed: boolean, maxTokens: number, question = "Tell me a story about a fox."): string =>
+  JSON.stringify({ messages: [{ role: "user", content: question }], max_tokens: maxTokens, temperature: 0, stream: isStreamed });
 
 /** A client with nothing between it and the socket. */
 class Client {
@@ -113,12 +136,34 @@ class Client {
   }
 }
 
-describe("the edge", () => {
-  if (!installed(["workerd"], "a worker behind a socket").length) return;
-  let project: string;
-  let folder: string;
+/** Deno with a program that serves the worker, and tells its port first. */
+async function serveInDeno(binary: string, project: string): Promise<Served> {
+  writeFileSync(
+    join(project, "deno.mjs"),
+    `import worker from "./own.js";
+     Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: ({ port }) => console.log(port) }, (request) => worker.fetch(request));`,
+  );
+  const child = spawn(binary, ["run", "--quiet", "--no-lock", "--no-prompt", "--allow-read", "--allow-net", "deno.mjs"], {
+    cwd: project,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
+  const port = await new Promise<number>((resolve, reject) => {
+    child.stdout.once("data", (bytes: Buffer) => resolve(Number(`${bytes}`)));
+    child.once("close", (code) => reject(new Error(`deno ended with ${code}`)));
+  });
+  const close = (): Promise<void> => {
+    child.kill("SIGKILL");
+    return ended;
+  };
+  return { port, pid: child.pid ?? 0, close };
+}
+
+/** What a server of chat completions is held to, whoever carries the sockets. */
+function suite(name: string, serve: () => Promise<Served>, serveSignalled: () => Promise<Served>): void {
   let served: Served;
-  const stats = async (): Promise<Stats> => (await fetch(`http://127.0.0.1:${served.port}/stats`)).json() as Promise<Stats>;
+  const get = async (path: string): Promise<Stats> => (await fetch(`http://127.0.0.1:${served.port}${path}`)).json() as Promise<Stats>;
+  const stats = (): Promise<Stats> => get("/stats");
   const ask = (body: string): Promise<Response> =>
     fetch(`http://127.0.0.1:${served.port}/v1/chat/completions`, { method: "POST", body, headers: { "content-type": "application/json" } });
 
@@ -132,6 +177,95 @@ describe("the edge", () => {
     return stats();
   }
 
+  before(async () => {
+    served = await serve();
+  });
+  after(() => served?.close());
+
+  it(`${name}: a client that leaves while the model is loaded leaves the load to the others`, async () => {
+    const first = new Client(served.port, requestOf(true, SHORT));
+    await sleep(20);
+    first.leave();
+    assert.equal((await ask(requestOf(false, SHORT))).status, 200);
+    assert.equal((await allLeft()).loads, 1);
+  });
+
+  it(`${name}: parts arrive one by one, and other requests are let in, while the rest is not computed yet`, async () => {
+    const { tokens: before } = await stats();
+    const client = new Client(served.port, requestOf(true, ENDLESS));
+    await client.until(() => client.objects.length >= 3);
+    await get("/stop");
+    await client.end();
+    const tokens = (await stats()).tokens - before;
+    assert.ok(tokens < ENDLESS, "all was computed before anybody was heard");
+    const whole = await new Client(served.port, requestOf(true, SHORT)).end();
+    assert.ok(whole.reads >= SHORT / 8, `${whole.reads} reads for ${whole.objects.length} parts`);
+  });
+
+  it(`${name}: a whole answer lets other requests in`, async () => {
+    const { tokens: before } = await stats();
+    const whole = ask(requestOf(false, ENDLESS));
+    while ((await stats()).tokens < before + 2);
+    await get("/stop");
+    assert.equal((await whole).status, 200);
+    const tokens = (await stats()).tokens - before;
+    assert.ok(tokens < ENDLESS, "all was computed before anybody was heard");
+  });
+
+  it(`${name}: a client that leaves ends its reply, and leaves its place and its session`, async () => {
+    const { tokens: before } = await stats();
+    for (let i = 0; i < LEAVERS; i++) {
+      const client = new Client(served.port, requestOf(true, ENDLESS));
+      await client.until(() => client.objects.length > 1 + (i % 7));
+      client.leave();
+      const { openSessions } = await allLeft();
+      assert.equal(openSessions, 0, `client ${i}`);
+    }
+    const { tokens } = await stats();
+    assert.ok(tokens - before < (LEAVERS * ENDLESS) / 2, `${tokens - before} tokens for ${LEAVERS} that left at once`);
+    assert.equal((await ask(requestOf(false, SHORT))).status, 200);
+  });
+
+  it(`${name}: one that leaves takes nobody along, and changes nobody's text`, async () => {
+    const bear = requestOf(true, SHORT, "Tell me a story about a bear.");
+    const alone = (await new Client(served.port, bear).end()).text;
+    assert.ok(alone.length > SHORT);
+    for (const isFirst of [true, false]) {
+      const make = { stays: () => new Client(served.port, bear), leaves: () => new Client(served.port, requestOf(true, ENDLESS)) };
+      const leaves = isFirst ? make.leaves() : undefined;
+      const stays = make.stays();
+      const leaver = leaves ?? make.leaves();
+      await Promise.all([leaver.until(() => leaver.objects.length > 4), stays.until(() => stays.objects.length > 4)]);
+      leaver.leave();
+      assert.equal((await stays.end()).text, alone);
+    }
+    assert.equal((await allLeft()).openSessions, 0);
+  });
+
+  it(`${name}: a whole answer that nobody waits for is not computed (workerd: with enable_request_signal)`, async () => {
+    const signalled = await serveSignalled();
+    const others = served;
+    served = signalled;
+    try {
+      assert.equal((await ask(requestOf(false, SHORT))).status, 200);
+      const { tokens: before } = await stats();
+      const client = new Client(served.port, requestOf(false, ENDLESS));
+      while ((await stats()).tokens < before + 2);
+      client.reset();
+      const { tokens } = await allLeft();
+      assert.ok(tokens - before < ENDLESS, "nobody was told");
+    } finally {
+      served = others;
+      await signalled.close();
+    }
+  });
+}
+
+describe("the edge", () => {
+  const [{ binary: deno } = { binary: undefined }] = isFull ? installed(["deno"], "a server in Deno") : [];
+  const hasWorkerd = installed(["workerd"], "a worker behind a socket").length > 0;
+  let project: string;
+  let folder: string;
   before(async () => {
     project = mkdtempSync(join(tmpdir(), "lfm2-edge-"));
     const dist = join(installPacked(project), "dist");
@@ -153,95 +287,18 @@ describe("the edge", () => {
       logLevel: "warning",
     });
     for (const name of readdirSync(dist)) if (/\.(wasm|gguf)$/.test(name)) cpSync(join(dist, name), join(folder, name));
-    served = await serveWorker(folder, "own.js");
   });
-  after(async () => {
-    await served?.close();
-    rmSync(project, { recursive: true, force: true });
-  });
+  after(() => rmSync(project, { recursive: true, force: true }));
 
-  it("a client that leaves while the model is loaded leaves the load to the others", async () => {
-    const first = new Client(served.port, requestOf(true));
-    await sleep(20);
-    first.leave();
-    assert.equal((await ask(requestOf(false))).status, 200);
-    assert.equal((await allLeft()).loads, 1);
-  });
-
-  it("parts arrive one by one, while the rest is not computed yet", async () => {
-    const { tokens: before } = await stats();
-    const client = new Client(served.port, requestOf(true));
-    await client.until(() => client.objects.length >= 3);
-    const { tokens } = await stats();
-    assert.ok(tokens - before < MAX_TOKENS / 2, `${tokens - before} tokens when the first parts had come`);
-    await client.end();
-    assert.equal((await stats()).tokens - before, MAX_TOKENS);
-    assert.ok(client.reads > MAX_TOKENS / 10, `${client.reads} reads for ${client.objects.length} parts`);
-  });
-
-  it("long work lets other requests in", async () => {
-    const { tokens: before } = await stats();
-    let isDone = false;
-    const whole = ask(requestOf(false)).then(async (response) => {
-      isDone = true;
-      return response.json();
-    });
-    let seen = 0;
-    while (!isDone) {
-      const { tokens } = await stats();
-      if (tokens > before && tokens < before + MAX_TOKENS) seen++;
-    }
-    await whole;
-    assert.ok(seen > 0, "nobody was answered in between");
-  });
-
-  it("a client that leaves ends its reply, and leaves its place and its session", async () => {
-    const { tokens: before } = await stats();
-    for (let i = 0; i < LEAVERS; i++) {
-      const client = new Client(served.port, requestOf(true));
-      await client.until(() => client.objects.length > 1 + (i % 7));
-      client.leave();
-      const { openSessions } = await allLeft();
-      assert.equal(openSessions, 0, `client ${i}`);
-    }
-    const { tokens } = await stats();
-    assert.ok(tokens - before < (LEAVERS * MAX_TOKENS) / 2, `${tokens - before} tokens for ${LEAVERS} that left at once`);
-    assert.equal((await ask(requestOf(false))).status, 200);
-  });
-
-  it("one that leaves takes nobody along, and changes nobody's text", async () => {
-    const bear = requestOf(true, "Tell me a story about a bear.");
-    const alone = (await new Client(served.port, bear).end()).text;
-    assert.ok(alone.length > MAX_TOKENS);
-    for (const isFirst of [true, false]) {
-      const make = { stays: () => new Client(served.port, bear), leaves: () => new Client(served.port, requestOf(true)) };
-      const leaves = isFirst ? make.leaves() : undefined;
-      const stays = make.stays();
-      const leaver = leaves ?? make.leaves();
-      await Promise.all([leaver.until(() => leaver.objects.length > 4), stays.until(() => stays.objects.length > 4)]);
-      leaver.leave();
-      assert.equal((await stays.end()).text, alone);
-    }
-    assert.equal((await allLeft()).openSessions, 0);
-  });
-
-  it("with enable_request_signal a whole answer that nobody waits for is not computed", async () => {
-    const signalled = await serveWorker(folder, "own.js", { flags: ["enable_request_signal"] });
-    const others = served;
-    served = signalled;
-    try {
-      assert.equal((await ask(requestOf(false))).status, 200);
-      const { tokens: before } = await stats();
-      const client = new Client(served.port, requestOf(false));
-      while ((await stats()).tokens < before + 5);
-      client.reset();
-      const { tokens } = await allLeft();
-      assert.ok(tokens - before < MAX_TOKENS, `${tokens - before} tokens`);
-    } finally {
-      served = others;
-      await signalled.close();
-    }
-  });
+  if (hasWorkerd) {
+    const workerd = (flags?: readonly string[]) => () => serveWorker(folder, "own.js", flags ? { flags } : {});
+    suite("workerd", workerd(), workerd(["enable_request_signal"]));
+  }
+  if (deno) {
+    const serve = () => serveInDeno(deno, project);
+    suite("Deno", serve, serve);
+  }
+  if (!hasWorkerd) return;
 
   it("examples/cloudflare-worker answers whole and in parts, and asks for its key", async () => {
     const { port, close } = await serveWorker(folder, "worker.js", { env: { API_KEY: "secret" }, flags: ["enable_request_signal"] });
@@ -263,4 +320,53 @@ describe("the edge", () => {
       await close();
     }
   });
+
+  if (!isFull) return;
+
+  for (const kind of ["R2", "assets"])
+    it(`examples/cloudflare-worker takes its weights from ${kind}; a load that failed is tried again`, async () => {
+      const { Miniflare } = (await import(pathToFileURL(RUNTIMES.workerd?.find() ?? "").href)) as {
+        Miniflare: new (options: object) => LocalCloud;
+      };
+      const kinds: Readonly<Record<string, string>> = { ".js": "ESModule", ".wasm": "CompiledWasm", ".gguf": "Data" };
+      const names = readdirSync(folder).filter((name) => extname(name) in kinds);
+      const directory = join(project, "assets");
+      mkdirSync(directory, { recursive: true });
+      writeFileSync(join(directory, "other.txt"), "no model");
+      const cloud = new Miniflare({
+        modules: ["worker.js", ...names.filter((name) => name !== "worker.js")].map((path) => ({
+          type: kinds[extname(path)],
+          path,
+          contents: readFileSync(join(folder, path)),
+        })),
+        compatibilityDate: "2026-04-01",
+        compatibilityFlags: ["enable_request_signal"],
+        bindings: { MODEL: "own.gguf" },
+        ...(kind === "R2"
+          ? { r2Buckets: ["MODELS"] }
+          : {
+              assets: { directory, binding: "ASSETS", routerConfig: { has_user_worker: true, invoke_user_worker_ahead_of_assets: true } },
+            }),
+        cf: false,
+      });
+      try {
+        const post = (): Promise<Response> =>
+          cloud.dispatchFetch("http://localhost/v1/chat/completions", {
+            method: "POST",
+            headers: { "content-type": "application/json" },
+            body: JSON.stringify({ messages: [{ role: "user", content: "What is 3 + 4?" }] }),
+          });
+        const bytes = Uint8Array.from(readFileSync(join("dist", "mini.gguf")));
+        if (kind === "R2") {
+          assert.equal((await post()).status, 500);
+          await (await cloud.getR2Bucket("MODELS")).put("own.gguf", bytes.buffer);
+        } else writeFileSync(join(directory, "own.gguf"), bytes);
+        const response = await post();
+        const text = await response.text();
+        assert.equal(response.status, 200, text);
+        assert.match(text, /"content":"3 \+ 4 = 7"/);
+      } finally {
+        await cloud.dispose();
+      }
+    });
 });

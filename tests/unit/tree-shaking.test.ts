@@ -1,0 +1,99 @@
+// What a program that imports `load` alone carries: neither server nor tools, grammar, command line, quantizer or the reference's names, whoever bundles it.
+import assert from "node:assert/strict";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { build } from "esbuild";
+import { pick } from "../scale.ts";
+
+const FOREIGN = /(?:^|\/)src\/(?:server|cli|quantize|transformers)\/|(?:^|\/)(?:grammars?|tools?)(?:\/|[.-])/;
+/** Entries that `load` must not reach. */
+const ENTRIES = ["server.js", "cli.js", "quantize.js", "transformers.js", "inline.js"];
+
+/** Of Rollup what is used. */
+interface Rollup {
+  rollup(options: object): Promise<{
+    generate(
+      options: object,
+    ): Promise<{ readonly output: readonly { readonly modules?: Readonly<Record<string, { readonly renderedLength: number }>> }[] }>;
+  }>;
+}
+
+describe("a bundle that imports load alone", () => {
+  it("from the sources: no file of another entry's, on demand or not", async () => {
+    for (const adapter of ["browser", "node", "deno", "bun", "workerd"]) {
+      const { metafile } = await build({
+        stdin: { contents: `import { load } from "./src/adapters/${adapter}/index.ts"; load("model.gguf");`, resolveDir: resolve(".") },
+        bundle: true,
+        splitting: true,
+        format: "esm",
+        outdir: "out",
+        write: false,
+        metafile: true,
+        packages: "external",
+        external: ["*.wasm", "*.gguf"],
+        platform: adapter === "browser" || adapter === "workerd" ? "browser" : "node",
+        supported: { "import-source": true },
+        define: { LFM2_HASH_WASM: '""' },
+        tsconfigRaw: {},
+        logLevel: "error",
+      });
+      const files = Object.values(metafile.outputs).flatMap(({ inputs }) =>
+        Object.entries(inputs).filter(([, { bytesInOutput }]) => bytesInOutput > 0),
+      );
+      const names = files.map(([name]) => name);
+      assert.ok(names.includes("src/lfm2.ts") && names.length > 60, `${names.length} files`);
+      assert.deepEqual(
+        names.filter((name) => FOREIGN.test(name)),
+        [],
+        adapter,
+      );
+    }
+  });
+
+  describe("from what is packed", () => {
+    let folder: string;
+    let entry: string;
+    before(() => {
+      folder = mkdtempSync(join(tmpdir(), "lfm2-shaken-"));
+      entry = join(folder, "main.js");
+      writeFileSync(entry, `import { load } from ${JSON.stringify(resolve("dist", "browser.js"))};\nload("model.gguf");\n`);
+    });
+    after(() => rmSync(folder, { recursive: true, force: true }));
+
+    it("by esbuild", async () => {
+      const { metafile } = await build({
+        entryPoints: [entry],
+        bundle: true,
+        splitting: true,
+        format: "esm",
+        outdir: join(folder, "out"),
+        write: false,
+        metafile: true,
+        packages: "external",
+        logLevel: "error",
+      });
+      const names = Object.keys(metafile.inputs).map((name) => basename(name));
+      assert.ok(names.includes("browser.js"));
+      assert.deepEqual(
+        names.filter((name) => ENTRIES.includes(name)),
+        [],
+      );
+    });
+
+    it("by Rollup", async () => {
+      const path = resolve("tests", "bundlers", "node_modules", "rollup", "dist", "es", "rollup.js");
+      if (!pick({ gate: false, full: true }) || !existsSync(path)) return;
+      const { rollup } = (await import(pathToFileURL(path).href)) as Rollup;
+      const bundle = await rollup({ input: entry, external: [/^@huggingface/], logLevel: "silent" });
+      const { output } = await bundle.generate({ format: "es" });
+      const names = output.flatMap(({ modules = {} }) => Object.keys(modules).filter((name) => (modules[name]?.renderedLength ?? 0) > 0));
+      assert.ok(names.some((name) => basename(name) === "browser.js"));
+      assert.deepEqual(
+        names.filter((name) => ENTRIES.includes(basename(name))),
+        [],
+      );
+    });
+  });
+});
