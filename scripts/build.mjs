@@ -86,6 +86,18 @@ async function buildJs() {
   await build({
     ...common,
     ...small,
+    entryPoints: { "thread.browser": "src/adapters/browser/thread.ts" },
+    platform: "neutral",
+    target: "es2022",
+    sourcemap: false, // it is carried as text, too
+  });
+  const define = {
+    LFM2_HASH_WASM: JSON.stringify(ensureHash()),
+    LFM2_THREAD: JSON.stringify(readFileSync(at("dist/thread.browser.js"), "utf8").trim()),
+  };
+  await build({
+    ...common,
+    ...small,
     entryPoints: {
       index: adapter("node"),
       quantize: "src/cli/quantize-file.ts",
@@ -96,7 +108,7 @@ async function buildJs() {
       server: "src/server/index.ts",
     },
     external,
-    define: { LFM2_HASH_WASM: JSON.stringify(ensureHash()) },
+    define,
     splitting: true, // they share the core
     chunkNames: "core-[hash]",
     target: "es2022",
@@ -107,6 +119,15 @@ async function buildJs() {
     ...small,
     entryPoints: { thread: "src/adapters/node/thread.ts", mini: "src/mini.ts", "mini.workerd": "src/adapters/workerd/mini.ts" },
     external,
+  });
+  await build({
+    ...common,
+    ...small,
+    entryPoints: { "worker.browser": "src/adapters/browser/worker.ts" },
+    define,
+    platform: "browser", // with its dependencies: a worker has no import map, and a file that is copied alone finds no chunk
+    target: "es2022",
+    sourcemap: false, // 95 KB: names of functions are there without it
   });
   const kernels = (name) => gzipSync(readFileSync(at("dist", `kernels.${name}.wasm`)), { level: 9 }).toString("base64");
   await build({
@@ -195,7 +216,9 @@ const parts = {
       "workerd",
       "worker",
       "worker.deno",
+      "worker.browser",
       "thread",
+      "thread.browser",
       "mini",
       "mini.workerd",
       "inline",

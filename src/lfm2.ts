@@ -46,7 +46,8 @@ export interface LoadOptions extends RemoteOptions {
   readonly maxMemoryBytes?: number | undefined;
   /**
    * Threads to compute with. `"auto"` (default): one a core that this process may use, at most 8, fewer for a model too small to share, one where the
-   * runtime has no threads. A number: that many, or a PlatformError. They change no bit of a result.
+   * runtime has no threads. A number: that many, or a PlatformError; in a page that is not cross-origin isolated, and so shares no memory, one, which
+   * `info.warnings` tells. They change no bit of a result.
    */
   readonly threads?: number | "auto" | undefined;
   /** Build of the kernels; default the best one that the engine runs. */
@@ -63,8 +64,8 @@ export interface LoadOptions extends RemoteOptions {
    */
   readonly cache?: "auto" | false | CacheOptions | undefined;
   /**
-   * Where the engine lives: `"here"`, in this thread; `"worker"`, in a worker of its own, so that this thread never waits for a step; `"auto"` (default): here, for
-   * a page too: start a worker of your own there. Node, Deno and Bun have workers for it; elsewhere `"worker"` is a PlatformError.
+   * Where the engine lives: `"here"`, in this thread; `"worker"`, in a worker of its own, so that this thread never waits for a step; `"auto"` (default): in a
+   * page a worker where one starts, and else here with a word in `info.warnings`; elsewhere here. Without workers (service worker, edge) `"worker"` is a PlatformError.
    */
   readonly engine?: "here" | "worker" | "auto" | undefined;
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
@@ -93,6 +94,8 @@ export interface Platform {
   readonly images?: ((dir: string | undefined) => Promise<ImageStore | undefined>) | undefined;
   /** Starts threads; left out where a runtime has none. */
   readonly threads?: ThreadSource | undefined;
+  /** Why there are no threads, where a number of them is a wish that may fail: one thread then does, and `info.warnings` tells. */
+  readonly noThreads?: string | undefined;
   /** Puts an engine elsewhere: in a worker, or behind whatever carries messages. */
   readonly placeEngine?: (engine: Engine) => Engine;
 }
@@ -222,6 +225,12 @@ export function threadOptions(
   return source && count > 1 ? { count, source, isRequired: false } : undefined;
 }
 
+/** @returns what is told of threads that would have been of use, where there are none and that is no error */
+function threadWarning({ noThreads }: Platform, threads: number | "auto" = "auto", parameters: number): string | undefined {
+  const wished = threads === "auto" ? parameters / PARAMETERS_PER_THREAD : threads;
+  return noThreads === undefined || wished < 2 ? undefined : `threads: one computes, for ${noThreads}.`;
+}
+
 /**
  * Loads a checkpoint in this thread, with what `platform` provides.
  * @throws as `loadParts`
@@ -299,18 +308,20 @@ async function loadOnce(
   try {
     checkContext(checkpoint, options.maxContextTokens);
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
+    const parameters = parameterCount(checkpoint);
+    const warning = threadWarning(platform, options.threads, parameters);
     const loaded = await loadModel(checkpoint, kernelsFor(platform, options), {
       ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, meter),
       images: imagesFor(platform.images, options.cache),
       packed: typeof options.cache === "object" ? options.cache.packed : undefined,
-      threads: threadOptions(platform.threads, options.threads, parameterCount(checkpoint)),
+      threads: threadOptions(platform.threads, warning === undefined ? options.threads : 1, parameters),
     });
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable(), options);
     return {
       engine: platform.placeEngine?.(engine) ?? engine,
       config: checkpoint.config,
-      info: { ...modelInfo(checkpoint, loaded), runtime: platform.runtime },
+      info: { ...modelInfo(checkpoint, loaded), runtime: platform.runtime, warnings: warning === undefined ? [] : [warning] },
       tokenizer: checkpoint.tokenizer,
       template: checkpoint.template,
       generationConfig: checkpoint.generationConfig,
@@ -358,7 +369,10 @@ export function parameterCount({ tensors }: Checkpoint): number {
   return count;
 }
 
-function modelInfo(checkpoint: Checkpoint, { model, variant, plan, dtypes, packedImage }: LoadedModel): Omit<ModelInfo, "runtime"> {
+function modelInfo(
+  checkpoint: Checkpoint,
+  { model, variant, plan, dtypes, packedImage }: LoadedModel,
+): Omit<ModelInfo, "runtime" | "warnings"> {
   return {
     name: checkpoint.names[0] ?? "",
     format: checkpoint.format,

@@ -5,5 +5,5 @@ import { build } from "esbuild";
 await build({ entryPoints: ["main.js"], outdir: "out", bundle: true, format: "esm", minify: true });
 
 const dist = new URL(".", import.meta.resolve("lfm2-wasm"));
-for (const name of readdirSync(dist)) if (/\.(wasm|gguf)$|thread|worker\.js$/.test(name)) cpSync(new URL(name, dist), `out/${name}`);
+for (const name of readdirSync(dist)) if (/\.(wasm|gguf|browser\.js)$/.test(name)) cpSync(new URL(name, dist), `out/${name}`);
 for (const file of ["index.html", "manifest.json"]) cpSync(file, `out/${file}`);

@@ -6,7 +6,7 @@ const copy = {
   name: "copy",
   writeBundle() {
     const dist = new URL(".", import.meta.resolve("lfm2-wasm"));
-    for (const name of readdirSync(dist)) if (/\.(wasm|gguf)$|thread|worker\.js$/.test(name)) cpSync(new URL(name, dist), `out/${name}`);
+    for (const name of readdirSync(dist)) if (/\.(wasm|gguf|browser\.js)$/.test(name)) cpSync(new URL(name, dist), `out/${name}`);
     cpSync("index.html", "out/index.html");
   },
 };

@@ -1,11 +1,22 @@
 // load(): here, or in a worker that an adapter starts. What only a worker needs comes when it is needed.
 import { PlatformError } from "../errors.ts";
-import { checkLoadOptions, type LoadOptions, loadWith, type ModelSource, type Platform } from "../lfm2.ts";
-import type { Model } from "../model.ts";
+import { checkLoadOptions, type LoadOptions, loadParts, loadWith, type ModelSource, type Platform } from "../lfm2.ts";
+import { Model } from "../model.ts";
 import type { EngineWorkers } from "./workers.ts";
 
 /** The worker never answered. */
-class NoStart extends PlatformError {}
+class NoStart extends PlatformError {
+  readonly reason: string;
+
+  constructor(cause: unknown) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    super(`engine: expected to start a worker, got: ${reason}. Pass engine: "here" to compute in this thread.`, {
+      code: "no-worker",
+      cause,
+    });
+    this.reason = reason;
+  }
+}
 
 /**
  * Loads a checkpoint where `options.engine` says.
@@ -20,20 +31,14 @@ export async function loadModelWith(
   checkLoadOptions(options);
   const { engine = "auto" } = options;
   if (engine === "here" || (engine === "auto" && !workers?.isDefault)) return loadWith(platform, source, options);
-  if (!workers) throw cannotStart(new Error("this runtime has no workers"));
+  if (!workers) throw new NoStart(new Error("this runtime has no workers"));
   const { loadInWorker } = await import("./in-worker.ts");
   try {
-    return await loadInWorker(workers, source, options, cannotStart);
+    return await loadInWorker(workers, source, options, (cause) => new NoStart(cause));
   } catch (error) {
     if (engine === "worker" || !(error instanceof NoStart)) throw error; // else a worker is only the better place
-    return loadWith(platform, source, options);
+    const parts = await loadParts(platform, source, options);
+    const warning = `engine: it computes on this thread, for no worker started: ${error.reason}.`;
+    return new Model({ ...parts, info: { ...parts.info, warnings: [...parts.info.warnings, warning] } });
   }
-}
-
-function cannotStart(cause: unknown): PlatformError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new NoStart(`engine: expected to start a worker, got: ${reason}. Pass engine: "here" to compute in this thread.`, {
-    code: "no-worker",
-    cause,
-  });
 }

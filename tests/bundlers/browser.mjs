@@ -17,6 +17,7 @@ export async function openBrowser(binary, extensions = []) {
   return puppeteer.launch({
     executablePath: binary,
     headless: true,
+    timeout: 120_000, // with every core busy a start takes half a minute
     args,
     ...(extensions.length ? { pipe: true, enableExtensions: extensions } : {}),
   });
@@ -24,7 +25,7 @@ export async function openBrowser(binary, extensions = []) {
 
 /**
  * Opens a page and waits until its title is "done".
- * @returns {Promise<{ text: string, said: string[] }>} the text of #out; what was said on the console, failed, or could not be fetched
+ * @returns {Promise<{ text: string, said: string[], workers: number }>} the text of #out; what was said on the console, failed, or could not be fetched; workers that run
  */
 export async function visit(browser, url, timeoutMs) {
   const page = await browser.newPage();
@@ -41,7 +42,7 @@ export async function visit(browser, url, timeoutMs) {
   try {
     await page.goto(url, { timeout: timeoutMs });
     await page.waitForFunction(() => document.title === "done", { timeout: timeoutMs }).catch((error) => said.push(error.message));
-    return { text: await page.$eval("#out", (out) => out.textContent), said };
+    return { text: await page.$eval("#out", (out) => out.textContent), said, workers: page.workers().length };
   } finally {
     await page.close();
   }

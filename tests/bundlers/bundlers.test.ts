@@ -83,7 +83,7 @@ describe("examples", () => {
     if (scripts.build) {
       mkdirSync(join(folder, "out"), { recursive: true });
       const env = { ...process.env, WRANGLER_SEND_METRICS: "false", NO_COLOR: "1" };
-      const { stdout, stderr } = await execute("npm", ["run", "build"], { cwd: folder, env, timeout: TIMEOUT_MS });
+      const { stdout, stderr } = await execute("npm", ["run", "build"], { cwd: folder, env, timeout: 3 * TIMEOUT_MS });
       assert.doesNotMatch(stdout + stderr, /warn/i, name);
     }
     return folder;
@@ -102,7 +102,7 @@ describe("examples", () => {
       const folder = await built(name);
       const given = join(folder, "headers.json");
       const headers = existsSync(given) ? (JSON.parse(readFileSync(given, "utf8")) as Record<string, string>) : {};
-      const expected = pages.map(() => ({ text: ANSWER, said: [] }));
+      const expected = pages.map(() => ({ text: ANSWER, said: [], workers: 1 }));
       assert.deepEqual(await visited(folder, pages, headers), { told: expected, missing: [] });
     });
 
@@ -114,7 +114,7 @@ describe("examples", () => {
     const browser = await openBrowser(chromium, [folder]);
     try {
       const id = await browser.installExtension?.(folder);
-      assert.deepEqual(await visit(browser, `chrome-extension://${id}/index.html`, TIMEOUT_MS), { text: ANSWER, said: [] });
+      assert.deepEqual(await visit(browser, `chrome-extension://${id}/index.html`, TIMEOUT_MS), { text: ANSWER, said: [], workers: 1 });
     } finally {
       await browser.close();
     }

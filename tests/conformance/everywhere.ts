@@ -6,15 +6,24 @@ import { apiSuite } from "./api.ts";
 import { type Outcome, runSuites } from "./runner.ts";
 import { pageExamples } from "./transformers.ts";
 
-const { load, inspect } = lfm2;
+const { inspect } = lfm2;
+
+let forced: "here" | undefined;
+/** What is no options object is for load() to refuse. */
+const load: typeof lfm2.load = (source, options) =>
+  lfm2.load(source, forced && (options === undefined || typeof options === "object") ? { engine: forced, ...options } : options);
 
 /** What differs between runtimes, and how much is done. */
 export interface Everywhere {
   readonly runtime: string;
   /** Address of a server with `mini.gguf`, `model/` (the bundled checkpoint's folder), `dist/`, and of what servers get wrong under `html/` and `octets/`. */
   readonly base: string;
-  /** Whether `threads: 2` works, or is refused. */
-  readonly hasThreads: boolean;
+  /** What `threads: 2` gives: two, a PlatformError, or one and a warning. */
+  readonly threads: "two" | "refused" | "one";
+  /** Where the engine is unless a call says otherwise. */
+  readonly engine: "here" | "worker";
+  /** Is asked for in every load. */
+  readonly forced?: "here";
   /** Whether bytes of a module may be compiled. */
   readonly compiles: boolean;
   readonly hasRelaxed: boolean;
@@ -110,7 +119,7 @@ function kernels(o: Everywhere): void {
     it("of this engine are chosen, and told with the runtime, threads and memory", async () => {
       const model = await load(mini);
       const { info } = model;
-      assert.deepEqual([info.runtime, info.variant, info.threads], [o.runtime, variant, 1]);
+      assert.deepEqual([info.runtime, info.variant, info.threads, info.engine, info.warnings], [o.runtime, variant, 1, o.engine, []]);
       const { memoryBytes } = await model.status();
       assert.ok(info.memoryBytes === memoryBytes && memoryBytes > info.weightBytes && info.weightBytes > 2e6);
       assert.equal((await load(mini, { variant: "plain" })).info.variant, "plain");
@@ -166,7 +175,8 @@ function kernels(o: Everywhere): void {
       for (const wasm of [5, {}, { fast: build("plain") }, { plain: 5 }, null])
         await assert.rejects(load(mini, { wasm } as never), { name: "InputError", message: /load: wasm: expected.*got/s });
     });
-    it("one build is for one thread", () => assert.rejects(load(mini, { wasm: build("plain"), threads: 2 }), { name: "PlatformError" }));
+    if (o.threads !== "one")
+      it("one build is for one thread", () => assert.rejects(load(mini, { wasm: build("plain"), threads: 2 }), { name: "PlatformError" }));
   });
 }
 
@@ -214,12 +224,36 @@ async function wideModel(base: string): Promise<lfm2.Folder> {
   };
 }
 
+/** Where the bits of two results differ: places of the first few. */
+function different(a: Float32Array, b: Float32Array): number[] {
+  const [x, y] = [a, b].map(({ buffer, byteOffset, length }) => new Uint32Array(buffer, byteOffset, length));
+  const out: number[] = [];
+  for (let i = 0; i < Math.max(a.length, b.length) && out.length < 3; i++) if (x?.[i] !== y?.[i]) out.push(i);
+  return out;
+}
+
 function limits(o: Everywhere): void {
   describe("what the runtime has, and has not", () => {
-    if (o.hasThreads)
-      it("two threads give what one gives", async () => {
+    if (o.threads === "two")
+      it("two threads give what one gives, to the last bit", async () => {
+        const [one, two] = [await load(mini, { threads: 1 }), await load(mini, { threads: 2 })];
+        assert.deepEqual([one.info.threads, two.info.threads, two.info.warnings], [1, 2, []]);
+        const prompt = one.tokenizer?.encode(PROMPTS.join(" ")) ?? [];
+        for (const inputIds of [prompt, prompt.slice(0, 1), prompt.slice(0, 37)]) {
+          const [expected, got] = [await one.forward({ inputIds }), await two.forward({ inputIds })];
+          assert.deepEqual(different(expected.logits.data, got.logits.data), []);
+        }
+        const options = { seed: 3, maxTokens: o.replyTokens, temperature: 1.2 };
+        for (const text of PROMPTS.slice(0, 5))
+          assert.deepEqual([...(await two.generate(text, options)).tokens], [...(await one.generate(text, options)).tokens]);
+        one.dispose();
+        two.dispose();
+      });
+    else if (o.threads === "one")
+      it("threads: one, and a warning that says why", async () => {
         const model = await load(mini, { threads: 2 });
-        assert.deepEqual([await ask(model), model.info.threads], [SEVEN, 2]);
+        assert.deepEqual([await ask(model), model.info.threads, model.info.warnings.length], [SEVEN, 1, 1]);
+        assert.match(model.info.warnings[0] ?? "", /^threads: one computes, for .*\.$/);
         model.dispose();
       });
     else
@@ -272,6 +306,7 @@ export async function run(_files: unknown, o: Everywhere): Promise<Answer> {
     ms[name] = performance.now() - start;
     return value;
   };
+  forced = o.forced;
   if (!o.hasFiles) mini = new URL("mini.gguf", o.base);
   let first = 0;
   const start = performance.now();

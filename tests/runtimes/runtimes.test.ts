@@ -18,33 +18,45 @@ interface Where {
   /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker. */
   readonly way: "installed" | "browser" | "workerd";
   readonly place?: string;
-  readonly options: Pick<Everywhere, "runtime" | "hasThreads" | "compiles" | "hasRelaxed" | "hasFiles">;
+  readonly options: Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles">;
 }
 
 const GATE = ["node20", "node26", "deno", "bun", "chromium", "workerd"];
 const FULL = ["node20", "node22", "node24", "node26", "deno", "bun", "chromium", "workerd"];
-/** A browser runs the suite in these. */
-const PLACES: Readonly<Record<string, readonly string[]>> = { chromium: ["page", "worker", "service"] };
+/** A browser runs the suite in these: "page" is cross-origin isolated, the others are not; in "page, here" the engine stays in the page's thread. */
+const PLACES: Readonly<Record<string, readonly string[]>> = {
+  chromium: pick({ gate: ["page", "worker", "service"], full: ["page", "page, here", "worker", "service"] }),
+};
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
 const SCALE = { cycles: pick({ gate: 10, full: 100 }), replyTokens: pick({ gate: 16, full: 64 }) };
+
+function inBrowser(place: string): Pick<Everywhere, "runtime" | "threads" | "engine" | "forced"> {
+  if (place === "page") return { runtime: "browser", threads: "two", engine: "worker" };
+  return { runtime: "browser", threads: "one", engine: "here", ...(place.startsWith("page") ? { forced: "here" } : {}) };
+}
 
 function places(): Map<string, Where> {
   const out = new Map<string, Where>();
   for (const { name, binary } of installed(pick({ gate: GATE, full: FULL }), "the package in every runtime")) {
     const runtime = name.startsWith("node") ? "node" : name;
-    const base = { runtime, hasThreads: true, compiles: true, hasRelaxed: name !== "node20", hasFiles: true };
-    if (name === "workerd") out.set(name, { binary, way: "workerd", options: { ...base, hasThreads: false, compiles: false } });
+    const base = { runtime, threads: "two", engine: "here", compiles: true, hasRelaxed: name !== "node20", hasFiles: true } as const;
+    if (name === "workerd") out.set(name, { binary, way: "workerd", options: { ...base, threads: "refused", compiles: false } });
     else if (name in PLACES)
       for (const place of PLACES[name] ?? [])
-        out.set(`${name}, ${place}`, { binary, way: "browser", place, options: { ...base, runtime: "browser", hasThreads: false } });
+        out.set(`${name}, ${place}`, {
+          binary,
+          way: "browser",
+          place: place.split(",")[0] ?? "",
+          options: { ...base, ...inBrowser(place) },
+        });
     else out.set(name, { binary, way: "installed", options: base });
     if (name === "deno")
       out.set("deno without files and threads", {
         binary,
         way: "installed",
         place: "net",
-        options: { ...base, hasThreads: false, hasFiles: false },
+        options: { ...base, threads: "refused", hasFiles: false },
       });
   }
   return out;
@@ -74,7 +86,11 @@ async function bundles(project: string): Promise<Record<Where["way"], string>> {
   });
   const dist = join(project, "node_modules", "lfm2-wasm", "dist");
   for (const name of readdirSync(dist))
-    if (/\.(wasm|gguf)$/.test(name)) for (const way of ["browser", "workerd"]) cpSync(join(dist, name), join(project, way, name));
+    for (const [way, pattern] of [
+      ["browser", /\.(wasm|gguf)$|\.browser\.js$/],
+      ["workerd", /\.(wasm|gguf)$/],
+    ] as const)
+      if (pattern.test(name)) cpSync(join(dist, name), join(project, way, name));
   return out;
 }
 

@@ -6,6 +6,7 @@ export interface Server {
   readonly missing: readonly string[];
   close(): Promise<void>;
 }
+export const ISOLATED: Readonly<Record<string, string>>;
 export function serveFolders(
   folders: Readonly<Record<string, string>>,
   options?: {

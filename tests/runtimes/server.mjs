@@ -12,6 +12,9 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
+/** Headers of a page whose workers may share memory. */
+export const ISOLATED = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
+
 /**
  * @param {Record<string, string>} folders by URL prefix ("/models/"), the longest counts
  * @param {{ headers?: Record<string, string>, answer?: (request: import("node:http").IncomingMessage, response: import("node:http").ServerResponse) => boolean }} [options]

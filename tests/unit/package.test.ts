@@ -92,7 +92,7 @@ describe("the package", () => {
       "LICENSE",
       "README.md",
       ...[
-        ...["cli.js", "inline.js", "mini.gguf"],
+        ...["cli.js", "inline.js", "mini.gguf", "thread.browser.js", "worker.browser.js"],
         ...entries.flatMap((name) => [`${name}.js`, `${name}.js.map`]),
         ...builds.map((name) => `kernels.${name}.wasm`),
       ]

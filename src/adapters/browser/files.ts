@@ -1,7 +1,7 @@
 // What an address means in a browser: relative to the page, or of a scheme that only the browser itself knows.
 import { NetworkError, PlatformError, StorageError, UnsupportedError } from "../../errors.ts";
 import type { FetchWasm } from "../../kernels/delivery.ts";
-import type { ModelSource } from "../../lfm2.ts";
+import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import { quoted } from "../../values.ts";
 import { blobSource } from "../../weights/objects.ts";
 import type { ByteSource } from "../../weights/source.ts";
@@ -13,6 +13,17 @@ export function withBase(source: ModelSource): ModelSource {
   if (typeof source !== "string" || !/^\.{0,2}\//.test(source)) return source;
   const { location } = globalThis as { readonly location?: { readonly href: string } };
   return location && /^https?:/.test(location.href) ? new URL(source, location.href) : source;
+}
+
+/** @returns `options` with the kernels' relative addresses made whole as `fetch` makes them: a worker has another base */
+export function withBases(options: LoadOptions | undefined): LoadOptions | undefined {
+  const wasm = options?.wasm;
+  const base = (globalThis as { readonly document?: { readonly baseURI: string } }).document?.baseURI;
+  if (base === undefined || wasm === undefined || wasm === null) return options;
+  const whole = (input: unknown): unknown => (typeof input === "string" && URL.canParse(input, base) ? new URL(input, base).href : input);
+  const isNamed = typeof wasm === "object" && Object.getPrototypeOf(wasm) === Object.prototype;
+  const named = (): object => Object.fromEntries(Object.entries(wasm).map(([name, input]) => [name, whole(input)]));
+  return { ...options, wasm: (isNamed ? named() : whole(wasm)) as NonNullable<LoadOptions["wasm"]> };
 }
 
 /**

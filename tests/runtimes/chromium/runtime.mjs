@@ -4,7 +4,8 @@ import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
-import { basename, delimiter, dirname, join } from "node:path";
+import { basename, delimiter, dirname, extname, join } from "node:path";
+import { ISOLATED } from "../server.mjs";
 
 export const install = "apt-get install chromium, or name one in CHROMIUM";
 
@@ -59,6 +60,8 @@ const PLACES = {
   },
 };
 
+const TYPES = { ".wasm": "application/wasm", ".js": "text/javascript" };
+
 /** @param {import("../index.mjs").Job} job files beside its module are served beside it */
 export async function run(binary, job, timeoutMs, place = "worker") {
   const { page, script } = PLACES[place];
@@ -88,7 +91,7 @@ export async function run(binary, job, timeoutMs, place = "worker") {
       const answer = answers[path] ?? beside(job, path);
       if (!answer) return response.writeHead(404).end();
       const [body, type] = await answer(query);
-      response.writeHead(200, { "content-type": type }).end(body);
+      response.writeHead(200, { "content-type": type, ...(place === "page" ? ISOLATED : {}) }).end(body);
     });
     child = spawn(binary, [...FLAGS, `--user-data-dir=${profile}`, url], { stdio: ["ignore", "ignore", "pipe"], detached: true });
     const said = [];
@@ -114,7 +117,7 @@ export async function run(binary, job, timeoutMs, place = "worker") {
 function beside({ module }, path) {
   const file = join(dirname(module), basename(path));
   if (!existsSync(file)) return undefined;
-  return async () => [await readFile(file), file.endsWith(".wasm") ? "application/wasm" : "application/octet-stream"];
+  return async () => [await readFile(file), TYPES[extname(file)] ?? "application/octet-stream"];
 }
 
 /** Ends the browser with the processes that it started: it leads a group of its own. */

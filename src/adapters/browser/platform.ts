@@ -1,0 +1,44 @@
+// What a browser gives to the core, in a page and in workers: the network, a store, kernels beside this module, threads where memory can be shared.
+import { kernelSource } from "../../kernels/delivery.ts";
+import type { KernelBuild } from "../../kernels/variants.ts";
+import type { Platform } from "../../lfm2.ts";
+import { createHash } from "../../weights/hash.ts";
+import { fetchWasm, openAddress } from "./files.ts";
+import { noThreads, threads } from "./threads.ts";
+
+/** Beside this module, each named as a whole, so that bundlers see the files; not before they are asked for, for not everywhere a module has an address. */
+const builds: Readonly<Record<KernelBuild, URL>> = {
+  get plain() {
+    return new URL("./kernels.plain.wasm", import.meta.url);
+  },
+  get relaxed() {
+    return new URL("./kernels.relaxed.wasm", import.meta.url);
+  },
+  get "plain-threads"() {
+    return new URL("./kernels.plain-threads.wasm", import.meta.url);
+  },
+  get "relaxed-threads"() {
+    return new URL("./kernels.relaxed-threads.wasm", import.meta.url);
+  },
+};
+
+export const platform: Platform = {
+  runtime: "browser",
+  open: openAddress,
+  network: {
+    // the browser's own cache would lock an address for one range at a time, and keep every byte once more
+    fetch: (url, init) => fetch(url, { ...init, cache: "no-store" } as RequestInit),
+    createHash,
+    isCrossOrigin: true,
+  },
+  store: async (dir) => (await import("./store.ts")).browserStore(dir),
+  images: async (dir) => (await import("./images.ts")).browserImages(dir),
+  kernels: kernelSource(builds, fetchWasm),
+  fetchWasm,
+  get threads() {
+    return noThreads() === undefined ? threads : undefined;
+  },
+  get noThreads() {
+    return noThreads();
+  },
+};

@@ -1,0 +1,46 @@
+// Helper threads on Web Workers, where memory can be shared: in workers of a page that is cross-origin isolated.
+import type { ThreadSource } from "../../kernels/threads.ts";
+import { startWorker, type WebWorker } from "./start.ts";
+
+declare const Worker: new (address: URL, options: { readonly type: "module" }) => WebWorker;
+/** Put in by the build: thread.ts, built, for where its file is refused. */
+declare const LFM2_THREAD: string;
+
+/** As it stands: Vite and webpack build the file that this names. */
+const fromFile = (): WebWorker => new Worker(new URL("./thread.browser.js", import.meta.url), { type: "module" });
+
+/** Without a number: the processors of the oldest machines that browsers still run on. */
+const FEW = 2;
+
+export const threads: ThreadSource = {
+  available: () => (globalThis as { readonly navigator?: { readonly hardwareConcurrency?: number } }).navigator?.hardwareConcurrency || FEW,
+  spawn: (start, onEnd) => {
+    let isReady = false;
+    let end = (): void => {};
+    const ready = new Promise<void>((resolve, reject) => {
+      const worker = startWorker({
+        fromFile,
+        texts: [() => LFM2_THREAD],
+        first: start,
+        onMessage: () => {
+          isReady = true;
+          resolve();
+        },
+        onEnd: (cause) => (isReady ? onEnd(cause) : reject(cause)),
+      });
+      end = worker.end;
+    });
+    return { ready, end: () => end() };
+  },
+};
+
+/** @returns why there are no threads here; undefined where there are */
+export function noThreads(): string | undefined {
+  if ("document" in globalThis) return 'a page\'s own thread cannot wait for others: leave engine: "here" out';
+  if (!("Worker" in globalThis)) return "a service worker starts no workers";
+  if ((globalThis as { readonly crossOriginIsolated?: boolean }).crossOriginIsolated === true) return undefined;
+  return (
+    "this page is not cross-origin isolated: serve it with the headers Cross-Origin-Opener-Policy: same-origin and " +
+    "Cross-Origin-Embedder-Policy: require-corp"
+  );
+}

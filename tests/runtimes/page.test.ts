@@ -1,0 +1,218 @@
+// A page in Chromium with the package as it is packed and no bundler: its own thread computes nothing; workers come from files, else from blobs, else not at all
+// and the page says so; what ends them; that nothing stays behind.
+import assert from "node:assert/strict";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Browser, openBrowser, type Page } from "../bundlers/browser.mjs";
+import { pick } from "../scale.ts";
+import { installed } from "./index.mjs";
+import { ISOLATED, type Server, serveFolders } from "./server.mjs";
+
+/** What a page's program finds: `lfm2` and `mini` of the package. */
+const HEAD = `const lfm2 = await import("lfm2-wasm"); const { load } = lfm2; const { mini } = await import("lfm2-wasm/mini");`;
+const SEVEN = "3 + 4 = 7";
+const ASK = `(await model.generate("What is 3 + 4?")).text`;
+const STORY = `"Tell me a story about a fox."`;
+
+/** Counts what a page's own thread compiles and makes instances of, before anything else runs in it. */
+const COUNTING = `globalThis.counted = {};
+  for (const name of ["compile", "compileStreaming", "instantiate", "instantiateStreaming", "Module", "Instance"]) {
+    const original = WebAssembly[name];
+    globalThis.counted[name] = 0;
+    WebAssembly[name] = new Proxy(original, {
+      apply: (target, self, args) => (globalThis.counted[name]++, Reflect.apply(target, self, args)),
+      construct: (target, args) => (globalThis.counted[name]++, Reflect.construct(target, args)),
+    });
+  }`;
+
+interface Visit {
+  readonly headers?: Record<string, string>;
+  /** Of the package's files, where not the page's own. */
+  readonly from?: string;
+  /** Runs before everything else. */
+  readonly before?: string;
+}
+
+describe("a page in Chromium", function () {
+  this.timeout(120_000);
+  const binary = installed(["chromium"], "a page in Chromium")[0]?.binary;
+  if (!binary) return;
+  let project: string;
+  let browser: Browser;
+  before(async () => {
+    project = mkdtempSync(join(tmpdir(), "lfm2-page-"));
+    mkdirSync(join(project, "without-workers"));
+    cpSync("dist", join(project, "without-workers"), {
+      recursive: true,
+      filter: (path) => !/(worker|thread)\.browser\.js$|types/.test(path),
+    });
+    browser = await openBrowser(binary);
+  });
+  after(async () => {
+    await browser?.close();
+    rmSync(project, { recursive: true, force: true });
+  });
+
+  /** A page that knows the package by an import map. @returns what `use` does */
+  async function visit<T>(
+    { headers = {}, from = "/dist/", before = "" }: Visit,
+    use: (page: Page, server: Server) => Promise<T>,
+  ): Promise<T> {
+    const own = mkdtempSync(join(project, "page-"));
+    const server = await serveFolders(
+      { "/": own, "/dist/": "dist", "/without/": join(project, "without-workers"), "/node_modules/": "node_modules" },
+      { headers },
+    );
+    const imports = {
+      "lfm2-wasm": `${from}browser.js`,
+      "lfm2-wasm/mini": `${from}mini.js`,
+      "@huggingface/jinja": "/node_modules/@huggingface/jinja/dist/index.js",
+      "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
+    };
+    const head = `<!doctype html><link rel="icon" href="data:,"><script type="importmap">${JSON.stringify({ imports })}</script>`;
+    writeFileSync(join(own, "index.html"), head);
+    const page = await browser.newPage();
+    try {
+      if (before) await page.evaluateOnNewDocument(before);
+      await page.goto(server.url);
+      return await use(page, server);
+    } finally {
+      await page.close();
+      await server.close();
+    }
+  }
+
+  const run = <T>(page: Page, body: string): Promise<T> => page.evaluate(`(async () => { ${HEAD} ${body} })()`) as Promise<T>;
+  const infoOf = (page: Page, options = "{}"): Promise<unknown[]> =>
+    run(
+      page,
+      `const model = await load(mini, ${options}); const { engine, threads, warnings } = model.info; const text = ${ASK};
+       model.dispose(); return [text, engine, threads, ...warnings];`,
+    );
+
+  it("compiles nothing in its own thread and makes no instance: load, chat, stream, forward, save", async () => {
+    await visit({ before: COUNTING }, async (page) => {
+      const counted = await run<Record<string, number>>(
+        page,
+        `const model = await load(mini); const chat = model.chat(); await chat.prompt("My name is Tom.", { maxTokens: 5 });
+         for await (const part of chat.stream(${STORY}, { maxTokens: 20 })); await (await model.restore(await chat.save())).prompt("Hi", { maxTokens: 3 });
+         await model.forward({ inputIds: [1, 2, 3] }); model.dispose(); return globalThis.counted;`,
+      );
+      assert.ok(Object.values(counted).length === 6 && Object.values(counted).every((count) => count === 0), JSON.stringify(counted));
+      // the count counts: the same in this thread
+      assert.deepEqual((await infoOf(page, `{ engine: "here" }`)).slice(0, 2), [SEVEN, "here"]);
+      assert.ok((await page.evaluate<number>(`counted.Instance + counted.instantiate`)) > 0);
+    });
+  });
+
+  it("an abort acts at once, a reader that is slow is waited for, a disposed model's workers are gone", async () => {
+    await visit({}, async (page) => {
+      const told = await run<{ read: number; pages: number[]; name: string }>(
+        page,
+        `const model = await load(mini); const control = new AbortController(); let read = 0; let name = "";
+         const endless = { stopIds: [], temperature: 0, maxTokens: 1500 };
+         try {
+           for await (const part of model.stream(${STORY}, { ...endless, signal: control.signal })) {
+             if (part.type === "text-delta" && ++read === 10) control.abort();
+           }
+         } catch (error) { name = error.name; }
+         const slow = model.stream(${STORY}, endless)[Symbol.asyncIterator](); await slow.next();
+         const pages = [];
+         for (let i = 0; i < 4; i++) { await new Promise((r) => setTimeout(r, 50)); pages.push((await model.status()).usedPages); }
+         const pending = model.generate(${STORY}, endless).catch((error) => error);
+         globalThis.end = () => { model.dispose(); return pending.then(({ name, code }) => name + " " + code); };
+         return { read, pages, name };`,
+      );
+      assert.deepEqual([told.name, told.read], ["AbortError", 10]);
+      assert.ok(
+        told.pages.every((pages) => pages <= 2),
+        told.pages.join(),
+      ); // a prompt of some 20 tokens and 16 more
+      assert.equal(page.workers().length, 1);
+      assert.equal(await page.evaluate(`end()`), "AbortError disposed");
+      for (let i = 0; i < 100 && page.workers().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.equal(page.workers().length, 0);
+    });
+  });
+
+  it("another origin's package: the worker, and its threads, come by way of a blob", async () => {
+    const other = await serveFolders({ "/dist/": "dist" }, { headers: { "cross-origin-resource-policy": "cross-origin" } });
+    try {
+      await visit({ from: `${other.url}dist/`, headers: ISOLATED }, async (page) => {
+        assert.deepEqual(await infoOf(page, "{ threads: 2 }"), [SEVEN, "worker", 2]);
+      });
+    } finally {
+      await other.close();
+    }
+  });
+
+  it("a policy that allows blobs alone as workers", async () => {
+    const policy = { "content-security-policy": "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:" };
+    await visit({ headers: { ...ISOLATED, ...policy } }, async (page) => {
+      assert.deepEqual(await infoOf(page, "{ threads: 2 }"), [SEVEN, "worker", 2]);
+    });
+  });
+
+  it("no worker at all, by the policy or for lack of its file: in the page's own thread, with a warning", async () => {
+    const policy = { "content-security-policy": "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval'; worker-src 'none'" };
+    for (const [how, given] of Object.entries({ policy: { headers: policy }, file: { from: "/without/" } }))
+      await visit(given, async (page) => {
+        const [text, engine, threads, ...warnings] = await infoOf(page);
+        assert.deepEqual([text, engine, threads, warnings.length], [SEVEN, "here", 1, 1], how);
+        assert.match(String(warnings[0]), /^engine: it computes on this thread, for no worker started: .*\.$/);
+        const refused = await run(page, `return load(mini, { engine: "worker" }).catch(({ name, code }) => name + " " + code)`);
+        assert.equal(refused, "PlatformError no-worker", how);
+      });
+  });
+
+  it("without isolation, with the engine in it, and threads wished for: one, and why", async () => {
+    await visit({}, async (page) => {
+      const [, , one, why] = await infoOf(page, "{ threads: 4 }");
+      assert.equal(one, 1);
+      assert.match(String(why), /not cross-origin isolated: serve it with .*Cross-Origin-Embedder-Policy/);
+      const [, engine, two, because] = await infoOf(page, `{ threads: 4, engine: "here" }`);
+      assert.deepEqual([engine, two], ["here", 1]);
+      assert.match(String(because), /page's own thread/);
+    });
+  });
+
+  it("load and dispose, over and over: no worker and no memory stays", async () => {
+    await visit({ headers: ISOLATED }, async (page) => {
+      const cycle = (count: number): Promise<unknown> =>
+        run(
+          page,
+          `for (let i = 0; i < ${count}; i++) { const model = await load(mini, { threads: 2 }); await model.generate("Hello", { maxTokens: 2 }); model.dispose(); }`,
+        );
+      const renderer = async (): Promise<number> => {
+        for (let i = 0; i < 100 && page.workers().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+        assert.equal(page.workers().length, 0);
+        return residentBytes(browser);
+      };
+      const cycles = pick({ gate: 5, full: 20 });
+      await cycle(cycles);
+      const before = await renderer();
+      await cycle(cycles);
+      const grown = (await renderer()) - before;
+      // a model takes 5.4 MB, and a worker with what it compiled some 15
+      assert.ok(grown < cycles * 4e6, `${grown} bytes more after ${cycles} models`);
+    });
+  });
+});
+
+/** Memory of the browser's pages: the largest of its renderer processes. */
+function residentBytes(browser: Browser): number {
+  const parents = new Map<number, number>();
+  const sizes = new Map<number, number>();
+  for (const pid of readdirSync("/proc").map(Number).filter(Boolean)) {
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
+      parents.set(pid, Number(stat[1]));
+      if (readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--type=renderer")) sizes.set(pid, Number(stat[21]) * 4096);
+    } catch {
+      // it has ended
+    }
+  }
+  const isOurs = (pid: number): boolean => pid === browser.process()?.pid || (pid > 1 && isOurs(parents.get(pid) ?? 0));
+  return Math.max(...[...sizes].flatMap(([pid, bytes]) => (isOurs(pid) ? [bytes] : [])));
+}
