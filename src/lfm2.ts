@@ -1,5 +1,6 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
 import { type CacheOptions, type CacheUse, checkCacheOption, imagesFor, type OpenStore, storeFor } from "./cache.ts";
+import type { DraftModel } from "./draft.ts";
 import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted, UnsupportedError } from "./errors.ts";
 import { recommendedSampling, recommendedStopIds } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
@@ -13,7 +14,7 @@ import { Model, type ModelInfo, type ModelParts } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { type LoadProgress, Meter, type Progress } from "./progress.ts";
-import { checkObject } from "./turn.ts";
+import { checkObject, checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
 import { type ObjectSource, openObject } from "./weights/objects.ts";
@@ -68,6 +69,13 @@ export interface LoadOptions extends RemoteOptions {
    * page a worker where one starts, and else here with a word in `info.warnings`; elsewhere here. Without workers (service worker, edge) `"worker"` is a PlatformError.
    */
   readonly engine?: "here" | "worker" | "auto" | undefined;
+  /**
+   * A smaller model with the same tokens, LFM2-350M beside LFM2-2.6B say, that guesses what this one will say; see `speculate`. It is loaded as its file stores
+   * it, into a memory of its own, and counts within `maxMemoryBytes`.
+   */
+  readonly draft?: ModelSource | undefined;
+  /** How calls guess tokens that do not say it themselves; default `"draft"` with a draft model, else not at all. It changes no token. */
+  readonly speculate?: GenerateOptions["speculate"];
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -199,6 +207,7 @@ export function checkLoadOptions(options: LoadOptions): void {
       `load: prefixCacheBytes: expected a whole number of bytes, got ${String(prefixCacheBytes)}. Leave it out for 64 MiB; 0 is off.`,
     );
   checkRemoteOptions(options);
+  checkSpeculate(options.speculate, options.draft !== undefined);
   checkWasmOption(options.wasm);
   checkCacheOption(options.cache);
   if (threads !== undefined && threads !== "auto" && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
@@ -305,30 +314,65 @@ async function loadOnce(
   };
   const opened = await openSource(platform, source, options, { ...events, onFound, onKept, isDoubtful: trial.isDoubtful });
   const checkpoint = await openCheckpoint(opened.source, options.signal);
+  let draft: DraftModel | undefined;
   try {
     checkContext(checkpoint, options.maxContextTokens);
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
-    const parameters = parameterCount(checkpoint);
-    const warning = threadWarning(platform, options.threads, parameters);
+    draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes });
+    const rest = maxMemoryBytes && Math.max(1, maxMemoryBytes - (draft?.model.memoryBytes ?? 0));
+    const warning = threadWarning(platform, options.threads, parameterCount(checkpoint));
     const loaded = await loadModel(checkpoint, kernelsFor(platform, options), {
-      ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, meter),
-      images: imagesFor(platform.images, options.cache),
-      packed: typeof options.cache === "object" ? options.cache.packed : undefined,
-      threads: threadOptions(platform.threads, warning === undefined ? options.threads : 1, parameters),
+      ...loadModelOptions({ ...options, dtype, maxMemoryBytes: rest }, meter),
+      ...runtimeOptions(platform, checkpoint, options),
     });
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
-    const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable(), options);
+    const { prefixCacheBytes, speculate = draft ? "draft" : undefined } = options;
+    const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable(), { prefixCacheBytes, draftModel: draft?.model });
     return {
       engine: platform.placeEngine?.(engine) ?? engine,
       config: checkpoint.config,
-      info: { ...modelInfo(checkpoint, loaded), runtime: platform.runtime, warnings: warning === undefined ? [] : [warning] },
+      info: {
+        ...modelInfo(checkpoint, loaded),
+        runtime: platform.runtime,
+        warnings: warning === undefined ? [] : [warning],
+        speculate,
+        draft: draft?.name,
+      },
       tokenizer: checkpoint.tokenizer,
       template: checkpoint.template,
       generationConfig: checkpoint.generationConfig,
     };
+  } catch (error) {
+    draft?.model.dispose();
+    throw error;
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
+}
+
+/** The draft model that a load asks for, as its file stores it. */
+async function draftFor(platform: Platform, target: Checkpoint, options: LoadOptions): Promise<DraftModel | undefined> {
+  if (options.draft === undefined) return undefined;
+  const { loadDraft } = await import("./draft.ts");
+  const { source, hub, dtype } = await openSource(platform, options.draft, options);
+  const optionsFor = (checkpoint: Checkpoint): LoadModelOptions => {
+    const { maxPositionEmbeddings } = checkpoint.config;
+    const maxContextTokens = options.maxContextTokens && Math.min(options.maxContextTokens, maxPositionEmbeddings);
+    return { ...loadModelOptions({ ...options, dtype, maxContextTokens }, undefined), ...runtimeOptions(platform, checkpoint, options) };
+  };
+  const draft = await loadDraft(source, target, kernelsFor(platform, options), optionsFor, options.signal);
+  await hub?.keep();
+  return draft;
+}
+
+/** What a load takes of the runtime. */
+function runtimeOptions(platform: Platform, checkpoint: Checkpoint, { cache, threads }: LoadOptions): LoadModelOptions {
+  const parameters = parameterCount(checkpoint);
+  return {
+    images: imagesFor(platform.images, cache),
+    packed: typeof cache === "object" ? cache.packed : undefined,
+    threads: threadOptions(platform.threads, threadWarning(platform, threads, parameters) === undefined ? threads : 1, parameters),
+  };
 }
 
 /** @returns the kernels that the caller hands over, else the package's own */
@@ -372,7 +416,7 @@ export function parameterCount({ tensors }: Checkpoint): number {
 function modelInfo(
   checkpoint: Checkpoint,
   { model, variant, plan, dtypes, packedImage }: LoadedModel,
-): Omit<ModelInfo, "runtime" | "warnings"> {
+): Omit<ModelInfo, "runtime" | "warnings" | "speculate" | "draft"> {
   return {
     name: checkpoint.names[0] ?? "",
     format: checkpoint.format,

@@ -2,14 +2,14 @@
 import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
 import { dropOldest, type Prompt } from "./context.ts";
 import { AbortError, InputError, UnsupportedError } from "./errors.ts";
-import { type ForwardHost, type ForwardInput, type ForwardOutput, forward } from "./forward.ts";
+import type { ForwardHost, ForwardInput, ForwardOutput } from "./forward.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
 import type { Variant } from "./kernels/variants.ts";
 import type { KvDType, WeightDType } from "./memory/dtype.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
-import { type EmbedOptions, embed, type Perplexity, type PerplexityOptions, perplexity, type Score, score } from "./score.ts";
+import type { EmbedOptions, Perplexity, PerplexityOptions, Score } from "./score.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import { checkMessages, type Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
@@ -59,6 +59,10 @@ export interface ModelInfo {
   readonly sampling: SamplingOptions;
   /** Ids that end a reply where a call says nothing: those of generation_config.json, else of config.json. */
   readonly stopIds: readonly number[];
+  /** How tokens are guessed where a call says nothing; undefined for not at all. */
+  readonly speculate: GenerateOptions["speculate"];
+  /** What the draft model calls itself, if there is one. */
+  readonly draft: string | undefined;
 }
 
 /** What a Model is made of. */
@@ -176,6 +180,7 @@ export class Model {
    * const { logits } = await model.forward({ inputIds: [1, 2, 3], logitsToKeep: 1 });   // (1, 1, V)
    */
   async forward(input: ForwardInput): Promise<ForwardOutput> {
+    const { forward } = await import("./forward.ts"); // few use it
     return forward(this.#host(), input);
   }
 
@@ -230,6 +235,7 @@ export class Model {
    * @throws InputError for fewer than two tokens, or more than the context; AbortError
    */
   async score(text: string | Uint32Array, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
+    const { score } = await import("./score.ts");
     return score(this.#host(), await this.#encodeText(text), signal);
   }
 
@@ -240,6 +246,7 @@ export class Model {
    * const { perplexity } = await model.perplexity(await readFile("own.txt", "utf8"));
    */
   async perplexity(text: string | Uint32Array, options: PerplexityOptions = {}): Promise<Perplexity> {
+    const { perplexity } = await import("./score.ts");
     return perplexity(this.#host(), await this.#encodeText(text), checkObject("perplexity", options));
   }
 
@@ -251,6 +258,7 @@ export class Model {
   async embed(texts: readonly (string | Uint32Array)[], options: EmbedOptions = {}): Promise<Float32Array[]> {
     if (!Array.isArray(texts)) throw new InputError(`embed: expected a list of texts, got ${kindOf(texts)}. Pass [text].`);
     const rows = await Promise.all(texts.map((text) => this.#encodeText(text)));
+    const { embed } = await import("./score.ts");
     return embed(this.#host(), rows, checkObject("embed", options));
   }
 
@@ -284,7 +292,8 @@ export class Model {
   /** @param droppedMessages that were left out before and stay so */
   async *#turn(session: number, input: ModelInput, options: GenerateOptions, droppedMessages = 0): AsyncGenerator<Part> {
     const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
-    const request = checkOptions(prompt, options, this.info.sampling, this.info.stopIds);
+    const { sampling, speculate, draft, stopIds } = this.info;
+    const request = checkOptions(prompt, options, { sampling, speculate, hasDraft: draft !== undefined }, stopIds);
     yield* runTurn(this.#parts.engine, this.#calls++, session, request);
   }
 

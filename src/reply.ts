@@ -13,6 +13,10 @@ export interface Usage {
   readonly outputTokens: number;
   /** With `onContextFull: "drop-oldest"`: messages that were left out, system messages not counted; absent for none. */
   readonly droppedMessages?: number;
+  /** With `speculate`: tokens that were guessed and checked. */
+  readonly draftedTokens?: number;
+  /** With `speculate`: of these, the ones that were right. */
+  readonly acceptedTokens?: number;
 }
 
 /** One of several replies to a prompt. */

@@ -1,7 +1,7 @@
 // A turn on the caller's side: options checked, ids sent, events folded into parts. Speaks to the engine only in plain data.
 import type { Prompt } from "./context.ts";
 import { AbortError, InputError, throwIfAborted } from "./errors.ts";
-import type { BeamRequest, Engine, FinishReason, GenerateEvent, Timings } from "./generate/engine.ts";
+import type { BeamRequest, Engine, FinishReason, GenerateEvent, SpeculationCount, SpeculationRequest, Timings } from "./generate/engine.ts";
 import type { TokenLogprob } from "./generate/logprobs.ts";
 import { checkProcessors, type ProcessorOptions } from "./generate/processors.ts";
 import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
@@ -25,6 +25,18 @@ export type LogitsProcessor = (logits: Float32Array, state: GenerationState) => 
 
 /** Asked after each token: true ends the reply, with finishReason `"stop"`. */
 export type StoppingCriterion = (state: GenerationState) => boolean;
+
+/** How tokens are guessed so that one pass over the weights checks several. They change how fast a reply comes, and no token of it, whether greedy or sampled. */
+export interface SpeculateOptions {
+  /** Where guesses come from: `"prompt-lookup"` (default) continues as the text did where it last went as it goes now, `"draft"` asks the model that was loaded as `draft`. */
+  readonly by?: "prompt-lookup" | "draft" | undefined;
+  /** Tokens that must be the same for prompt lookup, at least: 1 to 16, default 2. */
+  readonly ngram?: number | undefined;
+  /** Tokens that are guessed at a time, at most: 1 to 15, default 15. */
+  readonly max?: number | undefined;
+  /** Guess fewer, or none, where it does not pay (default); false always guesses `max`. */
+  readonly adaptive?: boolean | undefined;
+}
 
 /** Options of every call that generates. What is absent follows the checkpoint's recommendation. */
 export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
@@ -50,6 +62,11 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly processors?: readonly LogitsProcessor[] | undefined;
   /** Functions that may end the reply. */
   readonly stoppingCriteria?: readonly StoppingCriterion[] | undefined;
+  /**
+   * Guesses tokens and checks several in one pass, which changes none of them: see `SpeculateOptions`. `"prompt-lookup"` helps where a reply repeats what was
+   * said, `"draft"` where the model was loaded with a smaller one. Default: as the model was loaded. Beams do without.
+   */
+  readonly speculate?: boolean | "prompt-lookup" | "draft" | SpeculateOptions | undefined;
   /** Texts that end the reply; they are cut off. At most 16 of 256 characters. */
   readonly stop?: string | readonly string[] | undefined;
   /** Token ids that end the reply; default the checkpoint's end tokens. */
@@ -84,6 +101,7 @@ export interface TurnRequest {
   readonly endIds: readonly number[];
   readonly topLogprobs: number | undefined;
   readonly beams: BeamRequest | undefined;
+  readonly speculation: SpeculationRequest | undefined;
   /** Samples beside the first. */
   readonly moreSamples: number;
   readonly processors: readonly LogitsProcessor[];
@@ -99,11 +117,19 @@ export function checkObject<T extends object>(where: string, options: T): T {
   throw new InputError(`${where}: expected an object with options, got ${kindOf(options)}. Leave it out for none.`);
 }
 
+/** What holds where a call says nothing. */
+export interface CallDefaults {
+  readonly sampling: SamplingOptions;
+  readonly speculate: GenerateOptions["speculate"];
+  /** Whether there is a draft model. */
+  readonly hasDraft: boolean;
+}
+
 /** @throws InputError for an option of the wrong kind or out of range */
 export function checkOptions(
   { ids, droppedMessages }: Prompt,
   options: GenerateOptions,
-  defaults: SamplingOptions,
+  { sampling, speculate, hasDraft }: CallDefaults,
   endIds: readonly number[],
 ): TurnRequest {
   const { maxTokens = Number.MAX_SAFE_INTEGER, maxLength, stopIds = endIds, onProgress, signal, onAbort = "throw" } = options;
@@ -134,11 +160,12 @@ export function checkOptions(
     maxTokens: Math.min(maxTokens, (maxLength ?? Number.MAX_SAFE_INTEGER) - ids.length),
     stop: checkStop(options.stop),
     stopIds,
-    sampling: resolveSampling(options, defaults),
+    sampling: resolveSampling(options, sampling),
     processing: checkProcessors(options),
     endIds: options.endIds ?? endIds,
     topLogprobs: checkLogprobs(options),
-    ...checkSequences(options, defaults),
+    ...checkSequences(options, sampling),
+    speculation: checkSpeculate(options.speculate ?? speculate, hasDraft),
     processors: checkFunctions("processors", options.processors),
     stoppingCriteria: checkFunctions("stoppingCriteria", options.stoppingCriteria),
     onProgress,
@@ -187,6 +214,38 @@ function checkSequences(options: GenerateOptions, { temperature }: SamplingOptio
   return { beams: { count: numBeams, lengthPenalty, earlyStopping, returned: numReturnSequences, isSampled: sampleBeams }, moreSamples: 0 };
 }
 
+/** Tokens that are guessed at a time, at most. */
+const MOST_DRAFTED = 15;
+const MOST_NGRAM = 16;
+
+/**
+ * @param hasDraft whether "draft" can be asked for
+ * @returns how tokens are guessed, if they are
+ * @throws InputError
+ */
+export function checkSpeculate(speculate: GenerateOptions["speculate"], hasDraft: boolean): SpeculationRequest | undefined {
+  if (speculate === undefined || speculate === false) return undefined;
+  const options =
+    speculate === true ? { by: hasDraft ? ("draft" as const) : undefined } : typeof speculate === "string" ? { by: speculate } : speculate;
+  if (!isRecord(options))
+    throw new InputError(`options: speculate: expected true, false, "prompt-lookup", "draft" or an object, got ${kindOf(speculate)}.`);
+  const { by = "prompt-lookup", ngram = 2, max = MOST_DRAFTED, adaptive = true } = options as SpeculateOptions;
+  if (by !== "prompt-lookup" && by !== "draft")
+    throw new InputError(`options: speculate: expected "prompt-lookup" or "draft", got ${JSON.stringify(by)}.`);
+  if (by === "draft" && !hasDraft)
+    throw new InputError(
+      'options: speculate: expected a model with a draft model for "draft", got one without. Load it with the option draft.',
+    );
+  for (const [name, value, most] of [
+    ["ngram", ngram, MOST_NGRAM],
+    ["max", max, MOST_DRAFTED],
+  ] as const)
+    if (!(Number.isSafeInteger(value) && value >= 1 && value <= most))
+      throw new InputError(`options: speculate: ${name}: expected a whole number from 1 to ${most}, got ${String(value)}. Leave it out.`);
+  if (typeof adaptive !== "boolean") throw new InputError(`options: speculate: adaptive: expected true or false, got ${kindOf(adaptive)}.`);
+  return { by, ngram, max, isAdaptive: adaptive };
+}
+
 function checkFunctions<T>(name: string, list: readonly T[] = []): readonly T[] {
   if (Array.isArray(list) && list.every((item) => typeof item === "function")) return list;
   throw new InputError(
@@ -217,6 +276,7 @@ class Progress {
   readonly logprobs: TokenLogprob[] = [];
   sequences: readonly ReplySequence[] | undefined;
   cachedTokens = 0;
+  speculation: SpeculationCount | undefined;
   timings: Timings = { prefillMs: 0, decodeMs: 0, firstTokenMs: 0 };
   reason: FinishReason = "interrupted";
 
@@ -234,6 +294,7 @@ class Progress {
     } else {
       this.reason = event.reason;
       this.timings = event.timings;
+      this.speculation = event.speculation;
       this.sequences = event.sequences?.map(({ ids, text, score }) => ({ text, tokens: Uint32Array.from(ids), score }));
     }
     this.text += event.text;
@@ -246,7 +307,9 @@ class Progress {
     const tokens = Uint32Array.from(this.tokens);
     const { ids, droppedMessages } = request;
     const dropped = droppedMessages > 0 ? { droppedMessages } : {};
-    const usage = { inputTokens: ids.length, cachedTokens, outputTokens: tokens.length, ...dropped };
+    const { drafted: draftedTokens, accepted: acceptedTokens } = this.speculation ?? {};
+    const guessed = draftedTokens === undefined || acceptedTokens === undefined ? {} : { draftedTokens, acceptedTokens };
+    const usage = { inputTokens: ids.length, cachedTokens, outputTokens: tokens.length, ...dropped, ...guessed };
     const samples = more.length > 0 ? [{ text, tokens, seed: request.sampling.seed }, ...more] : undefined;
     const sequences = this.sequences ?? samples;
     const several = sequences ? { sequences } : {};
@@ -299,12 +362,13 @@ export async function* runTurn(engine: Engine, call: number, session: number, re
 
 /** One sequence of a turn: events folded into `progress` and parts. */
 async function* run(engine: Engine, call: number, session: number, request: TurnRequest, progress: Progress): AsyncGenerator<Part> {
-  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, beams, processors, stoppingCriteria } = request;
+  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, beams, speculation, processors, stoppingCriteria } =
+    request;
   const { onProgress, signal, onAbort } = request;
   const asksForLogits = processors.length > 0;
   const inStep = asksForLogits || stoppingCriteria.length > 0;
   const state = (): GenerationState => ({ tokens: [...ids, ...progress.tokens], promptTokens: ids.length });
-  const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, inStep, topLogprobs, beams };
+  const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, inStep, topLogprobs, beams, speculation };
   for await (const event of engine.generate(call, session, asked)) {
     if (signal?.aborted && onAbort === "throw" && event.type !== "finish") break; // an engine that lives elsewhere may have worked ahead
     if (event.type === "logits") {

@@ -19,6 +19,28 @@ export interface BeamRequest {
   readonly isSampled?: boolean | undefined;
 }
 
+/** How tokens are guessed, so that one pass checks several. It changes no token. */
+export interface SpeculationRequest {
+  /** Guesses come from what the sequence's end has met before, from the draft model, or are those of `ids`. */
+  readonly by: "prompt-lookup" | "draft" | "given";
+  /** Tokens that must match at least, for prompt lookup. */
+  readonly ngram: number;
+  /** Tokens that are guessed at a time, at most. */
+  readonly max: number;
+  /** Guesses fewer, or none, where they do not pay. */
+  readonly isAdaptive: boolean;
+  /** With "given": the reply as somebody expects it. */
+  readonly ids?: Uint32Array | undefined;
+}
+
+/** What came of guesses. */
+export interface SpeculationCount {
+  /** Tokens that were guessed and computed. */
+  readonly drafted: number;
+  /** Of these, the ones that were right. */
+  readonly accepted: number;
+}
+
 /** A turn: continue a session so that it holds `ids`, then generate. */
 export interface GenerateRequest {
   /** The whole sequence so far, prompt and history. What the session already holds of it is not computed again. */
@@ -42,6 +64,8 @@ export interface GenerateRequest {
   readonly topLogprobs?: number | undefined;
   /** Searches several sequences instead of sampling one; temperature and cuts count only where their continuations are drawn. */
   readonly beams?: BeamRequest | undefined;
+  /** Checks guessed tokens in the steps that sample; not with beams. */
+  readonly speculation?: SpeculationRequest | undefined;
 }
 
 /** Why a turn ended. */
@@ -74,6 +98,8 @@ export type GenerateEvent =
       readonly reason: FinishReason;
       readonly text: string;
       readonly timings: Timings;
+      /** With `speculation`. */
+      readonly speculation?: SpeculationCount;
       /** With `beams`: what was found, best first; the tokens before are those of the first. */
       readonly sequences?: readonly { readonly ids: readonly number[]; readonly text: string; readonly score: number }[];
     };
@@ -152,6 +178,8 @@ export interface EngineStatus {
   readonly cachedPages: number;
   /** What has been saved so far. */
   readonly reuse: ReuseCount;
+  /** Guesses since the load. */
+  readonly speculation: SpeculationCount;
 }
 
 /** Runs turns. Calls on one session are executed in order; sessions take turns step by step. */

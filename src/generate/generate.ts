@@ -4,14 +4,15 @@ import type { Logits } from "../kernels/logits.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
-import { BeamSearch, type BeamSequence, checkBeams } from "./beam.ts";
+import type { BeamSearch, BeamSequence } from "./beam.ts";
 import type { CancelCheck, FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
 import { History } from "./history.ts";
-import { LogprobReader } from "./logprobs.ts";
+import { LogprobReader, type TokenLogprob } from "./logprobs.ts";
 import { rulesOf } from "./processors.ts";
 import { pickToken, process } from "./sampler.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Session } from "./session.ts";
+import type { Speculation } from "./speculation.ts";
 import { StopFinder } from "./stop.ts";
 
 /** @throws InputError unless `ids` are this model's, and fit the context with one token more: what fails here fails alone, not the step that others share. */
@@ -32,6 +33,12 @@ export function checkPrompt({ options, config }: LanguageModel, ids: Uint32Array
       code: "context-full",
     },
   );
+}
+
+/** A token that has been chosen, and not told yet. */
+interface Chosen {
+  readonly id: number;
+  readonly logprob?: TokenLogprob;
 }
 
 /** Text of a turn: bytes to characters, characters to what no stop string claims. */
@@ -64,6 +71,7 @@ class TurnText {
  * @param request whose ids `checkPrompt` has seen
  * @param table bytes of the tokens, undefined for a model without tokenizer: its tokens have no text
  * @param takeSupplied gives the logits that the caller put in the place of those it was shown
+ * @param speculation guesses tokens. Each is chosen as it is without; a guess is kept where it is the token that was chosen
  */
 export async function* generate(
   scheduler: Scheduler,
@@ -72,10 +80,12 @@ export async function* generate(
   table: ByteTable | undefined,
   isCancelled: CancelCheck,
   takeSupplied: () => Float32Array | undefined,
+  speculation?: Speculation,
 ): AsyncGenerator<GenerateEvent> {
   const start = performance.now();
   const { ids, sampling } = request;
-  if (request.beams) checkBeams(request.beams, scheduler.model, request);
+  const beam = request.beams && (await import("./beam.ts"));
+  if (request.beams) beam?.checkBeams(request.beams, scheduler.model, request);
   const { maxContextTokens } = scheduler.model.options;
   // the last token of a full context needs no place of its own: it is not fed any more
   const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
@@ -85,63 +95,119 @@ export async function* generate(
     maxLength: ids.length + limit,
   });
   const reader = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
-  let id = -1;
-  let shown: Float32Array | undefined;
+  const stopIds = new Set(request.stopIds);
+  const chosen: Chosen[] = [];
+  let told = 0;
   let search: BeamSearch | undefined;
-  const onLogits = (logits: Logits): void => {
-    if (request.beams) {
-      search = new BeamSearch(scheduler.model, session, request, request.beams, limit, takeSupplied, logits.copy());
-      return;
-    }
+  /** Guesses of the last step, and copies of its rows of logits that the caller has not been asked about. */
+  let drafts: readonly number[] = [];
+  let rows: Float32Array[] = [];
+  const prepare = (logits: Logits): void => {
     reader?.read(logits);
     process(logits, sampling, history, rules);
-    if (request.asksForLogits) shown = logits.copy();
-    else id = pickToken(logits, sampling, session.tokens.length);
   };
-  /** Computes ids, and behind the last one chooses what follows. @returns why the turn ends instead, if it does */
-  async function* compute(next: ArrayLike<number>): AsyncGenerator<GenerateEvent, FinishReason | undefined> {
-    const reason = await scheduler.step({ session, ids: next, onLogits, isCancelled });
-    if (!shown) return reason;
-    yield { type: "logits", logits: shown };
-    isCancelled(); // throws where the engine has gone meanwhile
-    const logits = scheduler.model.logits(); // any row will do: what stood there has been used
-    logits.replace(takeSupplied());
-    id = pickToken(logits, sampling, session.tokens.length);
-    shown = undefined;
-    return reason;
-  }
-
-  const cachedTokens = session.keep(ids);
-  let reason: FinishReason | undefined;
-  let prefilled = start;
-  while (session.tokens.length < ids.length) {
-    reason = yield* compute(ids.subarray(session.cache.statePosition)); // after a rewind that is before the kept tokens' end: those replay
-    if (reason) break;
-    prefilled = performance.now();
-    yield { type: "prefill", processedTokens: session.tokens.length, totalTokens: ids.length, cachedTokens };
-  }
-
-  const text = new TurnText(table, request.stop);
-  const textOf = (sequence: BeamSequence): BeamSequence & { readonly text: string } => {
-    const own = new TurnText(table, []);
-    const shown = sequence.ids.filter((id) => !request.stopIds.includes(id)).map((id) => own.push(id));
-    return { ...sequence, text: shown.join("") + own.end() };
-  };
-  if (search && reason === undefined) {
-    reason = yield* search.run(isCancelled);
-    for (const id of search.best[0]?.ids ?? []) yield { type: "token", id, text: request.stopIds.includes(id) ? "" : text.push(id) };
-  }
-  const stopIds = new Set(request.stopIds);
-  for (let n = 1; reason === undefined; n++) {
-    reason = isCancelled();
-    if (reason) break;
+  /** Chooses the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing */
+  const choose = (logits: Logits, i: number): boolean => {
+    const id = pickToken(logits, sampling, history.ids.length);
     history.push(id);
-    const isStop = stopIds.has(id);
-    yield { type: "token", id, text: isStop ? "" : text.push(id), ...(reader && { logprob: reader.of(id) }) };
-    if (isStop || text.isStopped) reason = "stop";
-    else if (n >= limit) reason = "length";
-    else reason = yield* compute([id]);
+    chosen.push({ id, ...(reader && { logprob: reader.of(id) }) });
+    const isRight = id === drafts[i];
+    if (isRight && !stopIds.has(id)) return true;
+    speculation?.count(drafts.length, isRight ? i + 1 : i);
+    return false;
+  };
+  /** Lets guesses go that were wrong: the session holds all but the last token that was chosen. */
+  const settle = (): void => {
+    rows = [];
+    if (session.tokens.length >= history.ids.length) session.rewind(history.ids.length - 1);
+  };
+  const onLogits = (row: (i: number) => Logits, drafted: number): void => {
+    drafts = drafts.slice(0, drafted);
+    if (request.beams && beam) {
+      search = new beam.BeamSearch(scheduler.model, session, request, request.beams, limit, takeSupplied, row(0).copy());
+    } else if (request.asksForLogits) {
+      for (let i = 0; i <= drafted; i++) rows.push(row(i).copy()); // while the caller looks at one, another step may overwrite the others
+    } else {
+      for (let i = 0, goesOn = true; goesOn; i++) {
+        const logits = row(i);
+        prepare(logits);
+        goesOn = choose(logits, i);
+      }
+      settle();
+    }
+  };
+  /** Computes ids, the last `drafts.length` of them guesses. @returns why the turn ends instead, if it does */
+  const compute = (next: ArrayLike<number>): Promise<FinishReason | undefined> =>
+    scheduler.step({ session, ids: next, drafted: drafts.length, onLogits, isCancelled });
+  /** Asks the caller about the next row of logits, and chooses a token. */
+  async function* ask(): AsyncGenerator<GenerateEvent> {
+    const [row] = rows.splice(0, 1);
+    const logits = scheduler.model.logits(); // any row will do: what stood there has been used
+    logits.replace(row);
+    prepare(logits);
+    yield { type: "logits", logits: logits.copy() };
+    isCancelled(); // throws where the engine has gone meanwhile
+    const changed = scheduler.model.logits();
+    changed.replace(takeSupplied());
+    if (!choose(changed, drafts.length - rows.length)) settle();
   }
-  const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };
-  yield { type: "finish", reason: reason ?? "length", text: text.end(), timings, ...(search && { sequences: search.best.map(textOf) }) };
+
+  let reason: FinishReason | undefined;
+  /** The last token is never fed, and what nobody was told has not been said. */
+  const trim = (): void => {
+    const most = ids.length + told - (reason === "stop" || reason === "length" ? 1 : 0);
+    if (told > 0 && session.tokens.length > most) session.rewind(most);
+  };
+  try {
+    const cachedTokens = session.keep(ids);
+    let prefilled = start;
+    while (session.tokens.length < ids.length) {
+      reason = await compute(ids.subarray(session.cache.statePosition)); // after a rewind that is before the kept tokens' end: those replay
+      if (rows.length > 0) yield* ask();
+      if (reason) break;
+      prefilled = performance.now();
+      yield { type: "prefill", processedTokens: session.tokens.length, totalTokens: ids.length, cachedTokens };
+    }
+
+    const text = new TurnText(table, request.stop);
+    const textOf = (sequence: BeamSequence): BeamSequence & { readonly text: string } => {
+      const own = new TurnText(table, []);
+      const shown = sequence.ids.filter((id) => !stopIds.has(id)).map((id) => own.push(id));
+      return { ...sequence, text: shown.join("") + own.end() };
+    };
+    if (search && reason === undefined) {
+      reason = yield* search.run(isCancelled);
+      for (const id of search.best[0]?.ids ?? []) yield { type: "token", id, text: stopIds.has(id) ? "" : text.push(id) };
+    }
+    while (reason === undefined) {
+      reason = isCancelled();
+      const [next] = chosen.splice(0, 1);
+      if (reason || !next) break;
+      told++;
+      const isStop = stopIds.has(next.id);
+      yield { type: "token", ...next, text: isStop ? "" : text.push(next.id) };
+      if (isStop || text.isStopped) reason = "stop";
+      else if (told >= limit) reason = "length";
+      else if (chosen.length === 0) {
+        if (rows.length === 0) {
+          drafts = (await speculation?.draft(history, limit - told - 1)) ?? [];
+          reason = await compute([...history.ids.slice(session.cache.statePosition), ...drafts]);
+        }
+        if (rows.length > 0) yield* ask();
+      }
+    }
+    trim();
+    const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };
+    yield {
+      type: "finish",
+      reason: reason ?? "length",
+      text: text.end(),
+      timings,
+      ...(speculation && { speculation: speculation.counts }),
+      ...(search && { sequences: search.best.map(textOf) }),
+    };
+  } finally {
+    trim();
+    speculation?.end();
+  }
 }

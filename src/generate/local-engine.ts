@@ -14,11 +14,11 @@ import type {
   GenerateRequest,
   RestoredSession,
 } from "./engine.ts";
-import { forward } from "./forward.ts";
 import { checkPrompt, generate } from "./generate.ts";
 import { PrefixTree } from "./prefixes.ts";
 import { Scheduler } from "./scheduler.ts";
 import { Session } from "./session.ts";
+import type { Speculation, Speculator } from "./speculation.ts";
 
 interface SessionSlot {
   readonly session: Session;
@@ -31,6 +31,10 @@ export function disposed(): AbortError {
   return new AbortError("model: the model was disposed while this call ran, or before. Load it again.", { code: "disposed" });
 }
 
+function fail(): never {
+  throw disposed();
+}
+
 /** Bytes of closed sessions' pages that are kept for prompts that begin as they did: 5,461 tokens of LFM2-350M with f16 keys and values. */
 const PREFIX_CACHE_BYTES = 64 << 20;
 
@@ -38,6 +42,8 @@ const PREFIX_CACHE_BYTES = 64 << 20;
 export interface LocalEngineOptions {
   /** Bytes of closed sessions' pages that are kept; 0: no session takes anything over from another. */
   readonly prefixCacheBytes?: number | undefined;
+  /** A smaller model of the same vocabulary, for turns that ask for its guesses. The engine ends it. */
+  readonly draftModel?: LanguageModel | undefined;
 }
 
 /** Runs turns on a model in this thread. */
@@ -50,11 +56,15 @@ export class LocalEngine implements Engine {
   readonly #cancelled = new Map<number, FinishReason>();
   readonly #supplied = new Map<number, Float32Array>();
   readonly #running = new Set<number>();
+  #draftModel: LanguageModel | undefined;
+  #speculator: Promise<Speculator> | undefined;
   readonly #reuse = { prompts: 0, promptTokens: 0, hits: 0, cachedTokens: 0 };
 
   /** @param table bytes of the tokens; undefined for a model without tokenizer */
-  constructor(model: LanguageModel, table: ByteTable | undefined, { prefixCacheBytes = PREFIX_CACHE_BYTES }: LocalEngineOptions = {}) {
+  constructor(model: LanguageModel, table: ByteTable | undefined, options: LocalEngineOptions = {}) {
+    const { prefixCacheBytes = PREFIX_CACHE_BYTES, draftModel } = options;
     this.#model = model;
+    this.#draftModel = draftModel;
     this.#table = table;
     this.#scheduler = new Scheduler(() => this.#use());
     const { pages, size } = model.caches;
@@ -97,6 +107,7 @@ export class LocalEngine implements Engine {
     await slot.last;
     this.#retire(slot.session);
     slot.session.cache.dispose();
+    (await this.#speculator)?.close(slot.session);
   }
 
   async *generate(call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
@@ -106,7 +117,8 @@ export class LocalEngine implements Engine {
       try {
         checkPrompt(this.#use(), request.ids);
         if (!isCancelled()) this.#resume(slot.session, request.ids);
-        yield* generate(this.#scheduler, slot.session, request, this.#table, isCancelled, () => this.#takeSupplied(call));
+        const speculation = await this.#speculation(slot.session, request);
+        yield* generate(this.#scheduler, slot.session, request, this.#table, isCancelled, () => this.#takeSupplied(call), speculation);
       } finally {
         end();
       }
@@ -130,6 +142,7 @@ export class LocalEngine implements Engine {
         own.push(new Session(this.#use().openCache()));
         return own.at(-1)!;
       });
+      const { forward } = await import("./forward.ts");
       yield* forward(() => this.#use(), sessions, request, isCancelled);
     } finally {
       this.#end(call);
@@ -155,6 +168,7 @@ export class LocalEngine implements Engine {
       usedPages: model.caches.pages.used - cachedPages,
       cachedPages,
       reuse: { ...this.#reuse },
+      speculation: (await this.#speculator)?.counts ?? { drafted: 0, accepted: 0 },
     };
   }
 
@@ -165,6 +179,8 @@ export class LocalEngine implements Engine {
   async dispose(): Promise<void> {
     this.#model?.dispose();
     this.#model = undefined;
+    this.#draftModel?.dispose();
+    this.#draftModel = undefined;
     this.#sessions.clear();
   }
 
@@ -192,6 +208,17 @@ export class LocalEngine implements Engine {
     this.#reuse.promptTokens += ids.length;
     this.#reuse.hits += kept > 0 ? 1 : 0;
     this.#reuse.cachedTokens += kept;
+  }
+
+  /** What guesses in a turn, where its request asks for it. */
+  async #speculation(session: Session, request: GenerateRequest): Promise<Speculation | undefined> {
+    const { speculation, beams } = request;
+    if (!speculation || beams) return undefined;
+    this.#speculator ??= import("./speculation.ts").then(({ Speculator }) => {
+      const draft = this.#draftModel && new Scheduler(() => this.#draftModel ?? fail());
+      return new Speculator(this.#scheduler, draft);
+    });
+    return (await this.#speculator).begin(session, request, speculation);
   }
 
   /** Keeps what a session holds for prompts to come. */

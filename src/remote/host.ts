@@ -1,6 +1,6 @@
 // The side that computes: loads one model when it is told to, then runs its engine. What a worker's file does, and nothing else.
 import { PlatformError } from "../errors.ts";
-import { loadParts, type ModelSource, type Platform } from "../lfm2.ts";
+import { loadParts, type Platform } from "../lfm2.ts";
 import type { ModelParts } from "../model.ts";
 import type { Segment } from "../text/segments.ts";
 import { Channel, type Post } from "./channel.ts";
@@ -35,9 +35,10 @@ export function serveEngine(platform: Platform, post: Post, batchMs: number = 0)
     post,
     {
       load: async ([source, options]) => {
-        const { hasFetch, ...plain } = options as PackedOptions;
-        parts = await loadParts(platform, unpackSource(channel, source as PackedSource) as ModelSource, {
+        const { hasFetch, draft, ...plain } = options as PackedOptions;
+        parts = await loadParts(platform, unpackSource(channel, source as PackedSource), {
           ...plain,
+          draft: draft && unpackSource(channel, draft),
           ...(hasFetch ? { fetch: remoteFetch(channel) } : {}),
           onProgress: (progress) => channel.tell("progress", [progress]),
         });

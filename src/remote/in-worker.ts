@@ -10,7 +10,7 @@ import { unlessAborted } from "../turn.ts";
 import { Channel, type Handler } from "./channel.ts";
 import { remoteEngine } from "./engine.ts";
 import { fetchHandlers } from "./fetch.ts";
-import { ServedSources } from "./sources.ts";
+import { type PackedSource, ServedSources } from "./sources.ts";
 import type { EngineWorker, EngineWorkers } from "./workers.ts";
 
 /** What a worker tells of the model that it has loaded. */
@@ -32,7 +32,10 @@ async function packWasm(wasm: LoadOptions["wasm"]): Promise<LoadOptions["wasm"]>
 }
 
 /** Options of a load as they cross: no functions. */
-export type PackedOptions = Omit<LoadOptions, "engine" | "fetch" | "onProgress" | "signal"> & { readonly hasFetch: boolean };
+export type PackedOptions = Omit<LoadOptions, "engine" | "draft" | "fetch" | "onProgress" | "signal"> & {
+  readonly draft: PackedSource | undefined;
+  readonly hasFetch: boolean;
+};
 
 /** Nobody holds the model any more, and nobody disposed of it: its worker goes with it. */
 const dropped: FinalizationRegistry<EngineWorker> = new FinalizationRegistry((worker) => worker.end());
@@ -117,8 +120,15 @@ export async function loadInWorker(
   const { channel, worker } = await start(workers, { ...served.handlers, ...(fetch ? fetchHandlers(fetch) : {}), progress }, cannotStart);
   try {
     const load = async (): Promise<unknown> => {
-      const packed: PackedOptions = { ...plain, wasm: await packWasm(plain.wasm), hasFetch: fetch !== undefined };
-      return channel.call("load", [await served.pack(source, workers.crosses ?? (() => false), signal), packed]);
+      const pack = (from: ModelSource): Promise<PackedSource> => served.pack(from, workers.crosses ?? (() => false), signal);
+      const { draft } = plain;
+      const packed: PackedOptions = {
+        ...plain,
+        draft: draft === undefined ? undefined : await pack(draft),
+        wasm: await packWasm(plain.wasm),
+        hasFetch: fetch !== undefined,
+      };
+      return channel.call("load", [await pack(source), packed]);
     };
     const facts = await unlessAborted(Promise.race([load(), failed]), signal);
     return modelOf(facts as LoadedFacts, channel, worker);

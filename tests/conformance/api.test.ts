@@ -8,9 +8,12 @@ import { kernels } from "../golden/support.ts";
 import { apiSuite } from "./api.ts";
 import { cloningEngine, crossed } from "./cloning-engine.ts";
 import { generationSuite } from "./generation.ts";
+import { speculationSuite } from "./speculation.ts";
 
 apiSuite("engine in this thread", load, mini);
 generationSuite("engine in this thread", () => load(mini));
+speculationSuite("engine in this thread", (options) => load(mini, options), mini);
+speculationSuite("engine in a worker, two threads", (options) => load(mini, { engine: "worker", threads: 2, ...options }), mini);
 /** What is no options object is for load() to refuse. */
 const withTwo = (options: LoadOptions | undefined): LoadOptions | undefined =>
   options === undefined || (typeof options === "object" && options !== null) ? { threads: 2, ...options } : options;
@@ -28,6 +31,11 @@ describe("public API through structuredClone", () => {
   );
   generationSuite("engine behind a channel", () =>
     loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini),
+  );
+  speculationSuite(
+    "engine behind a channel",
+    (options) => loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini, options),
+    mini,
   );
 
   after(() => assert.ok(crossed.count > 1000, `only ${crossed.count} messages crossed the channel`));

@@ -118,6 +118,13 @@ describe("the package", () => {
     assert.deepEqual(Object.keys(dependencies), ["@huggingface/jinja", "@huggingface/tokenizers"]);
   });
 
+  it("tells file and line of its source in a stack, by maps that hold no more", () => {
+    const fail = 'import("lfm2-wasm").then((m) => m.load("")).catch((error) => console.log(error.stack))';
+    const { stdout } = run(["--enable-source-maps", "-e", fail]);
+    const line = Number(/src\/lfm2\.ts:(\d+):/.exec(stdout)?.[1]);
+    assert.match(readFileSync("src/lfm2.ts", "utf8").split("\n")[line - 1] ?? stdout, /throw new InputError\("load: expected a path/);
+  });
+
   it("names no machine and no registry in what is packed", () => {
     for (const name of sizes(installed).keys()) {
       if (name.endsWith(".wasm") || name.endsWith(".gguf")) continue;

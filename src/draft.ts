@@ -1,0 +1,52 @@
+// A smaller model beside a larger one: loaded by the same means, and only with the same tokens, for its guesses are ids.
+import { UnsupportedError } from "./errors.ts";
+import type { KernelSource } from "./kernels/variants.ts";
+import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
+import type { LanguageModel } from "./models/language-model.ts";
+import { type LoadModelOptions, loadModel } from "./models/load-model.ts";
+import type { ByteSource, Folder } from "./weights/source.ts";
+
+/** A model that guesses for another. */
+export interface DraftModel {
+  readonly model: LanguageModel;
+  readonly name: string;
+}
+
+/**
+ * @param target that it is to guess for
+ * @param optionsFor how a checkpoint is loaded
+ * @throws UnsupportedError when its tokens are others; else as `loadModel`
+ */
+export async function loadDraft(
+  source: ByteSource | Folder,
+  target: Checkpoint,
+  kernels: KernelSource,
+  optionsFor: (checkpoint: Checkpoint) => LoadModelOptions,
+  signal?: AbortSignal,
+): Promise<DraftModel> {
+  const checkpoint = await openCheckpoint(source, signal);
+  let model: LanguageModel | undefined;
+  try {
+    checkTokens(checkpoint, target);
+    const loaded = await loadModel(checkpoint, kernels, optionsFor(checkpoint));
+    model = loaded.model;
+    await checkpoint.verify(signal);
+    return { model, name: checkpoint.names[0] ?? "" };
+  } catch (error) {
+    model?.dispose();
+    throw error;
+  } finally {
+    await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
+  }
+}
+
+const isSame = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
+  a.length === b.length && Array.prototype.every.call(a, (x, i) => x === b[i]);
+
+function checkTokens(draft: Checkpoint, target: Checkpoint): void {
+  const [own, wanted] = [draft.config.vocabSize, target.config.vocabSize];
+  const [mine, theirs] = [draft.tokenizer?.byteTable(), target.tokenizer?.byteTable()];
+  if (own === wanted && (!mine || !theirs || (isSame(mine.offsets, theirs.offsets) && isSame(mine.bytes, theirs.bytes)))) return;
+  const got = own === wanted ? "one whose ids mean other texts" : `one of ${own} tokens beside ${wanted}`;
+  throw new UnsupportedError(`draft: expected a model with the same tokens, got ${got}. Take a smaller one of the same family.`);
+}

@@ -1,0 +1,34 @@
+// How long a step takes by its rows, learnt from the steps themselves. It decides how many rows are worth while, never what a row gives.
+
+/** Steps of more rows are prompts, whose time nobody asks for. */
+const MOST_ROWS = 64;
+/** What a row more costs before anything has been measured, in steps of one row. */
+const GUESS = 0.5;
+/** How much a new time counts. */
+const NEW = 0.25;
+/** A step that the machine was busy during does not count for more than this, in times of the mean. */
+const OUTLIER = 1.5;
+
+/** Mean times of steps. */
+export class StepCosts {
+  readonly #ms: number[] = [];
+
+  /** Takes in a step of so many rows, none of a prompt. Clocks that stand still while a step is computed tell nothing. */
+  count(rows: number, ms: number): void {
+    if (rows > MOST_ROWS || !(ms > 0)) return;
+    const mean = this.#ms[rows];
+    this.#ms[rows] = mean === undefined ? ms : mean + NEW * (Math.min(ms, OUTLIER * mean) - mean);
+  }
+
+  /** @returns the time of a step of so many rows, as far as it is known: by what is nearest, else by a guess in units of its own */
+  ms(rows: number): number {
+    const known = this.#ms[rows];
+    if (known !== undefined) return known;
+    for (let off = 1; off < MOST_ROWS; off++)
+      for (const other of [rows - off, rows + off]) {
+        const ms = this.#ms[other];
+        if (ms !== undefined) return (ms * (1 + GUESS * (rows - 1))) / (1 + GUESS * (other - 1));
+      }
+    return 1 + GUESS * (rows - 1);
+  }
+}

@@ -1,0 +1,320 @@
+// Guessed tokens by their parts: what is guessed, how many guesses are worth their rows, and that what comes out has the model's own distribution.
+import assert from "node:assert/strict";
+import { load } from "lfm2-wasm";
+import { mini } from "lfm2-wasm/mini";
+import { openPath } from "../../src/adapters/node/files.ts";
+import { MemoryError } from "../../src/errors.ts";
+import { Acceptance, DraftBudget, type Place } from "../../src/generate/draft-budget.ts";
+import { PromptLookup } from "../../src/generate/drafters.ts";
+import type { GenerateRequest, SpeculationRequest } from "../../src/generate/engine.ts";
+import { History } from "../../src/generate/history.ts";
+import { LocalEngine } from "../../src/generate/local-engine.ts";
+import { random } from "../../src/generate/philox.ts";
+import { StepCosts } from "../../src/generate/step-costs.ts";
+import { openCheckpoint } from "../../src/models/checkpoint.ts";
+import type { LanguageModel } from "../../src/models/language-model.ts";
+import { loadModel } from "../../src/models/load-model.ts";
+import { Random, seedOf } from "../bits/random.ts";
+import { checkpointFolder, feed, kernels } from "../golden/support.ts";
+import { pick } from "../scale.ts";
+
+async function modelOf(preset: string, options: Parameters<typeof loadModel>[2] = {}): Promise<LanguageModel> {
+  const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
+  const { model } = await loadModel(checkpoint, kernels, options);
+  await checkpoint.close();
+  return model;
+}
+
+const GREEDY = { temperature: 0 };
+const NEVER: readonly number[] = [];
+let calls = 0;
+
+/** Tokens of a turn in a session of its own, and how many guesses were right. */
+async function turn(
+  engine: LocalEngine,
+  request: Pick<GenerateRequest, "ids" | "maxTokens" | "sampling" | "processing" | "speculation">,
+): Promise<{ ids: number[]; drafted: number; accepted: number; error: unknown }> {
+  const call = calls++;
+  await engine.open(call);
+  const out = { ids: [] as number[], drafted: 0, accepted: 0, error: undefined as unknown };
+  try {
+    for await (const event of engine.generate(call, call, { stopIds: NEVER, stop: [], ...request })) {
+      if (event.type === "token") out.ids.push(event.id);
+      if (event.type === "finish") Object.assign(out, event.speculation);
+    }
+  } catch (error) {
+    out.error = error;
+  }
+  await engine.close(call);
+  return out;
+}
+
+const given = (ids: readonly number[], max = 15): SpeculationRequest => ({
+  by: "given",
+  ngram: 1,
+  max,
+  isAdaptive: false,
+  ids: Uint32Array.from(ids),
+});
+
+describe("prompt lookup", () => {
+  const look = (ids: readonly number[], ngram = 2, count = 4): readonly number[] =>
+    new PromptLookup(ngram).draft(new History(ids), () => count).ids;
+
+  it("goes on as the longest match did, the latest of several", () => {
+    assert.deepEqual(look([1, 2, 3, 4, 5, 9, 1, 2], 2, 3), [3, 4, 5]);
+    assert.deepEqual(look([1, 2, 3, 7, 7, 1, 2, 4, 7, 7, 1, 2], 2, 2), [4, 7], "both match [7 7] 1 2, no: the second has more before it");
+    assert.deepEqual(look([5, 1, 2, 3, 6, 1, 2, 4, 5, 1, 2], 2, 1), [3], "5 1 2 is longer than 1 2");
+    assert.deepEqual(look([1, 2, 8, 1, 2, 9, 1, 2], 2, 1), [9]);
+    assert.deepEqual(look([1, 2, 3, 4, 5, 6]), [], "nothing has come before");
+    assert.deepEqual(look([1, 2, 3, 1], 2), []);
+    assert.deepEqual(look([1, 2, 3, 1], 1, 2), [2, 3]);
+    assert.deepEqual(look([1], 1), []);
+  });
+
+  it("goes round a loop as often as it takes", () => {
+    assert.deepEqual(look([7, 8, 9, 7, 8, 9, 7, 8, 9], 2, 7), [7, 8, 9, 7, 8, 9, 7]);
+    assert.deepEqual(look([4, 4, 4], 1, 5), [4, 4, 4, 4, 4]);
+  });
+
+  it("is what a search of everything finds, as the sequence grows", () => {
+    const r = new Random(seedOf("prompt lookup"));
+    for (let n = 0; n < 20; n++) {
+      const history = new History([]);
+      const ngram = 1 + r.below(3);
+      const lookup = new PromptLookup(ngram);
+      for (let t = 0; t < 60; t++) {
+        history.push(r.below(3 + 4 * (n % 3)));
+        const { ids } = history;
+        let best = { at: 0, length: ngram - 1 };
+        for (let at = ids.length - 1; at > 0; at--) {
+          let length = 0;
+          while (length < at && ids[at - 1 - length] === ids[ids.length - 1 - length]) length++;
+          if (length > best.length) best = { at, length };
+        }
+        const [guess] = lookup.draft(history, () => 1).ids;
+        // of very many places only the latest are looked at: then what is found may be shorter
+        if (best.at === 0) assert.equal(guess, undefined);
+        else if (ids.length < 33) assert.equal(guess, ids[best.at]);
+        else assert.ok(guess !== undefined);
+      }
+    }
+  });
+});
+
+describe("how many guesses are worth while", () => {
+  /** A machine where a row more costs so much of a step. */
+  const machine = (slope: number): StepCosts => {
+    const costs = new StepCosts();
+    for (let rows = 1; rows <= 64; rows++) costs.count(rows, 10 * (1 + slope * (rows - 1)));
+    return costs;
+  };
+  /** Plays turns in which a guess is right with a probability. @returns times of `tokens` tokens, with and without guesses in steps */
+  const play = (slope: number, rate: (token: number) => number, tokens: number, others = 0): number => {
+    const costs = machine(slope);
+    const budget = new DraftBudget(costs);
+    const place: Place = { acceptance: new Acceptance(), kind: 0, others, msPerToken: 0 };
+    const r = new Random(seedOf(`${slope} ${tokens}`));
+    let ms = 0;
+    for (let token = 0; token < tokens; ) {
+      const n = budget.most(place, Math.min(15, tokens - token - 1));
+      let right = 0;
+      while (right < n && r.below(10_000) < 10_000 * rate(token + right)) right++;
+      budget.count(place, n, right);
+      ms += costs.ms(1 + others + n);
+      token += 1 + right;
+    }
+    return (tokens * costs.ms(1 + others)) / ms; // speed against no guesses, where the others' tokens do not count
+  };
+
+  it("loses at most 3 % where all are wrong", () => {
+    for (const slope of [0.05, 0.3, 0.6, 1])
+      for (const tokens of [128, 256, 2000]) assert.ok(play(slope, () => 0, tokens) >= 0.97, `${slope} ${tokens}`);
+  });
+
+  it("comes near to what can be had where all are right, and does better than nothing where most are", () => {
+    for (const slope of [0.1, 0.3, 0.5]) {
+      const most = 16 / (1 + 15 * slope);
+      assert.ok(play(slope, () => 1, 400) >= 0.85 * most, `${slope}: ${play(slope, () => 1, 400)} of ${most}`);
+      assert.ok(play(slope, () => 0.75, 400) > 1, `${slope}`);
+    }
+  });
+
+  it("follows a text that changes", () => {
+    const speed = play(0.3, (token) => (token % 400 < 200 ? 1 : 0), 2000);
+    assert.ok(speed > 1.2, `${speed}`);
+  });
+
+  it("takes fewer where other turns share the step, for their rows fill it", () => {
+    const costs = machine(0.8);
+    const most = (others: number): number =>
+      new DraftBudget(costs).most({ acceptance: new Acceptance(), kind: 0, others, msPerToken: 0 }, 15);
+    assert.ok(most(0) >= most(7));
+  });
+
+  it("knows times by what is nearest, and no outlier turns it over", () => {
+    const costs = new StepCosts();
+    assert.deepEqual([costs.ms(1), costs.ms(3)], [1, 2]);
+    costs.count(1, 8);
+    assert.deepEqual([costs.ms(1), costs.ms(3)], [8, 16]);
+    costs.count(1, 8000);
+    assert.ok(costs.ms(1) <= 9.01);
+    costs.count(1, 0); // a clock that stands still
+    assert.ok(costs.ms(1) > 8);
+  });
+});
+
+describe("speculation in the engine", () => {
+  it("right guesses save steps, wrong ones cost none beyond their own, and a session takes no memory for them when it is done", async () => {
+    const model = await modelOf("tiny-deep");
+    const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
+    const ids = Uint32Array.from({ length: 40 }, (_, i) => (i * 31 + 3) % model.config.vocabSize);
+    let steps = 0;
+    const step = model.step.bind(model);
+    model.step = (...args) => {
+      steps++;
+      return step(...args);
+    };
+    const request = { ids, maxTokens: 49, sampling: GREEDY };
+    const plain = await turn(engine, request);
+    assert.equal(steps, 49);
+    for (const [max, want] of [
+      [15, 1 + 3],
+      [3, 1 + 12],
+      [1, 1 + 24],
+    ] as const) {
+      steps = 0;
+      const { drafted, accepted, ids: got } = await turn(engine, { ...request, speculation: given(plain.ids, max) });
+      assert.deepEqual(got, plain.ids);
+      assert.deepEqual([steps, accepted], [want, drafted]);
+    }
+    steps = 0;
+    const wrong = plain.ids.map((id) => (id + 1) % model.config.vocabSize);
+    const failed = await turn(engine, { ...request, speculation: given(wrong, 4) });
+    assert.deepEqual([failed.ids, steps, failed.accepted], [plain.ids, 49, 0]);
+    const { pages, blocks, kept } = model.caches;
+    assert.deepEqual([pages.used, blocks.used, kept.used], [0, 0, 0]);
+    await engine.dispose();
+  });
+
+  it("several replies with guesses share steps, and none waits for another's", async () => {
+    const model = await modelOf("tiny-attn-first");
+    const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
+    const prompts = Array.from({ length: 12 }, (_, n) => Uint32Array.from({ length: 9 }, (_, i) => (i * 7 + n) % model.config.vocabSize));
+    const request = (ids: Uint32Array) => ({ ids, maxTokens: 30, sampling: GREEDY });
+    const want: number[][] = [];
+    for (const ids of prompts) want.push((await turn(engine, request(ids))).ids);
+    let steps = 0;
+    const step = model.step.bind(model);
+    model.step = (...args) => {
+      steps++;
+      return step(...args);
+    };
+    const got = await Promise.all(prompts.map((ids, n) => turn(engine, { ...request(ids), speculation: given(want[n]!) })));
+    assert.deepEqual(
+      got.map(({ ids }) => ids),
+      want,
+    );
+    assert.ok(steps <= 12, `${steps} steps: 128 rows hold 9 guesses for each of 12 replies`);
+    await engine.dispose();
+  });
+
+  it("ends where memory ends, at the very token, and no earlier", async () => {
+    const preset = "tiny-attn-first";
+    const { memoryBytes } = await modelOf(preset);
+    const free = await modelOf(preset, { maxMemoryBytes: memoryBytes });
+    const ids = Uint32Array.from({ length: 20 }, (_, i) => i);
+    const request = { ids, maxTokens: 5000, sampling: GREEDY };
+    const engine = new LocalEngine(free, undefined, { prefixCacheBytes: 0 });
+    const plain = await turn(engine, request);
+    assert.ok(plain.error instanceof MemoryError, `${plain.error}`);
+    const speculated = await turn(engine, { ...request, speculation: given(plain.ids) });
+    assert.ok(speculated.error instanceof MemoryError);
+    // kept states take a page's room or two
+    assert.ok(speculated.ids.length >= plain.ids.length - 64, `${speculated.ids.length} of ${plain.ids.length}`);
+    assert.deepEqual(speculated.ids, plain.ids.slice(0, speculated.ids.length));
+    assert.equal(free.caches.kept.used, 0);
+    await engine.dispose();
+  });
+
+  /** Σ (count - expected)² / expected over pairs of tokens. */
+  const chiSquare = (counts: Map<string, number>, expected: Map<string, number>, total: number): number => {
+    let sum = 0;
+    for (const [key, p] of expected) sum += ((counts.get(key) ?? 0) - total * p) ** 2 / (total * p);
+    const outside = [...counts.keys()].filter((key) => !expected.has(key));
+    return outside.length > 0 ? Number.POSITIVE_INFINITY : sum;
+  };
+
+  it("has the model's own distribution where guesses are right now and then; other rules have not", async () => {
+    const model = await modelOf("tiny-attn-first");
+    const engine = new LocalEngine(model, undefined);
+    const sampling = { temperature: 1.5, topK: 4 };
+    const ids = [3, 14]; // the second is forced: guesses begin behind the first token of a reply
+    const V = model.config.vocabSize;
+    /** The four likeliest tokens behind `tokens`, with their probabilities. */
+    const top = (tokens: readonly number[]): [number, number][] => {
+      const logits = [...feed(model, tokens).subarray((tokens.length - 1) * V)].map((x, id) => [id, x / sampling.temperature] as const);
+      const four = logits.sort((a, b) => b[1] - a[1]).slice(0, 4);
+      const weights = four.map(([, x]) => Math.exp(x - four[0]![1]));
+      const total = weights.reduce((a, b) => a + b, 0);
+      return four.map(([id], i) => [id, weights[i]! / total]);
+    };
+    const expected = new Map<string, number>();
+    const first = top(ids);
+    const second = new Map(first.map(([a]) => [a, top([...ids, a])]));
+    for (const [a, p] of first) for (const [b, q] of second.get(a)!) expected.set(`${a} ${b}`, p * q);
+    // the second likeliest everywhere: right, wrong, and wrong after right, each often
+    const guess = [14, first[1]![0], second.get(first[1]![0])![1]![0]];
+    const SEEDS = pick({ gate: 1500, full: 20_000 });
+    const counts = new Map<string, number>();
+    const add = (to: Map<string, number>, key: string): unknown => to.set(key, (to.get(key) ?? 0) + 1);
+    let accepted = 0;
+    for (let seed = 0; seed < SEEDS; seed++) {
+      const got = await turn(engine, {
+        ids: Uint32Array.of(3),
+        maxTokens: 4,
+        processing: { forcedBosTokenId: 14 },
+        sampling: { ...sampling, seed },
+        speculation: given(guess),
+      });
+      add(counts, got.ids.slice(1, 3).join(" "));
+      accepted += got.accepted;
+    }
+    assert.ok(accepted > SEEDS / 50, `${accepted} of ${SEEDS} were right`);
+    const LIMIT = 45; // one in 10,000 is above, with 15 degrees of freedom
+    const found = chiSquare(counts, expected, SEEDS);
+    assert.ok(found < LIMIT, `χ² ${found}`);
+
+    /** Tokens by a rule of its own: `accepts` a guess of probability p, else draws anew from what `rest` leaves of the others. */
+    const wrong = (accepts: (p: number, u: number) => boolean, leavesOut: boolean): number => {
+      const got = new Map<string, number>();
+      for (let seed = 0; seed < SEEDS; seed++) {
+        const choose = (from: readonly [number, number][], guessed: number, at: number): number => {
+          const p = from.find(([id]) => id === guessed)?.[1] ?? 0;
+          if (accepts(p, random(seed, 1000 + at))) return guessed;
+          const rest = leavesOut ? from.filter(([id]) => id !== guessed) : from;
+          let u = random(seed, at) * rest.reduce((sum, [, q]) => sum + q, 0);
+          return (rest.find(([, q]) => (u -= q) < 0) ?? rest.at(-1)!)[0];
+        };
+        const a = choose(first, guess[1]!, 1);
+        add(got, `${a} ${choose(second.get(a)!, guess[2]!, 2)}`);
+      }
+      return chiSquare(got, expected, SEEDS);
+    };
+    assert.ok(wrong((p, u) => u < p, true) < LIMIT, "rejection sampling is right");
+    assert.ok(wrong((p, u) => u < p, false) > LIMIT, "drawing from all again after a rejection is wrong");
+    assert.ok(wrong((p) => p > 0.15, true) > LIMIT, "taking every guess that is likely enough is wrong");
+    await engine.dispose();
+  });
+
+  it("the draft model reads along, and never again what it has read", async () => {
+    const model = await load(mini, { draft: mini, speculate: { by: "draft", adaptive: false, max: 4 } });
+    using chat = model.chat();
+    for (const text of ["Tell me a story about a fox.", "What is 3 + 4?", "And a story about an owl."]) {
+      const { usage } = await chat.prompt(text, { maxTokens: 40 });
+      assert.equal(usage.acceptedTokens, usage.draftedTokens);
+      assert.ok(usage.draftedTokens! > 0.7 * (usage.outputTokens - 1), `${usage.draftedTokens} of ${usage.outputTokens}`);
+    }
+    model.dispose();
+  });
+});
