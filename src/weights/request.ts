@@ -196,35 +196,25 @@ interface Chunk {
   readonly value?: Uint8Array | undefined;
 }
 interface StreamReader {
-  read(view?: Uint8Array): Promise<Chunk>;
+  read(): Promise<Chunk>;
   cancel(): Promise<void>;
 }
 interface Stream {
-  getReader(options?: { mode: "byob" }): StreamReader;
+  getReader(): StreamReader;
   cancel(): Promise<void>;
 }
-
-/** Bytes of a buffer that goes round: as large as the pieces in which Node hands a body over are at most. */
-const SCRATCH_BYTES = 1 << 16;
 
 /** The body of an answer, read piece by piece. */
 export class Body {
   readonly #reader: StreamReader | undefined;
   readonly #attempt: Attempt;
   readonly #broken: (cause: unknown) => Interrupted;
-  #scratch: Uint8Array | undefined;
 
   constructor(body: object | null, attempt: Attempt, where: string) {
     this.#attempt = attempt;
     this.#broken = (cause) => dropped(where, "a broken connection", cause);
     if (body === null) return;
-    const stream = body as Stream;
-    try {
-      this.#reader = stream.getReader({ mode: "byob" });
-      this.#scratch = new Uint8Array(SCRATCH_BYTES);
-    } catch {
-      this.#reader = stream.getReader(); // no stream of bytes: it brings buffers of its own
-    }
+    this.#reader = (body as Stream).getReader();
   }
 
   /**
@@ -233,10 +223,8 @@ export class Body {
    */
   async read(): Promise<Uint8Array | undefined> {
     if (!this.#reader) return undefined;
-    const { done, value } = await this.#attempt.wait(this.#reader.read(this.#scratch), undefined, this.#broken);
-    if (done || value === undefined) return undefined;
-    if (this.#scratch) this.#scratch = new Uint8Array(value.buffer as ArrayBuffer);
-    return value;
+    const { done, value } = await this.#attempt.wait(this.#reader.read(), undefined, this.#broken);
+    return done ? undefined : value;
   }
 
   /** Closes the connection if there is more to come. */
