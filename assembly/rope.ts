@@ -1,5 +1,5 @@
 // Rotary embedding (pairs i, i + hd/2), fused with the RMSNorm over head_dim that LFM2 applies to q and k before it, and with the write to the cache behind it.
-import { F16KV, F32KV, Q8KV, store_key, store_value, tile_bytes } from "./attention/page";
+import { F16KV, F32KV, half_bytes, Q8KV, scales_at, scales_bytes, store_key, store_value, tile_bytes } from "./attention/page";
 import { clamp_row, first_row, first_written, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "./lib/rows";
 import { share } from "./lib/threads";
 import { sum_squares } from "./norm";
@@ -49,18 +49,18 @@ function norm_rope_append(
   H: usize, G: usize, hd: usize, eps: f32, ith: usize, nth: usize, kv: i32,
 ): void {
   assert(H % G == 0 && hd % 16 == 0 && stride % 4 == 0);
-  const head = hd << 2, per = H / G, tile = tile_bytes(hd, kv), total = total_rows(rows, nseq) * G, begin = share(total, ith, nth), end = share(total, ith + 1, nth);
+  const head = hd << 2, per = H / G, tile = tile_bytes(hd, kv), ahead = scales_bytes(G, kv), half = half_bytes(G, hd, kv), total = total_rows(rows, nseq) * G, begin = share(total, ith, nth), end = share(total, ith + 1, nth);
   let before: usize = 0;
   for (let s: usize = 0; s < nseq; s++, rows += ROW_ENTRY_BYTES) {
     const n = row_count(rows) * G, last = clamp_row(end, before, n);
     for (let i = clamp_row(begin, before, n); i < last; i++) {
       const t = i / G, g = i % G, row = first_row(rows) + t, p = position(rows) + t, tp = table + row * head;
-      const x = qkv + (row * stride << 2), k = x + (H + g) * head, K = load<usize>(page_table(rows) + (p / PAGE << 2)) + layerOffset + g * 2 * tile;
+      const x = qkv + (row * stride << 2), k = x + (H + g) * head, K = load<usize>(page_table(rows) + (p / PAGE << 2)) + layerOffset, V = K + half;
       for (let q = x + g * per * head, e = q + per * head; q < e; q += head) norm_rope(q, gq, tp, hd, eps);
       norm_rope(k, gk, tp, hd, eps);
       if (p < first_written(rows)) continue;
-      store_key(K, p % PAGE, k, hd, kv);
-      store_value(K + tile, p % PAGE, k + G * head, hd, kv);
+      store_key(K + ahead + g * tile, K + scales_at(g), p % PAGE, k, hd, kv);
+      store_value(V + ahead + g * tile, V + scales_at(g), p % PAGE, k + G * head, hd, kv);
     }
     before += n;
   }

@@ -4,7 +4,7 @@
 import { clamp_row, first_row, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "../lib/rows";
 import { CONST, CONST_ROUND } from "../lib/simd";
 import { claim, claim_end, share } from "../lib/threads";
-import { F16KV, F32KV, factor_for, largest_of, Q8KV, rounded8, scale_for, tile_bytes } from "./page";
+import { F16KV, F32KV, factor_for, half_bytes, largest_of, Q8KV, rounded8, scale_for, scales_at, scales_bytes, tile_bytes } from "./page";
 import { scores, STATE_BYTES, STATE_QUERY, STATE_SUM, STATE_TOTAL, values, widen } from "./panel";
 import { combine, softmax_f32, softmax_q8 } from "./softmax";
 
@@ -60,27 +60,39 @@ function take_query(o: usize, st: usize, q: usize, hd: usize, scale: f32, kv: i3
 /** Rows times heads from which on widening a page once pays (f16). */
 const WIDEN: usize = 8;
 
-/** A page's n keys against the tile's rows: count row-heads, `per` a row; the first row sees `seen` keys and each further one a key more, n at most. */
-function attend(
-  o: usize, s: usize, q: usize, st: usize, K: usize, V: usize, n: usize, seen: usize, count: usize, per: usize, hd: usize, wide: usize, kv: i32,
+/** q·Kᵀ of a page's n keys for `count` row-heads of one kv head. */
+function page_scores(s: usize, q: usize, st: usize, K: usize, scales: usize, n: usize, count: usize, hd: usize, wide: usize, kv: i32): void {
+  if (kv == Q8KV) return scores<i8>(s, q, K, scales, n, hd, count, st, 1);
+  if (kv == F32KV) return scores<f32>(s, q, K, 0, n, hd, count, st, 1);
+  if (count < WIDEN) return scores<u16>(s, q, K, 0, n, hd, count, st, TWO48);
+  widen(wide, K, PAGE * hd);
+  scores<f32>(s, q, wide, 0, n, hd, count, st, TWO48);
+}
+
+/** Their softmax, `per` row-heads a row: the first row sees `seen` keys and each further one a key more, n at most. */
+function page_softmax(s: usize, st: usize, scales: usize, n: usize, seen: usize, count: usize, per: usize, kv: i32): void {
+  for (const e = s + (count << 7); s < e; seen++) {
+    const keys = min<usize>(n, seen);
+    for (let i: usize = 0; i < per; i++, s += 128, st += STATE_BYTES) {
+      if (kv == Q8KV) softmax_q8(s, st, keys, scales);
+      else softmax_f32(s, st, keys, kv == F16KV ? TWO112 : 1);
+    }
+  }
+}
+
+/** o = o · alpha + p·V, over the same keys. */
+function page_values(
+  o: usize, s: usize, st: usize, V: usize, n: usize, seen: usize, count: usize, per: usize, hd: usize, wide: usize, kv: i32,
 ): void {
   const large = kv == F16KV && count >= WIDEN;
-  if (large) { widen(wide, K, PAGE * hd); widen(wide + PAGE * (hd << 2), V, PAGE * hd); }
-  if (kv == Q8KV) scores<i8>(s, q, K, n, hd, count, st, 1);
-  else if (kv == F32KV) scores<f32>(s, q, K, n, hd, count, st, 1);
-  else if (large) scores<f32>(s, q, wide, n, hd, count, st, TWO48);
-  else scores<u16>(s, q, K, n, hd, count, st, TWO48);
-  const v = large ? wide + PAGE * (hd << 2) : V;
+  if (large) widen(wide, V, PAGE * hd);
   if (seen >= n) per = count; // every row sees all keys
   for (; count > 0; count -= per, seen++) {
     const keys = min<usize>(n, seen);
-    for (let i: usize = 0; i < per; i++) {
-      if (kv == Q8KV) softmax_q8(s + (i << 7), st + i * STATE_BYTES, keys, V);
-      else softmax_f32(s + (i << 7), st + i * STATE_BYTES, keys, kv == F16KV ? TWO112 : 1);
-    }
-    if (kv == Q8KV) values<i8>(o, s, v, keys, hd, per, st);
-    else if (kv == F32KV || large) values<f32>(o, s, v, keys, hd, per, st);
-    else values<u16>(o, s, v, keys, hd, per, st);
+    if (kv == Q8KV) values<i8>(o, s, V, keys, hd, per, st);
+    else if (kv == F32KV) values<f32>(o, s, V, keys, hd, per, st);
+    else if (large) values<f32>(o, s, wide, keys, hd, per, st);
+    else values<u16>(o, s, V, keys, hd, per, st);
     o += per * (hd << 2), s += per << 7, st += per * STATE_BYTES;
   }
 }
@@ -113,7 +125,7 @@ function block(
   H: usize, G: usize, hd: usize, scale: f32, t0: usize, t1: usize, g0: usize, g1: usize, s0: usize, s1: usize, kv: i32,
 ): void {
   const per = H / G, row = hd << 2, rows = t1 - t0, perHead = rows * per, heads = tile_heads(per);
-  const aRow = kv == Q8KV ? row >> 1 : row, tile = tile_bytes(hd, kv), slotBytes = SLOT_HEAD + row;
+  const aRow = kv == Q8KV ? row >> 1 : row, tile = tile_bytes(hd, kv), ahead = scales_bytes(G, kv), half = half_bytes(G, hd, kv), slotBytes = SLOT_HEAD + row;
   const sums = scratch + heads * row, products = sums + heads * row, state = products + heads * PAGE * 4, wide = state + heads * STATE_BYTES;
   const P = position(entry), pages = page_table(entry), end = P + t1;
   let n = (g1 - g0) * perHead;
@@ -127,12 +139,14 @@ function block(
     for (let st = state, e = state + n * STATE_BYTES; st < e; st += STATE_BYTES) { store<f32>(st, -Infinity); store<f32>(st, 0, STATE_SUM); }
     for (let at = from; at < to; at += PAGE) {
       const part = load<usize>(pages + (at / PAGE << 2)) + layerOffset, r = at > P + t0 ? at - P : t0;
-      for (let g = g0; g < g1; g++) {
-        const i = (g - g0) * perHead + (r - t0) * per, K = part + g * 2 * tile;
-        attend(
-          sums + i * row, products + (i << 7), scratch + i * aRow, state + i * STATE_BYTES,
-          K, K + tile, min<usize>(PAGE, to - at), P + r + 1 - at, (t1 - r) * per, per, hd, wide, kv);
-      }
+      // all heads' keys, then all heads' values: two linear streams
+      const keys = min<usize>(PAGE, to - at), seen = P + r + 1 - at, count = (t1 - r) * per, V = part + half;
+      for (let g = g0, i = (r - t0) * per; g < g1; g++, i += perHead)
+        page_scores(products + (i << 7), scratch + i * aRow, state + i * STATE_BYTES, part + ahead + g * tile, part + scales_at(g), keys, count, hd, wide, kv);
+      for (let g = g0, i = (r - t0) * per; g < g1; g++, i += perHead)
+        page_softmax(products + (i << 7), state + i * STATE_BYTES, V + scales_at(g), keys, seen, count, per, kv);
+      for (let g = g0, i = (r - t0) * per; g < g1; g++, i += perHead)
+        page_values(sums + i * row, products + (i << 7), state + i * STATE_BYTES, V + ahead + g * tile, keys, seen, count, per, hd, wide, kv);
     }
     for (let g = g0; g < g1; g++) for (let t = r0; t < t1; t++) for (let j: usize = 0; j < per; j++) {
       const i = (g - g0) * perHead + (t - t0) * per + j, h = g * per + j;

@@ -1,5 +1,6 @@
 // Keys and values in a page of the cache: where they lie, and how a row gets there. Both stand in panels of 16 columns, row after row: K in two panels of 16 keys with hd rows,
-// V in hd / 16 panels with a row a key. So q·Kᵀ and p·V are the same product, and a step reads a layer's part of a page in one linear stream.
+// V in hd / 16 panels with a row a key. So q·Kᵀ and p·V are the same product. A layer's part of a page is K of all kv heads, then V of all: a step reads each in one
+// linear stream. With K and V of a head side by side, a softmax stood between every two tiles of 4 KB, and the processor did not fetch ahead across it.
 import { f16_bits } from "../lib/math";
 import { PAGE } from "../lib/rows";
 import { CONST, CONST_ABS, CONST_ROUND } from "../lib/simd";
@@ -13,16 +14,23 @@ export const Q8KV: i32 = 2;
 const TINY: f32 = 7.888609052210118e-31;
 const EVEN: usize = memory.data<u32>([0x00ff00ff, 0x00ff00ff, 0x00ff00ff, 0x00ff00ff], 16);
 
-/**
- * q8: 32 f32 in front of K, and of V: a step that reads a page in order meets them first (behind the values
- * they were a miss of their own: a fifth of a token's time at 32,768 positions). */
-export const SCALE_BYTES: usize = PAGE * 4;
+/** q8: bytes of a head's scales, 32 f32. Those of all heads stand in front of K, and of V. */
+const SCALE_BYTES: usize = PAGE * 4;
 
-/** Bytes of K, or of V, of one kv head in a page. */
+/** Bytes of the values of K, or of V, of one kv head in a page. */
 // @ts-ignore: decorator
 @inline export function tile_bytes(hd: usize, kv: i32): usize {
-  return kv == F32KV ? PAGE * hd << 2 : kv == F16KV ? PAGE * hd << 1 : PAGE * hd + SCALE_BYTES;
+  return kv == F32KV ? PAGE * hd << 2 : kv == F16KV ? PAGE * hd << 1 : PAGE * hd;
 }
+/** Bytes of all scales in front of K, and of V. */
+// @ts-ignore: decorator
+@inline export function scales_bytes(G: usize, kv: i32): usize { return kv == Q8KV ? G * SCALE_BYTES : 0; }
+/** Bytes of K, or of V, of all G kv heads. */
+// @ts-ignore: decorator
+@inline export function half_bytes(G: usize, hd: usize, kv: i32): usize { return scales_bytes(G, kv) + G * tile_bytes(hd, kv); }
+/** Where the scales of kv head g stand behind the start of K, or of V. */
+// @ts-ignore: decorator
+@inline export function scales_at(g: usize): usize { return g * SCALE_BYTES; }
 
 /** Bits of the largest |x| of n values (n % 16 == 0), as an integer maximum: NaN is larger than everything and so is not lost. */
 export function largest_of(x: usize, n: usize): f32 {
@@ -51,8 +59,8 @@ export function largest_of(x: usize, n: usize): f32 {
     i32x4.sub(f32x4.add(f32x4.mul(v128.load(x, 16), r), magic), magic));
 }
 
-/** k (hd f32) as column j of a page's K. */
-export function store_key(K: usize, j: usize, k: usize, hd: usize, kv: i32): void {
+/** k (hd f32) as column j of a head's K. */
+export function store_key(K: usize, scales: usize, j: usize, k: usize, hd: usize, kv: i32): void {
   if (kv == F32KV) {
     let o = K + (j >> 4) * (hd << 6) + ((j & 15) << 2);
     for (const e = k + (hd << 2); k < e; k += 16, o += 256) {
@@ -73,7 +81,7 @@ export function store_key(K: usize, j: usize, k: usize, hd: usize, kv: i32): voi
     }
   } else { // a key's values 2i, 2i+1 side by side
     const amax = largest_of(k, hd), r = f32x4.splat(factor_for(amax, 127)), magic = v128.load(CONST + CONST_ROUND);
-    let o = K + SCALE_BYTES + (j >> 4) * (hd << 4) + ((j & 15) << 1);
+    let o = K + (j >> 4) * (hd << 4) + ((j & 15) << 1);
     for (const e = k + (hd << 2); k < e; k += 32, o += 128) {
       const i = rounded8(k, r, magic), v = i8x16.narrow_i16x8_s(i, i);
       v128.store16_lane(o, v, 0);
@@ -81,12 +89,12 @@ export function store_key(K: usize, j: usize, k: usize, hd: usize, kv: i32): voi
       v128.store16_lane(o, v, 2, 64);
       v128.store16_lane(o, v, 3, 96);
     }
-    store<f32>(K + (j << 2), scale_for(amax, 127));
+    store<f32>(scales + (j << 2), scale_for(amax, 127));
   }
 }
 
-/** v (hd f32) as row j of a page's V. */
-export function store_value(V: usize, j: usize, v: usize, hd: usize, kv: i32): void {
+/** v (hd f32) as row j of a head's V. */
+export function store_value(V: usize, scales: usize, j: usize, v: usize, hd: usize, kv: i32): void {
   if (kv == F32KV) {
     let o = V + (j << 6);
     for (const e = v + (hd << 2); v < e; v += 64, o += PAGE << 6) {
@@ -104,11 +112,11 @@ export function store_value(V: usize, j: usize, v: usize, hd: usize, kv: i32): v
   } else { // a column's values of keys 2i, 2i+1 side by side
     const amax = largest_of(v, hd), r = f32x4.splat(factor_for(amax, 127)), magic = v128.load(CONST + CONST_ROUND);
     const odd = <i32>(j & 1) << 3, mine = i16x8.shl(v128.load(EVEN), odd);
-    let o = V + SCALE_BYTES + (j >> 1 << 5);
+    let o = V + (j >> 1 << 5);
     for (const e = v + (hd << 2); v < e; v += 64, o += PAGE << 4) {
       v128.store(o, v128.bitselect(i16x8.shl(rounded8(v, r, magic), odd), v128.load(o), mine));
       v128.store(o, v128.bitselect(i16x8.shl(rounded8(v + 32, r, magic), odd), v128.load(o, 16), mine), 16);
     }
-    store<f32>(V + (j << 2), scale_for(amax, 127));
+    store<f32>(scales + (j << 2), scale_for(amax, 127));
   }
 }

@@ -3,7 +3,6 @@
 // T: element of the cache, f32, u16 (f16) or i8 (q8): a type argument, for the compiler does not fold constant arguments of inlined functions, but sizeof<T>.
 // f16 is widened without its factor 2^112 (three instructions instead of four): q and p carry it.
 import { CONST, CONST_F16_MASK } from "../lib/simd";
-import { SCALE_BYTES } from "./page";
 
 /** State of a row's head: maximum and sum in this segment, what earlier values are multiplied by, (q8) scale of p's integers; maximum and sum of the segments before, (q8) scale of q's. */
 export const STATE_BYTES: usize = 32;
@@ -13,8 +12,10 @@ export const STATE_SCALE: usize = 12;
 export const STATE_TOTAL: usize = 16;
 export const STATE_QUERY: usize = 24;
 
+/** 2^13 for the low half of a word, 0 for the high one: their product's sum is the low half at bit 13, by one instruction where shifts take two. */
+const LOW13: usize = memory.data<u32>([0x2000, 0x2000, 0x2000, 0x2000], 16);
 // @ts-ignore: decorator
-@inline function low_half(w: v128, mask: v128): v128 { return v128.and(i32x4.shr_s(i32x4.shl(w, 16), 3), mask); }
+@inline function low_half(w: v128, mask: v128): v128 { return v128.and(i32x4.dot_i16x8_s(w, v128.load(LOW13)), mask); }
 // @ts-ignore: decorator
 @inline function high_half(w: v128, mask: v128): v128 { return v128.and(i32x4.shr_s(w, 3), mask); }
 
@@ -153,17 +154,13 @@ type Values = i64;
   }
 }
 
-/** Bytes of scales in front of K, and of V. */
-// @ts-ignore: decorator
-@inline function scale_bytes<T>(): usize { return sizeof<T>() == 1 ? SCALE_BYTES : 0; }
-
 /** Scores of count rows of q (of f32, or i16) against n keys (rounded up to 16: the surplus is computed from stale bytes, softmax masks it); 128 bytes a row. */
-export function scores<T>(s: usize, q: usize, K: usize, n: usize, hd: usize, count: usize, st: usize, up: f32): void {
+export function scores<T>(s: usize, q: usize, K: usize, scales: usize, n: usize, hd: usize, count: usize, st: usize, up: f32): void {
   const steps = sizeof<T>() == 1 ? hd >> 1 : hd;
-  panel<T, Scores>(s, 128, q, steps << 2, K + scale_bytes<T>(), hd * 16 * sizeof<T>(), steps, n, count, st, K, up);
+  panel<T, Scores>(s, 128, q, steps << 2, K, hd * 16 * sizeof<T>(), steps, n, count, st, scales, up);
 }
 
 /** o = o · alpha + p · V: count rows of p, 128 bytes apart, over n keys; rows of hd floats. */
 export function values<T>(o: usize, s: usize, V: usize, n: usize, hd: usize, count: usize, st: usize): void {
-  panel<T, Values>(o, hd << 2, s, 128, V + scale_bytes<T>(), 512 * sizeof<T>(), sizeof<T>() == 1 ? (n + 1) >> 1 : n, hd, count, st, 0, 1);
+  panel<T, Values>(o, hd << 2, s, 128, V, 512 * sizeof<T>(), sizeof<T>() == 1 ? (n + 1) >> 1 : n, hd, count, st, 0, 1);
 }

@@ -90,6 +90,7 @@ const ownerOf = (model: LanguageModel): StateOwner => ({
   model: model.fingerprint,
   kvDtype: model.options.kvDtype,
   pageBytes: model.caches.size.pageBytes,
+  heads: { query: model.config.numAttentionHeads, kv: model.config.numKeyValueHeads, dim: model.config.headDim },
 });
 
 function checkTokens({ options, config }: LanguageModel, tokens: Uint32Array, pages: number): void {

@@ -19,13 +19,13 @@ function half(bits: number): number {
   );
 }
 
-/** @returns where value `i` of key `j` (0 to 31) lies behind the start of a head's keys, in bytes */
+/** @returns where value `i` of key `j` (0 to 31) lies behind the first value of a head's keys, in bytes */
 function keyOffset(kvDtype: KvDType, j: number, i: number, dim: number): number {
   const panel = Math.floor(j / PANEL);
   const column = j % PANEL;
   if (kvDtype === "f32") return panel * dim * 64 + i * 64 + column * 4;
   if (kvDtype === "f16") return panel * dim * 32 + i * 32 + (column & 8) * 2 + (column & 3) * 4 + (column & 4) / 2;
-  return PAGE_POSITIONS * 4 + panel * dim * 16 + (i >> 1) * 32 + column * 2 + (i & 1);
+  return panel * dim * 16 + (i >> 1) * 32 + column * 2 + (i & 1);
 }
 
 /**
@@ -45,17 +45,19 @@ export function readKeys(
   const { kv: G, dim } = heads;
   const view = new DataView(buffer);
   const out = new Float32Array(G * S * dim);
-  const headBytes = layerPageBytes(heads, kvDtype) / G;
+  const headBytes = layerPageBytes(heads, kvDtype) / (2 * G);
+  const scaleBytes = kvDtype === "q8" ? 4 * PAGE_POSITIONS : 0;
   for (let g = 0; g < G; g++) {
     for (let s = 0; s < S; s++) {
-      const base = (pages[Math.floor(s / PAGE_POSITIONS)] ?? 0) + layer * layerPageBytes(heads, kvDtype) + g * headBytes;
+      const part = (pages[Math.floor(s / PAGE_POSITIONS)] ?? 0) + layer * layerPageBytes(heads, kvDtype);
+      const base = part + G * scaleBytes + g * (headBytes - scaleBytes);
       const j = s % PAGE_POSITIONS;
       for (let i = 0; i < dim; i++) {
         const at = base + keyOffset(kvDtype, j, i, dim);
         const to = (g * S + s) * dim + i;
         if (kvDtype === "f32") out[to] = view.getFloat32(at, true);
         else if (kvDtype === "f16") out[to] = half(view.getUint16(at, true));
-        else out[to] = view.getInt8(at) * view.getFloat32(base + 4 * j, true);
+        else out[to] = view.getInt8(at) * view.getFloat32(part + g * scaleBytes + 4 * j, true);
       }
     }
   }

@@ -2,15 +2,17 @@
 //
 // 0 "LFM2CHAT" · 8 u32 version · 12 u32 header bytes · 16 header, JSON in UTF-8, zeros up to a multiple of 64
 // then ids, u32 each, zeros up to a multiple of 64 · then pages as they lie in memory (assembly/README.md, "Layouts") · last 2 × u32 checksum of all before
+// Version 1 had K and V of each head side by side in a page, where now K of all heads stands in front of V of all: its pages are put in order.
 // Numbers are little-endian. The convolution's state is not stored, nor are keys and values behind the last whole page: both are computed again.
 import { FormatError, MemoryError } from "../errors.ts";
+import { type Heads, layerPageBytes, PAGE_POSITIONS } from "../kernels/commands.ts";
 import { type KvDType, roundUp } from "../memory/dtype.ts";
 import { Hash } from "../memory/hash.ts";
 import { isRecord } from "../values.ts";
 
 const MAGIC = "LFM2CHAT";
 /** Grows with every change of the format. A later version of this package reads every earlier one (CONTRIBUTING.md). */
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
 const HEADER_AT = 16;
 const ALIGNMENT = 64;
 const CHECKSUM_BYTES = 8;
@@ -22,18 +24,20 @@ export interface StateOwner {
   readonly kvDtype: KvDType;
   /** Bytes of one page. */
   readonly pageBytes: number;
+  /** Of its attention layers: not in the header, for the fingerprint covers them. */
+  readonly heads: Heads;
 }
 
 /** A session taken apart. */
 export interface SavedState {
   readonly tokens: Uint32Array;
-  /** Views on pages of the tokens' beginning. */
+  /** Pages of the tokens' beginning: views, where they are of the newest version. */
   readonly pages: readonly Uint8Array[];
   /** What the caller wanted to have kept with it. */
   readonly note: string;
 }
 
-interface Header extends StateOwner {
+interface Header extends Omit<StateOwner, "heads"> {
   readonly tokens: number;
   readonly pages: number;
   readonly note: string;
@@ -71,18 +75,37 @@ function room(bytes: number): Uint8Array {
  */
 export function decodeState(bytes: Uint8Array, owner: StateOwner): SavedState {
   const whole = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-  const { header, tokensAt } = readHeader(whole);
+  const { version, header, tokensAt } = readHeader(whole);
   checkOwner(header, owner);
   const pagesAt = roundUp(tokensAt + 4 * header.tokens, ALIGNMENT);
   const tokens = new Uint32Array(whole.buffer, whole.byteOffset + tokensAt, header.tokens);
   const pages = Array.from({ length: header.pages }, (_, i) => {
     const at = pagesAt + header.pageBytes * i;
-    return whole.subarray(at, at + header.pageBytes);
+    const page = whole.subarray(at, at + header.pageBytes);
+    return version === 1 ? inOrder(page, owner.heads, owner.kvDtype) : page;
   });
   return { tokens: tokens.slice(), pages, note: header.note };
 }
 
-function readHeader(bytes: Uint8Array): { header: Header; tokensAt: number } {
+/** @returns a page of version 1 as it lies in memory now */
+function inOrder(page: Uint8Array, heads: Heads, kvDtype: KvDType): Uint8Array {
+  const out = new Uint8Array(page.length);
+  const layerBytes = layerPageBytes(heads, kvDtype);
+  const headBytes = layerBytes / (2 * heads.kv); // of K, or of V
+  const scaleBytes = kvDtype === "q8" ? 4 * PAGE_POSITIONS : 0;
+  const tileBytes = headBytes - scaleBytes;
+  for (let layer = 0; layer < page.length; layer += layerBytes)
+    for (let g = 0; g < heads.kv; g++)
+      for (const half of [0, 1]) {
+        const from = page.subarray(layer + (2 * g + half) * headBytes);
+        const to = layer + half * heads.kv * headBytes;
+        out.set(from.subarray(0, scaleBytes), to + g * scaleBytes);
+        out.set(from.subarray(scaleBytes, headBytes), to + heads.kv * scaleBytes + g * tileBytes);
+      }
+  return out;
+}
+
+function readHeader(bytes: Uint8Array): { version: number; header: Header; tokensAt: number } {
   const isState = bytes.length >= ALIGNMENT && [...MAGIC].every((c, i) => bytes[i] === c.charCodeAt(0));
   if (!isState)
     throw new FormatError(`restore: expected bytes that chat.save() gave, got ${bytes.length} others. Pass them whole.`, NOT_A_STATE);
@@ -106,7 +129,7 @@ function readHeader(bytes: Uint8Array): { header: Header; tokensAt: number } {
   const tokensAt = roundUp(HEADER_AT + headerBytes, ALIGNMENT);
   const bytesOf = header && roundUp(tokensAt + 4 * header.tokens, ALIGNMENT) + header.pageBytes * header.pages;
   if (!header || bytesOf !== end) throw damaged(`a header that accounts for ${end} bytes, got ${bytesOf ?? "none"}`);
-  return { header, tokensAt };
+  return { version, header, tokensAt };
 }
 
 const NOT_A_STATE = { code: "not-a-state" };

@@ -294,19 +294,20 @@ suite("attention", (lab) => {
           const d = data(heads, S, 50);
           const table = cache(lab, heads, kv, S);
           step(lab, { heads, kv, nth, sequences: [{ data: d, table, position, count }] });
-          const [size, tile] = [{ f32: 4, f16: 2, q8: 1 }[kv], tileBytes(hd, kv)];
+          const size = { f32: 4, f16: 2, q8: 1 }[kv];
+          const scaleBytes = kv === "q8" ? 128 : 0; // of a head; all heads' stand in front of K, and of V
+          const half = layerBytes(heads, kv) / 2;
           for (let p = 0; p < S; p++)
             for (let g = 0; g < G; g++)
               for (const part of ["k", "v"] as const) {
                 const values = d[part].subarray((p * G + g) * hd, (p * G + g + 1) * hd);
                 const { q, scale } = quantized(values);
                 const inside = p >= position && p < position + count;
-                const start =
-                  new Uint32Array(lab.memory.buffer, table, 2)[p >> 5]! + layerBytes(heads, kv) + (2 * g + (part === "v" ? 1 : 0)) * tile;
-                const view = new DataView(lab.memory.buffer, start, tile);
-                if (kv === "q8") assert.ok(Object.is(view.getFloat32(4 * (p & 31), true), inside ? scale : Number.NaN));
+                const start = new Uint32Array(lab.memory.buffer, table, 2)[p >> 5]! + layerBytes(heads, kv) + (part === "v" ? half : 0);
+                const view = new DataView(lab.memory.buffer, start, half);
+                if (kv === "q8") assert.ok(Object.is(view.getFloat32(scaleBytes * g + 4 * (p & 31), true), inside ? scale : Number.NaN));
                 for (let i = 0; i < hd; i++) {
-                  const at = (kv === "q8" ? 128 : 0) + size * placeOf[part](kv, p & 31, i);
+                  const at = scaleBytes * G + g * (half / G - scaleBytes) + size * placeOf[part](kv, p & 31, i);
                   if (kv === "f32") assert.ok(Object.is(view.getFloat32(at, true), inside ? values[i] : Number.NaN));
                   else if (kv === "f16") assert.equal(view.getUint16(at, true), inside ? f16ToBits(values[i]!) : 0xffff);
                   else assert.equal(view.getInt8(at), inside ? q[i]! + 0 : -1);

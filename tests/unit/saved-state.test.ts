@@ -14,7 +14,7 @@ import { checkpointFolder, feed, kernels, sameBits, threads, variants } from "..
 
 const FIXTURES = join("tests", "golden", "data", "saved");
 /** Saved by each version of the format: `tiny-gqa3`, seed 1, as bf16, keys and values in f16, after the ids below. */
-const VERSIONS = [1];
+const VERSIONS = [1, 2];
 const fixture = (version: number): string => join(FIXTURES, `tiny-gqa3-v${version}.lfm2chat`);
 const IDS = Array.from({ length: 75 }, (_, i) => (i * i * 7 + 3 * i + 11) % 257);
 const MORE = [5, 4, 3, 2, 1];
@@ -118,7 +118,8 @@ describe("saved sessions", () => {
   });
 
   it("survive no change of a bit, no cut, no other length in the header", () => {
-    const owner = { model: "0123456789abcdef", kvDtype: "f16", pageBytes: 256 } as const;
+    const heads = { query: 2, kv: 1, dim: 16 };
+    const owner = { model: "0123456789abcdef", kvDtype: "f16", pageBytes: 256, heads } as const;
     const r = new Random(3);
     const page = (): Uint8Array => Uint8Array.from({ length: 256 }, () => r.below(256));
     const state = { tokens: Uint32Array.from(IDS), pages: [page(), page()], note: 'a "note" – ünïcode' };
@@ -167,5 +168,32 @@ describe("saved sessions", () => {
         { name: "FormatError", code: "checksum" },
         to,
       );
+  });
+
+  it("of version 1 have K and V of a head side by side in a page, its scales in front of each", () => {
+    const [heads, layers] = [{ query: 4, kv: 3, dim: 16 }, 2];
+    const r = new Random(4);
+    for (const [kvDtype, valueBytes, scaleBytes] of [
+      ["f32", 2048, 0],
+      ["f16", 1024, 0],
+      ["q8", 512, 128],
+    ] as const) {
+      const owner = { model: "0123456789abcdef", kvDtype, pageBytes: 2 * layers * heads.kv * (valueBytes + scaleBytes), heads };
+      const now: Uint8Array[] = [];
+      const before: Uint8Array[] = [];
+      for (let layer = 0; layer < layers; layer++) {
+        const random = (bytes: number) => Array.from({ length: heads.kv }, () => Uint8Array.from({ length: bytes }, () => r.below(256)));
+        const [kScales, k, vScales, v] = [random(scaleBytes), random(valueBytes), random(scaleBytes), random(valueBytes)];
+        now.push(...kScales, ...k, ...vScales, ...v);
+        for (let g = 0; g < heads.kv; g++) before.push(kScales[g]!, k[g]!, vScales[g]!, v[g]!);
+      }
+      const page = (parts: Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts));
+      const state = { tokens: Uint32Array.from(IDS), note: "" };
+      const bytes = encodeState(owner, { ...state, pages: [page(before)] });
+      const words = new Uint32Array(bytes.buffer);
+      words[2] = 1;
+      words.set(new Hash().add(words.subarray(0, -2)).words, words.length - 2);
+      assert.deepEqual(decodeState(bytes, owner), { ...state, pages: [page(now)] }, kvDtype);
+    }
   });
 });
