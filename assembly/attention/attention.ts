@@ -63,10 +63,13 @@ const WIDEN: usize = 8;
 /** q·Kᵀ of a page's n keys for `count` row-heads of one kv head. */
 function page_scores(s: usize, q: usize, st: usize, K: usize, scales: usize, n: usize, count: usize, hd: usize, wide: usize, kv: i32): void {
   if (kv == Q8KV) return scores<i8>(s, q, K, scales, n, hd, count, st, 1);
-  if (kv == F32KV) return scores<f32>(s, q, K, 0, n, hd, count, st, 1);
-  if (count < WIDEN) return scores<u16>(s, q, K, 0, n, hd, count, st, TWO48);
-  widen(wide, K, PAGE * hd);
-  scores<f32>(s, q, wide, 0, n, hd, count, st, TWO48);
+  const up: f32 = kv == F16KV ? TWO48 : 1;
+  if (kv == F16KV) {
+    if (count < WIDEN) return scores<u16>(s, q, K, 0, n, hd, count, st, up);
+    widen(wide, K, PAGE * hd);
+    K = wide;
+  }
+  scores<f32>(s, q, K, 0, n, hd, count, st, up);
 }
 
 /** Their softmax, `per` row-heads a row: the first row sees `seen` keys and each further one a key more, n at most. */
@@ -84,15 +87,17 @@ function page_softmax(s: usize, st: usize, scales: usize, n: usize, seen: usize,
 function page_values(
   o: usize, s: usize, st: usize, V: usize, n: usize, seen: usize, count: usize, per: usize, hd: usize, wide: usize, kv: i32,
 ): void {
-  const large = kv == F16KV && count >= WIDEN;
-  if (large) widen(wide, V, PAGE * hd);
+  const half = kv == F16KV && count < WIDEN;
+  if (kv == F16KV && !half) {
+    widen(wide, V, PAGE * hd);
+    V = wide;
+  }
   if (seen >= n) per = count; // every row sees all keys
   for (; count > 0; count -= per, seen++) {
     const keys = min<usize>(n, seen);
     if (kv == Q8KV) values<i8>(o, s, V, keys, hd, per, st);
-    else if (kv == F32KV) values<f32>(o, s, V, keys, hd, per, st);
-    else if (large) values<f32>(o, s, wide, keys, hd, per, st);
-    else values<u16>(o, s, V, keys, hd, per, st);
+    else if (half) values<u16>(o, s, V, keys, hd, per, st);
+    else values<f32>(o, s, V, keys, hd, per, st);
     o += per * (hd << 2), s += per << 7, st += per * STATE_BYTES;
   }
 }
@@ -125,7 +130,7 @@ function block(
   H: usize, G: usize, hd: usize, scale: f32, t0: usize, t1: usize, g0: usize, g1: usize, s0: usize, s1: usize, kv: i32,
 ): void {
   const per = H / G, row = hd << 2, rows = t1 - t0, perHead = rows * per, heads = tile_heads(per);
-  const aRow = kv == Q8KV ? row >> 1 : row, tile = tile_bytes(hd, kv), ahead = scales_bytes(G, kv), half = half_bytes(G, hd, kv), slotBytes = SLOT_HEAD + row;
+  const aRow = kv == Q8KV ? row >> 1 : row, tileBytes = tile_bytes(hd, kv), ahead = scales_bytes(G, kv), half = half_bytes(G, hd, kv), slotBytes = SLOT_HEAD + row;
   const sums = scratch + heads * row, products = sums + heads * row, state = products + heads * PAGE * 4, wide = state + heads * STATE_BYTES;
   const P = position(entry), pages = page_table(entry), end = P + t1;
   let n = (g1 - g0) * perHead;
@@ -139,14 +144,15 @@ function block(
     for (let st = state, e = state + n * STATE_BYTES; st < e; st += STATE_BYTES) { store<f32>(st, -Infinity); store<f32>(st, 0, STATE_SUM); }
     for (let at = from; at < to; at += PAGE) {
       const part = load<usize>(pages + (at / PAGE << 2)) + layerOffset, r = at > P + t0 ? at - P : t0;
-      // all heads' keys, then all heads' values: two linear streams
       const keys = min<usize>(PAGE, to - at), seen = P + r + 1 - at, count = (t1 - r) * per, V = part + half;
-      for (let g = g0, i = (r - t0) * per; g < g1; g++, i += perHead)
-        page_scores(products + (i << 7), scratch + i * aRow, state + i * STATE_BYTES, part + ahead + g * tile, part + scales_at(g), keys, count, hd, wide, kv);
-      for (let g = g0, i = (r - t0) * per; g < g1; g++, i += perHead)
-        page_softmax(products + (i << 7), state + i * STATE_BYTES, V + scales_at(g), keys, seen, count, per, kv);
-      for (let g = g0, i = (r - t0) * per; g < g1; g++, i += perHead)
-        page_values(sums + i * row, products + (i << 7), state + i * STATE_BYTES, V + ahead + g * tile, keys, seen, count, per, hd, wide, kv);
+      for (let pass = 0; pass < 3; pass++) { // all heads' keys, then all heads' values: two linear streams
+        for (let g = g0, i = (r - t0) * per; g < g1; g++, i += perHead) {
+          const s = products + (i << 7), st = state + i * STATE_BYTES, tile = ahead + g * tileBytes;
+          if (pass == 0) page_scores(s, scratch + i * aRow, st, part + tile, part + scales_at(g), keys, count, hd, wide, kv);
+          else if (pass == 1) page_softmax(s, st, V + scales_at(g), keys, seen, count, per, kv);
+          else page_values(sums + i * row, s, st, V + tile, keys, seen, count, per, hd, wide, kv);
+        }
+      }
     }
     for (let g = g0; g < g1; g++) for (let t = r0; t < t1; t++) for (let j: usize = 0; j < per; j++) {
       const i = (g - g0) * perHead + (t - t0) * per + j, h = g * per + j;

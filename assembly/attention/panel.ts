@@ -15,19 +15,19 @@ export const STATE_QUERY: usize = 24;
 /** 2^13 for the low half of a word, 0 for the high one: their product's sum is the low half at bit 13, by one instruction where shifts take two. */
 const LOW13: usize = memory.data<u32>([0x2000, 0x2000, 0x2000, 0x2000], 16);
 // @ts-ignore: decorator
-@inline function low_half(w: v128, mask: v128): v128 { return v128.and(i32x4.dot_i16x8_s(w, v128.load(LOW13)), mask); }
+@inline function low_half(w: v128, low: v128, mask: v128): v128 { return v128.and(i32x4.dot_i16x8_s(w, low), mask); }
 // @ts-ignore: decorator
 @inline function high_half(w: v128, mask: v128): v128 { return v128.and(i32x4.shr_s(w, 3), mask); }
 
 /** n values (n % 16 == 0) of f16 panels to f32 · 2^-112. */
 export function widen(out: usize, p: usize, n: usize): void {
-  const mask = v128.load(CONST + CONST_F16_MASK);
+  const mask = v128.load(CONST + CONST_F16_MASK), low = v128.load(LOW13);
   for (const e = p + (n << 1); p < e; p += 32, out += 64) {
     let w = v128.load(p);
-    v128.store(out, low_half(w, mask));
+    v128.store(out, low_half(w, low, mask));
     v128.store(out, high_half(w, mask), 16);
     w = v128.load(p, 16);
-    v128.store(out, low_half(w, mask), 32);
+    v128.store(out, low_half(w, low, mask), 32);
     v128.store(out, high_half(w, mask), 48);
   }
 }
@@ -41,8 +41,11 @@ export function widen(out: usize, p: usize, n: usize): void {
 @inline function load2<T>(b: usize): v128 { return sizeof<T>() == 1 ? v128.load8x8_s(b, 16) : sizeof<T>() == 2 ? v128.load(b, 16) : v128.load(b, 32); }
 // @ts-ignore: decorator
 @inline function load3<T>(b: usize, w: v128): v128 { return sizeof<T>() == 1 ? v128.load8x8_s(b, 24) : sizeof<T>() == 2 ? w : v128.load(b, 48); }
+/** What only f16 needs. */
 // @ts-ignore: decorator
-@inline function even<T>(w: v128, mask: v128): v128 { return sizeof<T>() == 2 ? low_half(w, mask) : w; }
+@inline function constant<T>(p: usize): v128 { return sizeof<T>() == 2 ? v128.load(p) : f32x4.splat(0); }
+// @ts-ignore: decorator
+@inline function even<T>(w: v128, low: v128, mask: v128): v128 { return sizeof<T>() == 2 ? low_half(w, low, mask) : w; }
 // @ts-ignore: decorator
 @inline function odd<T>(w: v128, mask: v128): v128 { return sizeof<T>() == 2 ? high_half(w, mask) : w; }
 // @ts-ignore: decorator
@@ -78,7 +81,7 @@ type Values = i64;
 @inline function tile__2x4<T, P>(
   out: usize, outRow: usize, a: usize, aRow: usize, b: usize, steps: usize, st: usize, scales: usize, up: f32,
 ): void {
-  const o = out + outRow, mask = v128.load(CONST + CONST_F16_MASK);
+  const o = out + outRow, mask = constant<T>(CONST + CONST_F16_MASK), low = constant<T>(LOW13);
   const own = isValues<P>() ? STATE_SCALE : STATE_QUERY;
   const alpha0 = v128.load32_splat(st, STATE_ALPHA), alpha1 = v128.load32_splat(st, STATE_BYTES + STATE_ALPHA);
   let a0 = start<T, P>(out, alpha0), a1 = start<T, P>(out + 16, alpha0);
@@ -89,21 +92,21 @@ type Values = i64;
   let r = a + aRow, x = a0, y = a0, w = a0, v = a0;
   for (const e = a + (steps >> 1 << 3); a < e; a += 8, r += 8, b += bRow << 1) {
     x = v128.load32_splat(a), y = v128.load32_splat(r);
-    w = load0<T>(b); v = even<T>(w, mask); a0 = step<T>(a0, x, v); b0 = step<T>(b0, y, v);
+    w = load0<T>(b); v = even<T>(w, low, mask); a0 = step<T>(a0, x, v); b0 = step<T>(b0, y, v);
     w = load1<T>(b, w); v = odd<T>(w, mask); a1 = step<T>(a1, x, v); b1 = step<T>(b1, y, v);
-    w = load2<T>(b); v = even<T>(w, mask); a2 = step<T>(a2, x, v); b2 = step<T>(b2, y, v);
+    w = load2<T>(b); v = even<T>(w, low, mask); a2 = step<T>(a2, x, v); b2 = step<T>(b2, y, v);
     w = load3<T>(b, w); v = odd<T>(w, mask); a3 = step<T>(a3, x, v); b3 = step<T>(b3, y, v);
     x = v128.load32_splat(a, 4), y = v128.load32_splat(r, 4);
-    w = load0<T>(b + bRow); v = even<T>(w, mask); a0 = step<T>(a0, x, v); b0 = step<T>(b0, y, v);
+    w = load0<T>(b + bRow); v = even<T>(w, low, mask); a0 = step<T>(a0, x, v); b0 = step<T>(b0, y, v);
     w = load1<T>(b + bRow, w); v = odd<T>(w, mask); a1 = step<T>(a1, x, v); b1 = step<T>(b1, y, v);
-    w = load2<T>(b + bRow); v = even<T>(w, mask); a2 = step<T>(a2, x, v); b2 = step<T>(b2, y, v);
+    w = load2<T>(b + bRow); v = even<T>(w, low, mask); a2 = step<T>(a2, x, v); b2 = step<T>(b2, y, v);
     w = load3<T>(b + bRow, w); v = odd<T>(w, mask); a3 = step<T>(a3, x, v); b3 = step<T>(b3, y, v);
   }
   if (steps & 1) {
     x = v128.load32_splat(a), y = v128.load32_splat(r);
-    w = load0<T>(b); v = even<T>(w, mask); a0 = step<T>(a0, x, v); b0 = step<T>(b0, y, v);
+    w = load0<T>(b); v = even<T>(w, low, mask); a0 = step<T>(a0, x, v); b0 = step<T>(b0, y, v);
     w = load1<T>(b, w); v = odd<T>(w, mask); a1 = step<T>(a1, x, v); b1 = step<T>(b1, y, v);
-    w = load2<T>(b); v = even<T>(w, mask); a2 = step<T>(a2, x, v); b2 = step<T>(b2, y, v);
+    w = load2<T>(b); v = even<T>(w, low, mask); a2 = step<T>(a2, x, v); b2 = step<T>(b2, y, v);
     w = load3<T>(b, w); v = odd<T>(w, mask); a3 = step<T>(a3, x, v); b3 = step<T>(b3, y, v);
   }
   const s0 = sizeof<T>() == 1 ? v128.load32_splat(st + own) : f32x4.splat(up);
@@ -118,7 +121,7 @@ type Values = i64;
 @inline function tile__1x4<T, P>(
   out: usize, a: usize, b: usize, steps: usize, st: usize, scales: usize, up: f32,
 ): void {
-  const mask = v128.load(CONST + CONST_F16_MASK), alpha = v128.load32_splat(st, STATE_ALPHA);
+  const mask = constant<T>(CONST + CONST_F16_MASK), low = constant<T>(LOW13), alpha = v128.load32_splat(st, STATE_ALPHA);
   const own = isValues<P>() ? STATE_SCALE : STATE_QUERY;
   let a0 = start<T, P>(out, alpha), a1 = start<T, P>(out + 16, alpha);
   let a2 = start<T, P>(out + 32, alpha), a3 = start<T, P>(out + 48, alpha);
@@ -126,9 +129,9 @@ type Values = i64;
   let w = a0;
   for (const e = a + (steps << 2); a < e; a += 4, b += bRow) {
     const x = v128.load32_splat(a);
-    w = load0<T>(b); a0 = step<T>(a0, x, even<T>(w, mask));
+    w = load0<T>(b); a0 = step<T>(a0, x, even<T>(w, low, mask));
     w = load1<T>(b, w); a1 = step<T>(a1, x, odd<T>(w, mask));
-    w = load2<T>(b); a2 = step<T>(a2, x, even<T>(w, mask));
+    w = load2<T>(b); a2 = step<T>(a2, x, even<T>(w, low, mask));
     w = load3<T>(b, w); a3 = step<T>(a3, x, odd<T>(w, mask));
   }
   const s = sizeof<T>() == 1 ? v128.load32_splat(st + own) : f32x4.splat(up);
