@@ -14,7 +14,7 @@ import type { ChatTemplate } from "./text/chat-template.ts";
 import { checkMessages, type Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
-import { checkObject, checkOptions, type GenerateOptions, runTurn } from "./turn.ts";
+import { checkObject, checkOptions, type GenerateOptions, runTurn, type TurnRequest } from "./turn.ts";
 import { kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
@@ -294,7 +294,19 @@ export class Model {
     const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
     const { sampling, speculate, draft, stopIds } = this.info;
     const request = checkOptions(prompt, options, { sampling, speculate, hasDraft: draft !== undefined }, stopIds);
-    yield* runTurn(this.#parts.engine, this.#calls++, session, request);
+    const logprobs = request.asksForPrompt ? await this.#promptLogprobs(request) : undefined;
+    yield* runTurn(this.#parts.engine, this.#calls++, session, request, logprobs);
+  }
+
+  /** What a turn tells of its prompt; a prompt that is too long is for the turn to refuse. */
+  async #promptLogprobs({ ids, signal, onAbort }: TurnRequest): Promise<Float64Array | undefined> {
+    if (ids.length < 2 || ids.length > this.info.maxContextTokens) return new Float64Array(0);
+    try {
+      return (await this.score(ids, { signal })).logprobs;
+    } catch (error) {
+      if (onAbort === "return" && signal?.aborted) return undefined;
+      throw error;
+    }
   }
 
   async #prompt(input: ModelInput, { raw, onContextFull = "error", maxTokens }: GenerateOptions, droppedMessages: number): Promise<Prompt> {

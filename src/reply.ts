@@ -45,6 +45,8 @@ export interface Reply {
   readonly sequences?: readonly ReplySequence[];
   /** One entry a token, with `logprobs` or `topLogprobs`. */
   readonly logprobs?: readonly TokenLogprob[];
+  /** With `promptLogprobs`: ln p of each token of the prompt but the first, given those before. Absent where an abort came first. */
+  readonly promptLogprobs?: Float64Array;
 }
 
 /** How far the prompt has been read. */

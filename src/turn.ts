@@ -48,6 +48,8 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly logprobs?: boolean | undefined;
   /** Also the so many likeliest tokens at each place, at most 20; asks for `logprobs`. */
   readonly topLogprobs?: number | undefined;
+  /** Tells with the reply how likely each token of the prompt was; reads the prompt once more for it. */
+  readonly promptLogprobs?: boolean | undefined;
   /** Beams of beam search, which looks for the likeliest whole reply; temperature and cuts do not count then, unless `sampleBeams`. 1 (default) is no search. */
   readonly numBeams?: number | undefined;
   /** Draws the beams' continuations with temperature, cuts and seed, in the place of taking the likeliest; default false. */
@@ -100,6 +102,7 @@ export interface TurnRequest {
   readonly processing: ProcessorOptions;
   readonly endIds: readonly number[];
   readonly topLogprobs: number | undefined;
+  readonly asksForPrompt: boolean;
   readonly beams: BeamRequest | undefined;
   readonly speculation: SpeculationRequest | undefined;
   /** Samples beside the first. */
@@ -164,6 +167,7 @@ export function checkOptions(
     processing: checkProcessors(options),
     endIds: options.endIds ?? endIds,
     topLogprobs: checkLogprobs(options),
+    asksForPrompt: options.promptLogprobs ?? false,
     ...checkSequences(options, sampling),
     speculation: checkSpeculate(options.speculate ?? speculate, hasDraft),
     processors: checkFunctions("processors", options.processors),
@@ -177,9 +181,10 @@ export function checkOptions(
 /** Likeliest tokens that a place tells at most: as many as the usual interfaces. */
 const MOST_LOGPROBS = 20;
 
-function checkLogprobs({ logprobs, topLogprobs }: GenerateOptions): number | undefined {
-  if (logprobs !== undefined && typeof logprobs !== "boolean")
-    throw new InputError(`options: logprobs: expected true or false, got ${kindOf(logprobs)}. Ask for more by topLogprobs.`);
+function checkLogprobs({ logprobs, topLogprobs, promptLogprobs }: GenerateOptions): number | undefined {
+  for (const [name, value] of Object.entries({ logprobs, promptLogprobs }))
+    if (value !== undefined && typeof value !== "boolean")
+      throw new InputError(`options: ${name}: expected true or false, got ${kindOf(value)}. Ask for more by topLogprobs.`);
   if (topLogprobs === undefined) return logprobs ? 0 : undefined;
   if (Number.isSafeInteger(topLogprobs) && topLogprobs >= 0 && topLogprobs <= MOST_LOGPROBS && logprobs !== false) return topLogprobs;
   throw new InputError(
@@ -301,8 +306,8 @@ class Progress {
     return event.text === "" ? undefined : { type: "text-delta", delta: event.text };
   }
 
-  /** @param more samples beside this one */
-  finish(request: TurnRequest, more: readonly ReplySequence[]): Part {
+  /** @param more samples beside this one @param promptLogprobs of the prompt, where they were asked for */
+  finish(request: TurnRequest, more: readonly ReplySequence[], promptLogprobs: Float64Array | undefined): Part {
     const { text, cachedTokens, timings, reason } = this;
     const tokens = Uint32Array.from(this.tokens);
     const { ids, droppedMessages } = request;
@@ -313,7 +318,10 @@ class Progress {
     const samples = more.length > 0 ? [{ text, tokens, seed: request.sampling.seed }, ...more] : undefined;
     const sequences = this.sequences ?? samples;
     const several = sequences ? { sequences } : {};
-    const logprobs = request.topLogprobs === undefined ? {} : { logprobs: this.logprobs };
+    const logprobs = {
+      ...(request.topLogprobs !== undefined && { logprobs: this.logprobs }),
+      ...(promptLogprobs && { promptLogprobs }),
+    };
     return {
       type: "finish",
       reply: { text, tokens, finishReason: reason, usage, timings, seed: request.sampling.seed, ...logprobs, ...several },
@@ -333,8 +341,17 @@ function processed(processors: readonly LogitsProcessor[], logits: Float32Array,
   }, logits);
 }
 
-/** Runs a turn on an open session and yields its parts. */
-export async function* runTurn(engine: Engine, call: number, session: number, request: TurnRequest): AsyncGenerator<Part> {
+/**
+ * Runs a turn on an open session and yields its parts.
+ * @param promptLogprobs of the prompt, where they were asked for
+ */
+export async function* runTurn(
+  engine: Engine,
+  call: number,
+  session: number,
+  request: TurnRequest,
+  promptLogprobs?: Float64Array,
+): AsyncGenerator<Part> {
   const { signal, onAbort, sampling, moreSamples } = request;
   const progress = new Progress();
   const cancel = (): void => {
@@ -357,7 +374,7 @@ export async function* runTurn(engine: Engine, call: number, session: number, re
   }
   if ((more.length < moreSamples || progress.reason === "interrupted") && onAbort === "throw")
     throw new AbortError(undefined, { cause: signal?.reason });
-  yield progress.finish(request, more);
+  yield progress.finish(request, more, promptLogprobs);
 }
 
 /** One sequence of a turn: events folded into `progress` and parts. */

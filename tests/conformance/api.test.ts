@@ -22,6 +22,7 @@ apiSuite("two threads", (source, options) => load(source, withTwo(options)), min
 const inWorker = (options: LoadOptions | undefined): LoadOptions | undefined =>
   options === undefined || (typeof options === "object" && options !== null) ? { engine: "worker", ...options } : options;
 apiSuite("engine in a worker", (source, options) => load(source, inWorker(options)), mini);
+generationSuite("engine in a worker", () => load(mini, { engine: "worker" }));
 
 describe("public API through structuredClone", () => {
   apiSuite(

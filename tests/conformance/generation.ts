@@ -109,6 +109,18 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       );
     });
 
+    it("tells the prompt's own log-probabilities beside the reply", async () => {
+      const ids = Uint32Array.from([1, ...model.tokenizer.encode("Once upon a time there was a fox.")]);
+      const { promptLogprobs, tokens } = await model.generate(ids, { maxTokens: 4, temperature: 0, promptLogprobs: true });
+      assert.deepEqual(promptLogprobs, (await model.score(ids)).logprobs);
+      const plain = await model.generate(ids, { maxTokens: 4, temperature: 0 });
+      assert.deepEqual([plain.promptLogprobs, plain.tokens], [undefined, tokens]);
+      assert.equal((await model.generate(ids.subarray(0, 1), { maxTokens: 1, promptLogprobs: true })).promptLogprobs?.length, 0);
+      await throwsInput(model, { promptLogprobs: 1 as never }, /promptLogprobs: expected true or false/);
+      const aborted = { promptLogprobs: true, signal: AbortSignal.abort(), onAbort: "return" } as const;
+      assert.equal((await model.generate(ids, aborted)).finishReason, "interrupted");
+    });
+
     it("gives the log-probabilities of forward's logits", async () => {
       const inputIds = Uint32Array.from([1, ...model.tokenizer.encode("Once upon a time")]);
       const { logits } = await model.forward({ inputIds, logitsToKeep: 1 });

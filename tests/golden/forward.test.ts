@@ -213,6 +213,88 @@ describe("forward goldens", () => {
     },
   };
 
+  it("a row of a padded batch has every output that it has alone, bit for bit, from a cache of unequal rows, too", async () => {
+    for (const model of models.values()) {
+      const rows = [
+        [1, 20, 21, 22, 23, 24],
+        [1, 33],
+        [1, 40, 41, 42],
+      ];
+      const [T, more] = [
+        6,
+        [
+          [50, 51],
+          [52, 53],
+          [54, 55],
+        ],
+      ];
+      const asked = { outputHiddenStates: true, outputAttentions: true } as const;
+      for (const side of ["left", "right"] as const) {
+        const place = (row: readonly number[], value: number): number[] => {
+          const padding = new Array<number>(T - row.length).fill(value);
+          return side === "left" ? [...padding, ...row] : [...row, ...padding];
+        };
+        const attentionMask = rows.map((row) =>
+          place(
+            row.map((): number => 1),
+            0,
+          ),
+        );
+        const batch = await model.forward({ inputIds: rows.map((row) => place(row, 0)), attentionMask, useCache: true, ...asked });
+        const lengths = batch.pastKeyValues?.lengths.slice();
+        const next = await model.forward({ inputIds: more, pastKeyValues: batch.pastKeyValues, ...asked });
+        assert.deepEqual(
+          lengths,
+          rows.map((row) => row.length),
+        );
+        for (const [b, ids] of rows.entries()) {
+          const first = await model.forward({ inputIds: ids, useCache: true, ...asked });
+          const second = await model.forward({ inputIds: more[b]!, pastKeyValues: first.pastKeyValues, ...asked });
+          const real = realColumns(attentionMask[b]!);
+          for (const [got, alone, columns, past] of [
+            [batch, first, real, 0],
+            [next, second, [0, 1], ids.length],
+          ] as const) {
+            const tensors = (o: ForwardOutput): Tensor[] => [o.logits, ...(o.hiddenStates ?? []), o.lastLayerOutput!];
+            for (const [i, tensor] of tensors(got).entries()) {
+              assert.deepEqual(row(tensor, b, columns), tensors(alone)[i]!.data, `${side}, row ${b}, tensor ${i}`);
+              const [, width = 0] = tensor.dims;
+              const others = Array.from({ length: width }, (_, t) => t).filter((t) => !(columns as readonly number[]).includes(t));
+              assert.ok(
+                row(tensor, b, others).every((x) => x === 0),
+                "zero at padding",
+              );
+            }
+            // of the cache's columns a shorter row has the last ones
+            const longest = got === batch ? 0 : T;
+            const seen = [...Array.from({ length: past }, (_, s) => longest - past + s), ...columns.map((t) => longest + t)];
+            for (const [j, { data, dims }] of (got.attentions ?? []).entries()) {
+              const [, H = 0, N = 0, S = 0] = dims;
+              const part: number[] = [];
+              for (let h = 0; h < H; h++) for (const t of columns) for (const s of seen) part.push(data[((b * H + h) * N + t) * S + s]!);
+              assert.deepEqual(Float32Array.from(part), alone.attentions![j]!.data, `${side}, row ${b}, attention ${j}`);
+              const total = data.subarray(b * H * N * S, (b + 1) * H * N * S).reduce((x, y) => x + y, 0);
+              assert.ok(Math.abs(total - H * columns.length) < 1e-4, "nothing but these");
+            }
+          }
+          first.pastKeyValues?.dispose();
+        }
+        batch.pastKeyValues?.dispose();
+      }
+    }
+  });
+
+  it("useCache: false gives no cache, and one that came in goes on all the same", async () => {
+    const model = models.get("tiny-conv-first")!;
+    assert.equal((await model.forward({ inputIds: [1, 20] })).pastKeyValues, undefined);
+    const { pastKeyValues } = await model.forward({ inputIds: [1, 20], useCache: true });
+    const out = await model.forward({ inputIds: [21], pastKeyValues, useCache: false });
+    assert.deepEqual([out.pastKeyValues, pastKeyValues?.lengths], [undefined, [3]]);
+    const { logits } = await model.forward({ inputIds: [1, 20, 21], logitsToKeep: [-1] });
+    assert.deepEqual(out.logits.data, logits.data);
+    pastKeyValues?.dispose();
+  });
+
   for (const c of cases) {
     it(c.name, async () => {
       const model = models.get(c.model)!;

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { load } from "lfm2-wasm";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { Session } from "../../src/generate/session.ts";
 import { Hash } from "../../src/memory/hash.ts";
@@ -40,7 +41,27 @@ function next(model: LanguageModel, session: Session, more: readonly number[]): 
   return model.logits().copy();
 }
 
+/** A chat on the bundled checkpoint as it is, keys and values in q8, saved by each version: with its messages, marks and options. */
+const chatFixture = (version: number): string => join(FIXTURES, `lfm2-mini-chat-v${version}.lfm2chat`);
+
 describe("saved sessions", () => {
+  it("of chats of every version so far load with their messages, and go on as chats that were not saved", async () => {
+    using model = await load("models/lfm2-mini", { kvDtype: "q8", threads: 1 });
+    const greedy = { temperature: 0, maxTokens: 12 };
+    const fresh = model.chat({ system: "You are kind.", onContextFull: "drop-oldest" });
+    await fresh.prompt("My name is Tom.", greedy);
+    await fresh.prompt("What is 3 + 4?", greedy);
+    if (process.env.LFM2_WRITE_FIXTURE && !existsSync(chatFixture(STATE_VERSION)))
+      writeFileSync(chatFixture(STATE_VERSION), await fresh.save());
+    const said = (await fresh.fork().prompt("What is my name?", greedy)).tokens;
+    for (const version of VERSIONS) {
+      const again = await model.restore(new Uint8Array(readFileSync(chatFixture(version))));
+      assert.deepEqual([again.messages, again.marks, again.tokens], [fresh.messages, fresh.marks, fresh.tokens], `version ${version}`);
+      assert.ok(again.tokens.length >= 32, "a page at least is stored");
+      assert.deepEqual((await again.prompt("What is my name?", greedy)).tokens, said);
+    }
+  });
+
   it("of every version so far load, and go on to the last bit", async () => {
     const model = await tiny();
     const V = model.config.vocabSize;
