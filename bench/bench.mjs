@@ -11,7 +11,7 @@ import * as shapes from "./shapes.mjs";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 
-const SUITES = ["kernels", "generate", "steps", "load", "size"];
+const SUITES = ["kernels", "generate", "steps", "batch", "cache", "load", "size"];
 const { words, options } = readOptions({
   json: "",
   compare: "",
@@ -104,6 +104,20 @@ const TABLES = {
       table(
         ["what", "took", "goal", ""],
         rows.map((r) => [r.key, r.text, r.limit ? `at most ${r.limit}` : "", r.goal === undefined ? "" : r.isMet ? "met" : "missed"]),
+      ),
+    ),
+  batch: ({ rows }) =>
+    console.log(
+      table(
+        ["what", "rate", "goal", ""],
+        rows.map((r) => [r.key, r.text, r.goal ? `at least ${r.goal} ×` : "", r.goal === undefined ? "" : r.isMet ? "met" : "missed"]),
+      ),
+    ),
+  cache: ({ rows }) =>
+    console.log(
+      table(
+        ["what", "ms", "MB", "prefill / this"],
+        rows.map((r) => [r.key, r.ms.toFixed(2), r.bytes === undefined ? "" : (r.bytes / 1e6).toFixed(2), r.ofPrefill.toFixed(1)]),
       ),
     ),
   load: ({ rows }) =>

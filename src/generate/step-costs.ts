@@ -9,21 +9,30 @@ const NEW = 0.25;
 /** A step that the machine was busy during does not count for more than this, in times of the mean. */
 const OUTLIER = 1.5;
 
+/** Before so many steps, a time may be that of code that was not compiled yet, and the guess counts where it is less. */
+const TRUSTED = 4;
+
 /** Mean times of steps. */
 export class StepCosts {
   readonly #ms: number[] = [];
+  readonly #steps: number[] = [];
 
   /** Takes in a step of so many rows, none of a prompt. Clocks that stand still while a step is computed tell nothing. */
   count(rows: number, ms: number): void {
     if (rows > MOST_ROWS || !(ms > 0)) return;
     const mean = this.#ms[rows];
+    this.#steps[rows] = (this.#steps[rows] ?? 0) + 1;
     this.#ms[rows] = mean === undefined ? ms : mean + NEW * (Math.min(ms, OUTLIER * mean) - mean);
   }
 
   /** @returns the time of a step of so many rows, as far as it is known: by what is nearest, else by a guess in units of its own */
   ms(rows: number): number {
     const known = this.#ms[rows];
-    if (known !== undefined) return known;
+    const single = this.#ms[1];
+    if (known !== undefined) {
+      const isTrusted = rows === 1 || single === undefined || (this.#steps[rows] ?? 0) >= TRUSTED;
+      return isTrusted ? known : Math.min(known, single * (1 + GUESS * (rows - 1)));
+    }
     for (let off = 1; off < MOST_ROWS; off++)
       for (const other of [rows - off, rows + off]) {
         const ms = this.#ms[other];

@@ -1,0 +1,136 @@
+// Several rows in a step: replies that share it, and guessed tokens that fill it. Each way is first held to the ids that it gives alone; goals are asserted.
+import { load } from "lfm2-wasm";
+import { checkpointOf } from "../lib/checkpoints.mjs";
+import { check, median } from "../lib/measure.mjs";
+import { prompt } from "../lib/stepper.mjs";
+
+const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+const CONTEXT = 32;
+const WARM_UPS = 8;
+const STEPS = 32;
+const TOKENS = 96;
+let calls = 2_000_000;
+
+/** Ids of a turn, and ms from the last token of its warm-up to its last. */
+async function turn(model, ids, maxTokens, speculation) {
+  const { engine } = model;
+  const call = calls++;
+  await engine.open(call);
+  const out = [];
+  let start = 0;
+  let counts;
+  const request = { ids: Uint32Array.from(ids), maxTokens, stopIds: [], stop: [], sampling: GREEDY, speculation };
+  for await (const event of engine.generate(call, call, request)) {
+    if (event.type === "finish") counts = event.speculation;
+    if (event.type !== "token") continue;
+    out.push(event.id);
+    if (out.length === WARM_UPS) start = performance.now();
+  }
+  const ms = performance.now() - start;
+  await engine.close(call);
+  return { ids: out, ms, counts };
+}
+
+/** ms of a step of `rows` replies, medians of rounds in turns. */
+async function stepTimes(model, counts, rounds) {
+  const times = counts.map(() => []);
+  for (let round = 0; round < rounds; round++)
+    for (const [i, rows] of counts.entries()) {
+      const all = await Promise.all(
+        Array.from({ length: rows }, (_, n) => turn(model, prompt(CONTEXT, n, model.config.vocabSize), WARM_UPS + STEPS)),
+      );
+      times[i].push(Math.max(...all.map(({ ms }) => ms)) / STEPS);
+    }
+  return times.map(median);
+}
+
+/** The reply's own ids, of which so many in a hundred are right, spread by a fixed rule. */
+const corrupted = (ids, percent, vocabulary) => ids.map((id, i) => ((i * 37 + 11) % 100 < percent ? id : (id + 1 + (i % 7)) % vocabulary));
+
+async function* ofModel(title, model, options) {
+  const { vocabSize } = model.config;
+  const alone = [];
+  for (let n = 0; n < 3; n++) alone.push((await turn(model, prompt(CONTEXT, n, vocabSize), TOKENS)).ids);
+  const together = await Promise.all(alone.map((_, n) => turn(model, prompt(CONTEXT, n, vocabSize), TOKENS)));
+  check(String(together.map(({ ids }) => ids)) === String(alone), `${title}: replies together give other ids than alone`);
+  const counts = [1, 2, 3, 4, 8];
+  const ms = await stepTimes(model, counts, options.rounds);
+  const of = (rows) => ms[counts.indexOf(rows)];
+  for (const rows of counts.slice(1)) {
+    const value = (rows * of(1)) / of(rows);
+    const text = `${((1000 * rows) / of(rows)).toFixed(1)} tokens/s, ${value.toFixed(2)} × one row`;
+    yield { key: `${title}: ${rows} rows`, value, text, goal: rows === 8 ? (model.info.variant === "relaxed" ? 2 : 1.5) : undefined };
+  }
+  for (const rows of [2, 3, 4]) {
+    const value = (of(rows - 1) + of(1)) / of(rows);
+    yield { key: `${title}: a row beside ${rows - 1}`, value, text: `${value.toFixed(2)} × two steps`, goal: 1 };
+  }
+  const [ids] = alone;
+  for (const [percent, goal] of [
+    [100, 1.8],
+    [75, 1.3],
+    [50, undefined],
+    [0, 0.97],
+  ]) {
+    const speculation = { by: "given", ngram: 1, max: 15, isAdaptive: true, ids: Uint32Array.from(corrupted(ids, percent, vocabSize)) };
+    const ratios = [];
+    let told;
+    for (let round = 0; round < options.rounds + 1; round++) {
+      const plain = await turn(model, prompt(CONTEXT, 0, vocabSize), TOKENS);
+      const guessed = await turn(model, prompt(CONTEXT, 0, vocabSize), TOKENS, speculation);
+      check(String(guessed.ids) === String(ids), `${title}: guesses change the ids`);
+      told = guessed.counts;
+      if (round > 0) ratios.push(plain.ms / guessed.ms); // the first learns what steps cost
+    }
+    const value = median(ratios);
+    yield {
+      key: `${title}: guesses, ${percent} % right`,
+      value,
+      text: `${value.toFixed(2)} ×, ${told.accepted} of ${told.drafted} right`,
+      goal,
+    };
+  }
+}
+
+const COPIES = ["apple, pear, plum", "the fox met the owl", "one two three four five six seven"].map((text) => `Repeat this: ${text}.`);
+
+async function* copies(title, model, options) {
+  const ratios = [];
+  for (let round = 0; round < options.rounds; round++) {
+    let [plain, guessed] = [0, 0];
+    for (const text of COPIES) {
+      const a = await model.generate(text, { temperature: 0 });
+      const b = await model.generate(text, { temperature: 0, speculate: "prompt-lookup" });
+      check(a.text === b.text, `${title}: guesses change the text`);
+      plain += a.timings.decodeMs;
+      guessed += b.timings.decodeMs;
+    }
+    ratios.push(plain / guessed);
+  }
+  const value = median(ratios);
+  yield { key: `${title}: copy prompts`, value, text: `${value.toFixed(2)} × with prompt lookup`, goal: 1.25 };
+}
+
+/** @returns rows with a ratio each, larger is better, and `isMet` */
+export async function batch({ options, note }) {
+  const rows = [];
+  const take = async (source) => {
+    for await (const row of source) {
+      if (!options.wants(row.key)) continue;
+      rows.push({ ...row, isMet: row.goal === undefined || row.value >= row.goal });
+      note(`${row.key}: ${row.text}${row.goal ? `; goal: at least ${row.goal}` : ""}`);
+    }
+  };
+  for (const shape of options.shapes)
+    for (const dtype of options.dtypes.filter((d) => !options.isQuick || d === "q4"))
+      for (const threads of options.threads) {
+        const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
+        const model = await load(await checkpointOf(shape, dtype), { dtype: asked, threads, prefixCacheBytes: 0 });
+        const title = `${shape} ${dtype}, ${model.info.variant}, ${threads} thread${threads > 1 ? "s" : ""}`;
+        await take(ofModel(title, model, options));
+        if (shape === "mini") await take(copies(title, model, options));
+        model.dispose();
+      }
+  if (rows.some((row) => !row.isMet)) process.exitCode = 1;
+  return { rows };
+}

@@ -1,0 +1,75 @@
+// A session as a value: what rewind, fork, save, restore and a prefix that is held cost as the context grows. Each result goes on with the ids of a run that never paused.
+import { load } from "lfm2-wasm";
+import { checkpointOf } from "../lib/checkpoints.mjs";
+import { check } from "../lib/measure.mjs";
+import { prompt } from "../lib/stepper.mjs";
+
+const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+const CONTEXTS = [1024, 4096, 16384, 32000];
+const BACK = 64;
+let calls = 3_000_000;
+
+async function timed(work) {
+  const start = performance.now();
+  const value = await work();
+  return { value, ms: performance.now() - start };
+}
+
+/** The first token that a session gives behind `ids`. */
+async function next(engine, session, ids) {
+  let id = -1;
+  const request = { ids: Uint32Array.from(ids), maxTokens: 1, stopIds: [], stop: [], sampling: GREEDY };
+  for await (const event of engine.generate(calls++, session, request)) if (event.type === "token") id = event.id;
+  return id;
+}
+
+/** @returns rows: ms and bytes by context */
+export async function cache({ options, note }) {
+  const rows = [];
+  const [shape] = options.shapes;
+  const model = await load(await checkpointOf(shape, "q4"), { threads: 1, prefixCacheBytes: 1 << 30 });
+  const { engine, info } = model;
+  const contexts = CONTEXTS.filter((n) => n < info.maxContextTokens && !(options.isQuick && n > 4096));
+  for (const context of contexts) {
+    const session = calls++;
+    await engine.open(session);
+    const ids = prompt(context, 1, model.config.vocabSize);
+    const prefill = await timed(() => next(engine, session, ids));
+    const row = (what, ms, bytes) => {
+      const key = `${shape}, context ${context}: ${what}`;
+      if (!options.wants(key)) return;
+      rows.push({ key, value: 1 / ms, ms, bytes, ofPrefill: prefill.ms / ms });
+      note(`${key}: ${ms.toFixed(2)} ms${bytes === undefined ? "" : `, ${(bytes / 1e6).toFixed(2)} MB`}`);
+    };
+    row("prefill", prefill.ms, context * info.kvBytesPerToken);
+    const used = async () => (await engine.status()).usedPages;
+    const before = await used();
+    const fork = calls++;
+    const forked = await timed(() => engine.fork(session, fork));
+    check((await used()) === before, "a fork takes no pages");
+    row("fork", forked.ms, 0);
+    const back = await timed(async () => {
+      await engine.rewind(fork, context - BACK);
+      return next(engine, fork, ids.slice(0, context - BACK).concat(ids.slice(context - BACK)));
+    });
+    check(back.value === prefill.value, `context ${context}: other ids after a rewind`);
+    row(`rewind by ${BACK}, and on to the end`, back.ms);
+    const saved = await timed(() => engine.save(session, ""));
+    row("save", saved.ms, saved.value.length);
+    await engine.close(fork);
+    const again = calls++;
+    const restored = await timed(() => engine.restore(again, saved.value));
+    row("restore", restored.ms, saved.value.length);
+    check((await next(engine, again, ids)) === prefill.value, `context ${context}: other ids after a restore`);
+    await engine.close(again);
+    const other = calls++;
+    await engine.open(other);
+    const hit = await timed(() => next(engine, other, ids));
+    check(hit.value === prefill.value, `context ${context}: other ids from a prefix that is held`);
+    row("a new session whose prompt another one holds", hit.ms);
+    await engine.close(other);
+    await engine.close(session);
+  }
+  model.dispose();
+  return { rows };
+}
