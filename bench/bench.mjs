@@ -128,7 +128,7 @@ const TABLES = {
           r.key,
           Math.round(r.ms),
           Math.round(r.mbps),
-          Math.round(r.ttftMs),
+          r.ttftMs === undefined ? "–" : Math.round(r.ttftMs),
           r.aboveRuntime === undefined ? "–" : (r.aboveRuntime / 1e6).toFixed(1),
           r.ofFile?.toFixed(2) ?? "–",
         ]),

@@ -92,6 +92,52 @@ async function converted(shape, dtype, options, note) {
   }
 }
 
+/** A GGUF from a server on this machine, not kept, against plain `fetch` of the same file: round by round, each in a process of its own. */
+async function overHttp(shape, dtype, options, note) {
+  const title = `load ${shape} ${dtype} over http`;
+  if (!options.wants(title)) return [];
+  const path = await checkpointOf(shape, dtype);
+  const bytes = fileBytes(path);
+  const server = await startNode(worker("file-server"));
+  const timed = async (name, args) => {
+    const remote = await startNode(worker(name));
+    try {
+      return (await remote.call("load", args)).ms;
+    } finally {
+      await remote.stop();
+    }
+  };
+  try {
+    const { url } = await server.call("load", { path });
+    const [direct, fetched, loaded] = [[], [], []];
+    for (let i = 0; i < options.rounds; i++) {
+      direct.push(await timed("ours", { path, threads: 1, cache: false }));
+      fetched.push(await timed("fetch", { path: url }));
+      loaded.push(await timed("ours", { path: url, threads: 1, cache: false }));
+    }
+    const ratio = median(loaded.map((ms, i) => fetched[i] / ms));
+    note(
+      `${title}: ${Math.round(bytes / median(loaded) / 1e3)} MB/s, plain fetch ${Math.round(bytes / median(fetched) / 1e3)}: ${ratio.toFixed(2)} of it, ` +
+        `packing and start included (from the file ${Math.round(median(direct))} ms)`,
+    );
+    return [
+      {
+        key: title,
+        shape,
+        dtype,
+        threads: 1,
+        ms: median(loaded),
+        mbps: bytes / median(loaded) / 1e3,
+        ofFetch: ratio,
+        fileBytes: bytes,
+        value: ratio,
+      },
+    ];
+  } finally {
+    await server.stop();
+  }
+}
+
 export async function load({ options, note }) {
   const rows = [];
   const empty = median([await baseline(), await baseline(), await baseline()]);
@@ -129,5 +175,7 @@ export async function load({ options, note }) {
       }
   for (const shape of options.shapes.filter((name) => name !== "mini"))
     for (const dtype of options.dtypes.filter((name) => name.startsWith("q"))) rows.push(...(await converted(shape, dtype, options, note)));
+  for (const shape of options.shapes.filter((name) => name !== "mini"))
+    for (const dtype of options.dtypes.filter((name) => name.startsWith("q"))) rows.push(...(await overHttp(shape, dtype, options, note)));
   return { rows, baselineBytes: empty };
 }

@@ -1,0 +1,22 @@
+// Serves one file with ranges and an ETag, as a worker of the benchmarks: a process of its own beside those who download.
+import { createReadStream, statSync } from "node:fs";
+import { createServer } from "node:http";
+import { serve } from "./worker.mjs";
+
+let server;
+
+serve({
+  async load({ path }) {
+    const { size } = statSync(path);
+    server = createServer((request, response) => {
+      const [, a = "", b = ""] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "") ?? [];
+      const [from, to] = [Number(a), b === "" ? size : Math.min(size, Number(b) + 1)];
+      const about = { "content-length": to - from, etag: '"one"' };
+      if (a === "") response.writeHead(200, about);
+      else response.writeHead(206, { ...about, "content-range": `bytes ${from}-${to - 1}/${size}` });
+      createReadStream(path, { start: from, end: to - 1, highWaterMark: 1 << 20 }).pipe(response);
+    });
+    await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+    return { url: `http://127.0.0.1:${server.address().port}/model.gguf` };
+  },
+});
