@@ -2,6 +2,12 @@
 export interface Page {
   goto(url: string): Promise<unknown>;
   evaluate<T>(program: string): Promise<T>;
+  /** Waits until the expression is true. */
+  waitForFunction(expression: string, options?: { readonly timeout?: number }): Promise<unknown>;
+  type(selector: string, text: string): Promise<void>;
+  click(selector: string): Promise<void>;
+  setViewport(size: { readonly width: number; readonly height: number }): Promise<void>;
+  screenshot(options: { readonly path: string }): Promise<unknown>;
   evaluateOnNewDocument(program: string): Promise<unknown>;
   workers(): readonly object[];
   close(): Promise<void>;
@@ -13,6 +19,8 @@ export interface Browser {
   installExtension?(path: string): Promise<string>;
 }
 export function openBrowser(binary: string, extensions?: readonly string[]): Promise<Browser>;
+/** Listens to what a page says on the console, what fails in it and what it cannot fetch. @returns a list that grows */
+export function listen(page: Page): readonly string[];
 export function visit(
   browser: Browser,
   url: string,

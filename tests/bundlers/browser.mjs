@@ -23,12 +23,8 @@ export async function openBrowser(binary, extensions = []) {
   });
 }
 
-/**
- * Opens a page and waits until its title is "done".
- * @returns {Promise<{ text: string, said: string[], workers: number }>} the text of #out; what was said on the console, failed, or could not be fetched; workers that run
- */
-export async function visit(browser, url, timeoutMs) {
-  const page = await browser.newPage();
+/** @returns {string[]} what the page says on the console, what fails in it and what it cannot fetch; the list grows */
+export function listen(page) {
   const said = [];
   page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => said.push(`error: ${error.message}`));
@@ -39,6 +35,16 @@ export async function visit(browser, url, timeoutMs) {
   page.on("response", (response) => {
     if (response.status() >= 400) said.push(`${response.status()}: ${response.url()}`);
   });
+  return said;
+}
+
+/**
+ * Opens a page and waits until its title is "done".
+ * @returns {Promise<{ text: string, said: string[], workers: number }>} the text of #out; what was said on the console, failed, or could not be fetched; workers that run
+ */
+export async function visit(browser, url, timeoutMs) {
+  const page = await browser.newPage();
+  const said = listen(page);
   try {
     await page.goto(url, { timeout: timeoutMs });
     await page.waitForFunction(() => document.title === "done", { timeout: timeoutMs }).catch((error) => said.push(error.message));

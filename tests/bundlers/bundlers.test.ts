@@ -8,10 +8,10 @@ import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { installed, RUNTIMES } from "../runtimes/index.mjs";
-import { serveFolders } from "../runtimes/server.mjs";
+import { ISOLATED, serveFolders } from "../runtimes/server.mjs";
 import { pick } from "../scale.ts";
 import { installPacked } from "../tools/packed.ts";
-import { type Browser, openBrowser, visit } from "./browser.mjs";
+import { type Browser, listen, openBrowser, visit } from "./browser.mjs";
 
 /** What is used of miniflare's worker. */
 interface Worker {
@@ -117,6 +117,46 @@ describe("examples", () => {
       assert.deepEqual(await visit(browser, `chrome-extension://${id}/index.html`, TIMEOUT_MS), { text: ANSWER, said: [], workers: 1 });
     } finally {
       await browser.close();
+    }
+  });
+
+  it("browser-chat: answers, stops, shows errors, and says nothing on the console", async function () {
+    this.timeout(3 * TIMEOUT_MS);
+    if (!chromium) return;
+    const folder = await built("browser-chat");
+    const server = await serveFolders({ "/": folder, "/node_modules/": join(project, "node_modules") }, { headers: ISOLATED });
+    const page = await (browser as Browser).newPage();
+    const said = listen(page);
+    const textOf = (selector: string): Promise<string> => page.evaluate(`document.querySelector("${selector}").textContent`);
+    const ask = async (text: string): Promise<void> => {
+      await page.type("#input", text);
+      await page.click("#send");
+    };
+    try {
+      await page.setViewport({ width: 800, height: 700 });
+      await page.goto(server.url);
+      await page.waitForFunction(`!document.querySelector("#send").disabled`, { timeout: TIMEOUT_MS });
+      assert.match(await textOf("#info"), /^lfm2-mini · q8\+q4 · [\d.]+ MB · 1 thread in a worker$/);
+      await ask("What is 3 + 4?");
+      await page.waitForFunction(`document.querySelectorAll(".note").length === 1`, { timeout: TIMEOUT_MS });
+      assert.equal(await textOf(".assistant"), ANSWER);
+      // as soon as there is text: the story is told in a twentieth of a second
+      await page.evaluate(`new MutationObserver((_, watch) => {
+        if (!document.querySelectorAll(".assistant")[1]?.textContent) return;
+        watch.disconnect();
+        document.querySelector("#stop").click();
+      }).observe(document.querySelector("#messages"), { subtree: true, childList: true, characterData: true })`);
+      await ask("Tell me a story about a fox and a bear.");
+      await page.waitForFunction(`document.querySelectorAll(".note").length === 2`, { timeout: TIMEOUT_MS });
+      assert.match(await textOf(".note:last-child"), /interrupted$/);
+      if (process.env.LFM2_SCREENSHOT) await page.screenshot({ path: process.env.LFM2_SCREENSHOT });
+      assert.deepEqual([said, server.missing], [[], []]);
+      await page.goto(`${server.url}?model=nothing`);
+      await page.waitForFunction(`!document.querySelector("#error").hidden`, { timeout: TIMEOUT_MS });
+      assert.match(await textOf("#error"), /load: expected an address or a hub's id org\/name, got "nothing"/);
+    } finally {
+      await page.close();
+      await server.close();
     }
   });
 
