@@ -159,7 +159,7 @@ async function buildJs() {
     if (name.endsWith(".js.map")) writeFileSync(at("dist", name), thinMap(readFileSync(at("dist", name), "utf8")));
 }
 
-/** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it. */
+/** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it, and indents tabs, which are a twentieth of the bytes less. */
 function buildTypes() {
   rmSync(at("dist/types"), { recursive: true, force: true });
   node("node_modules/typescript/bin/tsc", ["-p", "tsconfig.build.json"]);
@@ -168,7 +168,12 @@ function buildTypes() {
       const path = join(dir, name);
       if (statSync(path).isDirectory()) rewrite(path);
       else if (name.endsWith(".d.ts"))
-        writeFileSync(path, readFileSync(path, "utf8").replace(/(from |import\()"(\.{1,2}\/[^"]+)\.ts"/g, '$1"$2.js"'));
+        writeFileSync(
+          path,
+          readFileSync(path, "utf8")
+            .replace(/(from |import\()"(\.{1,2}\/[^"]+)\.ts"/g, '$1"$2.js"')
+            .replace(/^(?: {4})+/gm, (spaces) => "\t".repeat(spaces.length / 4)),
+        );
     }
   };
   rewrite(at("dist/types"));
@@ -228,7 +233,11 @@ const parts = {
       "server",
     ].map((name) => `dist/${name}.js`),
   },
-  types: { run: buildTypes, from: ["src", "tsconfig.json", "tsconfig.build.json"], to: ["dist/types/adapters/node/index.d.ts"] },
+  types: {
+    run: buildTypes,
+    from: ["src", "tsconfig.json", "tsconfig.build.json", "scripts/build.mjs"],
+    to: ["dist/types/adapters/node/index.d.ts"],
+  },
   mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "scripts/checkpoints"], to: ["dist/mini.gguf"] },
 };
 
