@@ -8,6 +8,7 @@ import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { instantiateSync } from "@assemblyscript/loader";
 import { pick } from "../scale.ts";
+import { type DotKind, emulated } from "./dot-kinds.ts";
 
 /** The module's exports. */
 export interface Kernels {
@@ -66,6 +67,13 @@ export const threaded: readonly Variant[] = (["plain", "relaxed"] as const).flat
   if (!WebAssembly.validate(bytes)) return [];
   const module = new WebAssembly.Module(bytes);
   return [2, 3].map((threads) => ({ name, module, threads }));
+});
+
+/** The relaxed build as on each kind of processor, whichever this one is. */
+export const dotKinds: readonly { readonly kind: DotKind; readonly variant: Variant }[] = ([-1, 0, 1] as const).flatMap((kind) => {
+  const bytes = emulated(kind);
+  if (!WebAssembly.validate(bytes)) return []; // the build has other relaxed instructions
+  return [{ kind, variant: { name: "relaxed", module: new WebAssembly.Module(bytes), threads: 1 } }];
 });
 
 /** Starts the helpers of a variant on its memory, and waits for them as after a step that failed. */
@@ -246,14 +254,17 @@ export class Sandbox {
 
 const agreed = new Map<string, Buffer>();
 
-/** Registers `cases` for every build and place. */
-export function suite(title: string, cases: (lab: Sandbox) => void): void {
+/** Registers `cases` for every build and place; with `readsInt8`, what depends on how a processor's dots read int8 weights, for every kind of processor too. */
+export function suite(title: string, cases: (lab: Sandbox) => void, readsInt8 = false): void {
   for (const place of ["low", "high", "cross", "top"] as const)
     for (const variant of variants) describe(`${title} (${variant.name}, ${place})`, () => cases(new Sandbox(title, variant, place)));
   for (const variant of threaded) {
     const { name, threads } = variant;
     describe(`${title} (${name}, ${threads} threads)`, () => cases(new Sandbox(title, variant, "low")));
   }
+  const kinds = pick<readonly DotKind[]>({ gate: [-1], full: [-1, 0, 1] });
+  for (const { kind, variant } of readsInt8 ? dotKinds.filter(({ kind }) => kinds.includes(kind)) : [])
+    describe(`${title} (${variant.name}, dot kind ${kind})`, () => cases(new Sandbox(title, variant, "low")));
 }
 
 /** Fails where |actual - expected| exceeds the bound, or is NaN. */

@@ -162,209 +162,217 @@ function checkSuper(
   close(columnsOf(y, up(N, 8), N), ref.y, (i) => 2 ** -22 * sizes.reduce((sum, size) => sum + size[i]!, 0), what);
 }
 
-suite("matmul", (lab) => {
-  for (const dtype of DTYPES)
-    lab.it(`${dtype}: float64 reference, same bits for every split, thread share and build`, () => {
-      for (const [M, N, K] of lab.some(shapes, 2)) {
-        const [x, w] = [normal(M * K, 1), normal(N * K, 2, K ** -0.5)];
-        const problem = { M, K, x, segments: [{ dtype, N, w }] };
-        const y = product(lab, problem, [M], 1);
-        const ref = expected(dtype, x, w, M, N, K);
-        close(columnsOf(y, up(N, 8), N), ref.y, (i) => 2 ** -22 * ref.size[i]!, `${M}×${N}×${K}`);
-        assert.ok(
-          columnsOf(y, up(N, 8), up(N, 8) - N, N).every((v) => v === 0),
-          "padding columns are 0",
-        );
-        for (const split of splits(M)) lab.agree(`${M}×${N}×${K}`, product(lab, problem, split, 1));
-        for (const nth of [2, 3]) lab.agree(`${M}×${N}×${K}`, product(lab, problem, [M], nth));
+suite(
+  "matmul",
+  (lab) => {
+    for (const dtype of DTYPES)
+      lab.it(`${dtype}: float64 reference, same bits for every split, thread share and build`, () => {
+        for (const [M, N, K] of lab.some(shapes, 2)) {
+          const [x, w] = [normal(M * K, 1), normal(N * K, 2, K ** -0.5)];
+          const problem = { M, K, x, segments: [{ dtype, N, w }] };
+          const y = product(lab, problem, [M], 1);
+          const ref = expected(dtype, x, w, M, N, K);
+          close(columnsOf(y, up(N, 8), N), ref.y, (i) => 2 ** -22 * ref.size[i]!, `${M}×${N}×${K}`);
+          assert.ok(
+            columnsOf(y, up(N, 8), up(N, 8) - N, N).every((v) => v === 0),
+            "padding columns are 0",
+          );
+          for (const split of splits(M)) lab.agree(`${M}×${N}×${K}`, product(lab, problem, split, 1));
+          for (const nth of [2, 3]) lab.agree(`${M}×${N}×${K}`, product(lab, problem, [M], nth));
+        }
+      });
+    for (const [dtype, type] of Object.entries(K_DTYPES) as [KDType, BlockType][]) {
+      lab.it(`${dtype}: float64 reference on stored blocks, same bits for every split, thread share and build`, () => {
+        for (const [M, N, K] of lab.some(superShapes, 2)) {
+          const [x, raw] = [normal(M * K, 1), superBlocks(dtype, (N * K) / 256, K + N)];
+          const problem = { M, K, x, segments: [{ dtype, N, w: NONE, raw }] };
+          const y = product(lab, problem, [M], 1);
+          checkSuper(y, type, raw, x, M, N, K, `${M}×${N}×${K}`);
+          assert.ok(
+            columnsOf(y, up(N, 8), up(N, 8) - N, N).every((v) => v === 0),
+            "padding columns are 0",
+          );
+          for (const split of splits(M)) lab.agree(`${M}×${N}×${K}`, product(lab, problem, split, 1));
+          for (const nth of [2, 3]) lab.agree(`${M}×${N}×${K}`, product(lab, problem, [M], nth));
+        }
+      });
+
+      lab.it(`${dtype}: extreme integers, and activations that are not finite or count as zero`, () => {
+        const [M, N, K] = [5, 8, 512];
+        for (const fill of lab.some([0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f], 2)) {
+          const raw = superBlocks(dtype, (N * K) / 256, 5, fill);
+          for (const [p, pattern] of lab.some([...patterns.entries()], 2)) {
+            const x = Float32Array.from({ length: M * K }, (_, i) => pattern(i));
+            const y = product(lab, { M, K, x, segments: [{ dtype, N, w: NONE, raw }] }, [M], 1);
+            checkSuper(y, type, raw, x, M, N, K, `bytes ${fill}, pattern ${p}`);
+            lab.agree(`${fill} ${p}`, y);
+          }
+        }
+        const raw = superBlocks(dtype, (N * K) / 256, 6);
+        const segments = [{ dtype, N, w: NONE, raw }];
+        for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+          const x = normal(K, 7);
+          x[37] = value;
+          assert.ok(product(lab, { M: 1, K, x, segments }, [1], 1).every(Number.isNaN), `${value}`);
+        }
+        assert.ok(product(lab, { M: 1, K, x: normal(K, 7, 1e-32), segments }, [1], 1).every((v) => v === 0));
+      });
+    }
+
+    lab.it("segments of every dtype side by side, with bias, equal each alone", () => {
+      const [M, K] = [5, 256];
+      const x = normal(M * K, 3);
+      const segments = (["q4", "f32", "q4k", "q8", "bf16", "q6k", "f16", "q4", "q4k"] as const).map((dtype, i): Segment => {
+        const N = [8, 3, 12, 17, 1, 9, 9, 30, 8][i]!;
+        return isKDType(dtype) ? { dtype, N, w: NONE, raw: superBlocks(dtype, N, i) } : { dtype, N, w: normal(N * K, 10 + i) };
+      });
+      const total = segments.reduce((sum, s) => sum + up(s.N, 8), 0);
+      const bias = normal(total, 5);
+      const whole = product(lab, { M, K, x, segments, bias }, [M], 1);
+      let at = 0;
+      for (const segment of segments) {
+        const alone = product(lab, { M, K, x, segments: [segment] }, [M], 1);
+        const width = up(segment.N, 8);
+        const sum = alone.map((v, i) => Math.fround(v + bias[at + (i % width)]!));
+        assert.deepEqual(columnsOf(whole, total, width, at), sum, segment.dtype);
+        at += width;
       }
-    });
-  for (const [dtype, type] of Object.entries(K_DTYPES) as [KDType, BlockType][]) {
-    lab.it(`${dtype}: float64 reference on stored blocks, same bits for every split, thread share and build`, () => {
-      for (const [M, N, K] of lab.some(superShapes, 2)) {
-        const [x, raw] = [normal(M * K, 1), superBlocks(dtype, (N * K) / 256, K + N)];
-        const problem = { M, K, x, segments: [{ dtype, N, w: NONE, raw }] };
-        const y = product(lab, problem, [M], 1);
-        checkSuper(y, type, raw, x, M, N, K, `${M}×${N}×${K}`);
-        assert.ok(
-          columnsOf(y, up(N, 8), up(N, 8) - N, N).every((v) => v === 0),
-          "padding columns are 0",
-        );
-        for (const split of splits(M)) lab.agree(`${M}×${N}×${K}`, product(lab, problem, split, 1));
-        for (const nth of [2, 3]) lab.agree(`${M}×${N}×${K}`, product(lab, problem, [M], nth));
-      }
+      for (const nth of [1, 2, 3, 5, 16]) lab.agree("mixed", product(lab, { M, K, x, segments, bias }, [2, 3], nth));
     });
 
-    lab.it(`${dtype}: extreme integers, and activations that are not finite or count as zero`, () => {
-      const [M, N, K] = [5, 8, 512];
-      for (const fill of lab.some([0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f], 2)) {
-        const raw = superBlocks(dtype, (N * K) / 256, 5, fill);
-        for (const [p, pattern] of lab.some([...patterns.entries()], 2)) {
-          const x = Float32Array.from({ length: M * K }, (_, i) => pattern(i));
-          const y = product(lab, { M, K, x, segments: [{ dtype, N, w: NONE, raw }] }, [M], 1);
-          checkSuper(y, type, raw, x, M, N, K, `bytes ${fill}, pattern ${p}`);
-          lab.agree(`${fill} ${p}`, y);
+    lab.it("golden matmul_bf16", () => {
+      const { cases, array } = golden<{ case: number; M: number; N: number; K: number }>("matmul_bf16");
+      for (const { case: c, M, N, K } of lab.some(cases)) {
+        const [x, bits, y] = [array(`${c}.x`).data, new Uint16Array(array(`${c}.w_bf16`).bytes.buffer), array(`${c}.y`).data];
+        const w = Float32Array.from(bits, (b) => new Float32Array(Uint32Array.of(b << 16).buffer)[0]!);
+        for (const dtype of ["bf16", "f32"] as const) {
+          const got = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
+          const { size } = matmul(x, w, M, N, K);
+          close(columnsOf(got, up(N, 8), N), y, (i) => 2 ** -22 * size[i]! + 2 ** -24 * Math.abs(y[i]!), `case ${c}`);
         }
       }
-      const raw = superBlocks(dtype, (N * K) / 256, 6);
-      const segments = [{ dtype, N, w: NONE, raw }];
-      for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-        const x = normal(K, 7);
-        x[37] = value;
-        assert.ok(product(lab, { M: 1, K, x, segments }, [1], 1).every(Number.isNaN), `${value}`);
-      }
-      assert.ok(product(lab, { M: 1, K, x: normal(K, 7, 1e-32), segments }, [1], 1).every((v) => v === 0));
     });
-  }
 
-  lab.it("segments of every dtype side by side, with bias, equal each alone", () => {
-    const [M, K] = [5, 256];
-    const x = normal(M * K, 3);
-    const segments = (["q4", "f32", "q4k", "q8", "bf16", "q6k", "f16", "q4", "q4k"] as const).map((dtype, i): Segment => {
-      const N = [8, 3, 12, 17, 1, 9, 9, 30, 8][i]!;
-      return isKDType(dtype) ? { dtype, N, w: NONE, raw: superBlocks(dtype, N, i) } : { dtype, N, w: normal(N * K, 10 + i) };
+    lab.it("q8 and q4: not-a-number and infinite activations reach the result", () => {
+      const [N, K] = [8, 64];
+      for (const dtype of ["q8", "q4"] as const)
+        for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+          const x = normal(K, 7);
+          x[37] = value;
+          const y = product(lab, { M: 1, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [1], 1);
+          assert.ok(!y.some(Number.isFinite), `${dtype} with ${value}: ${y}`);
+        }
     });
-    const total = segments.reduce((sum, s) => sum + up(s.N, 8), 0);
-    const bias = normal(total, 5);
-    const whole = product(lab, { M, K, x, segments, bias }, [M], 1);
-    let at = 0;
-    for (const segment of segments) {
-      const alone = product(lab, { M, K, x, segments: [segment] }, [M], 1);
-      const width = up(segment.N, 8);
-      const sum = alone.map((v, i) => Math.fround(v + bias[at + (i % width)]!));
-      assert.deepEqual(columnsOf(whole, total, width, at), sum, segment.dtype);
-      at += width;
-    }
-    for (const nth of [1, 2, 3, 5, 16]) lab.agree("mixed", product(lab, { M, K, x, segments, bias }, [2, 3], nth));
-  });
 
-  lab.it("golden matmul_bf16", () => {
-    const { cases, array } = golden<{ case: number; M: number; N: number; K: number }>("matmul_bf16");
-    for (const { case: c, M, N, K } of lab.some(cases)) {
-      const [x, bits, y] = [array(`${c}.x`).data, new Uint16Array(array(`${c}.w_bf16`).bytes.buffer), array(`${c}.y`).data];
-      const w = Float32Array.from(bits, (b) => new Float32Array(Uint32Array.of(b << 16).buffer)[0]!);
-      for (const dtype of ["bf16", "f32"] as const) {
-        const got = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
-        const { size } = matmul(x, w, M, N, K);
-        close(columnsOf(got, up(N, 8), N), y, (i) => 2 ** -22 * size[i]! + 2 ** -24 * Math.abs(y[i]!), `case ${c}`);
-      }
-    }
-  });
+    lab.it("q8 and q4: a block of activations below 2^-100 counts as zero", () => {
+      const [N, K] = [8, 64];
+      for (const dtype of ["q8", "q4"] as const)
+        for (const scale of [1e-31, 1e-37, 1e-41]) {
+          const x = normal(K, 7, scale / 8);
+          x.fill(0, 40);
+          const y = product(lab, { M: 1, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [1], 1);
+          assert.ok(
+            y.every((v) => v === 0),
+            `${dtype} at ${scale}: ${y}`,
+          );
+        }
+    });
 
-  lab.it("q8 and q4: not-a-number and infinite activations reach the result", () => {
-    const [N, K] = [8, 64];
-    for (const dtype of ["q8", "q4"] as const)
-      for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-        const x = normal(K, 7);
-        x[37] = value;
-        const y = product(lab, { M: 1, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [1], 1);
-        assert.ok(!y.some(Number.isFinite), `${dtype} with ${value}: ${y}`);
-      }
-  });
-
-  lab.it("q8 and q4: a block of activations below 2^-100 counts as zero", () => {
-    const [N, K] = [8, 64];
-    for (const dtype of ["q8", "q4"] as const)
-      for (const scale of [1e-31, 1e-37, 1e-41]) {
-        const x = normal(K, 7, scale / 8);
-        x.fill(0, 40);
-        const y = product(lab, { M: 1, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [1], 1);
+    lab.it("extreme integers: a stored q8 of -128, which packing from floats never makes", () => {
+      const [M, N, K] = [5, 8, 64];
+      for (const v of [127, -127, 120, -8]) {
+        const x = Float32Array.from({ length: M * K }, (_, i) => (i % 32 ? v : Math.sign(v) * 127));
+        const data = new Uint8Array((N * K * 34) / 32);
+        for (let b = 0; b < data.length; b += 34) data.set([0, 0x3c, ...Array(32).fill(b % 68 ? 0x80 : 0x7f)], b); // scale 1; -128, or 127
+        const blocks = lab.kernels.packed_block_bytes(codeOf("q8")) * (K / 32);
+        const [dst, src] = [lab.room(blocks), lab.put(data)];
+        assert.equal(lab.kernels.pack_rows(dst, codeOf("q8"), 0, src, codeOf("q8"), N, K, lab.room(32 * K)), 1);
+        const matrix = describeMatrix(lab, K, [{ dtype: "q8", N, address: dst }]);
+        const [xAt, xq, y] = [lab.put(x), lab.room(M * (K / 32) * lab.kernels.qd8_block_bytes()), lab.floats(M * N)];
+        lab.run("quantize", [xq, xAt, M, K, K]);
+        lab.run("matmul", [y, 0, xq, matrix, M, N, K, 0]);
+        const sum = (w: number): number => w * (Math.sign(v) * 127 + 31 * v);
         assert.ok(
-          y.every((v) => v === 0),
-          `${dtype} at ${scale}: ${y}`,
+          lab.read(y, M * N).every((got) => got === sum(127) + sum(-128)),
+          `x = ${v}`,
         );
-      }
-  });
-
-  lab.it("extreme integers: a stored q8 of -128, which packing from floats never makes", () => {
-    const [M, N, K] = [5, 8, 64];
-    for (const v of [127, -127, 120, -8]) {
-      const x = Float32Array.from({ length: M * K }, (_, i) => (i % 32 ? v : Math.sign(v) * 127));
-      const data = new Uint8Array((N * K * 34) / 32);
-      for (let b = 0; b < data.length; b += 34) data.set([0, 0x3c, ...Array(32).fill(b % 68 ? 0x80 : 0x7f)], b); // scale 1; -128, or 127
-      const blocks = lab.kernels.packed_block_bytes(codeOf("q8")) * (K / 32);
-      const [dst, src] = [lab.room(blocks), lab.put(data)];
-      assert.equal(lab.kernels.pack_rows(dst, codeOf("q8"), 0, src, codeOf("q8"), N, K, lab.room(32 * K)), 1);
-      const matrix = describeMatrix(lab, K, [{ dtype: "q8", N, address: dst }]);
-      const [xAt, xq, y] = [lab.put(x), lab.room(M * (K / 32) * lab.kernels.qd8_block_bytes()), lab.floats(M * N)];
-      lab.run("quantize", [xq, xAt, M, K, K]);
-      lab.run("matmul", [y, 0, xq, matrix, M, N, K, 0]);
-      const sum = (w: number): number => w * (Math.sign(v) * 127 + 31 * v);
-      assert.ok(
-        lab.read(y, M * N).every((got) => got === sum(127) + sum(-128)),
-        `x = ${v}`,
-      );
-      lab.check();
-      lab.reset();
-    }
-  });
-
-  lab.it("extreme integers: sums of activations and weights at the ends of their ranges", () => {
-    const [M, N, K] = [5, 8, 128];
-    for (const dtype of ["q8", "q4"] as const)
-      for (const [p, pattern] of lab.some([...patterns.entries()], 2)) {
-        const x = Float32Array.from({ length: M * K }, (_, i) => pattern(i));
-        const w = Float32Array.from({ length: N * K }, (_, i) => (Math.floor(i / K) % 2 ? 1 : -1) * (dtype === "q8" ? 127 : 8));
-        const ref = expected(dtype, x, w, M, N, K);
-        const y = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
-        close(y, ref.y, (i) => 2 ** -22 * ref.size[i]!, `${dtype}, pattern ${p}`);
-        lab.agree(`${dtype} ${p}`, y);
-      }
-  });
-
-  lab.it("an infinite activation gives the same in every build: nothing finite, NaN alone", () => {
-    const [M, N, K] = [5, 8, 64];
-    for (const dtype of ["q8", "q4"] as const) {
-      const x = normal(M * K, 7);
-      x[37] = Number.POSITIVE_INFINITY;
-      x[K + 3] = Number.NEGATIVE_INFINITY;
-      const y = product(lab, { M, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [M], 1);
-      assert.deepEqual(
-        Array.from(y, Number.isNaN),
-        Array.from(y, (_, i) => i < 2 * N),
-      );
-    }
-  });
-});
-
-suite("quantize", (lab) => {
-  lab.it("blocks, strides and shares: bytes do not depend on the thread count", () => {
-    for (const [M, Kp] of lab.some([
-      [3, 96],
-      [1, 32],
-      [7, 256],
-    ] as const)) {
-      const stride = Kp + 12;
-      const x = spread(normal(M * Kp, 9), Kp, stride);
-      const results = [1, 2, 3].map((nth) => {
-        const bytes = M * (Kp / 32) * lab.kernels.qd8_block_bytes();
-        const [out, at] = [lab.room(bytes, 0), lab.put(x)];
-        lab.run("quantize", [out, at, M, Kp, stride], nth);
-        const got = lab.bytes(out, bytes).slice();
         lab.check();
         lab.reset();
-        return got;
-      });
-      assert.deepEqual(results[1], results[0]);
-      assert.deepEqual(results[2], results[0]);
-    }
-  });
+      }
+    });
 
-  lab.it("a segment packs the same whole or in pieces of 8 rows", () => {
-    const [N, K] = [21, 64];
-    for (const dtype of DTYPES) {
-      const w = normal(N * K, 12);
-      const whole = packSegment(lab, { dtype, N, w }, K);
-      const bytes = 3 * 2 * lab.kernels.packed_block_bytes(DTYPES.indexOf(dtype));
-      const [dst, src, scratch] = [lab.room(bytes), lab.put(w), lab.room(8 * K * 4)];
-      for (const [row0, rows] of [
-        [0, 8],
-        [8, 8],
-        [16, 5],
-      ] as const)
-        assert.equal(lab.kernels.pack_rows(dst, DTYPES.indexOf(dtype), row0, src + 4 * row0 * K, 0, rows, K, scratch), 1);
-      assert.deepEqual(lab.bytes(dst, bytes), lab.bytes(whole, bytes));
-      lab.reset();
-    }
-  });
-});
+    lab.it("extreme integers: sums of activations and weights at the ends of their ranges", () => {
+      const [M, N, K] = [5, 8, 128];
+      for (const dtype of ["q8", "q4"] as const)
+        for (const [p, pattern] of lab.some([...patterns.entries()], 2)) {
+          const x = Float32Array.from({ length: M * K }, (_, i) => pattern(i));
+          const w = Float32Array.from({ length: N * K }, (_, i) => (Math.floor(i / K) % 2 ? 1 : -1) * (dtype === "q8" ? 127 : 8));
+          const ref = expected(dtype, x, w, M, N, K);
+          const y = product(lab, { M, K, x, segments: [{ dtype, N, w }] }, [M], 1);
+          close(y, ref.y, (i) => 2 ** -22 * ref.size[i]!, `${dtype}, pattern ${p}`);
+          lab.agree(`${dtype} ${p}`, y);
+        }
+    });
+
+    lab.it("an infinite activation gives the same in every build: nothing finite, NaN alone", () => {
+      const [M, N, K] = [5, 8, 64];
+      for (const dtype of ["q8", "q4"] as const) {
+        const x = normal(M * K, 7);
+        x[37] = Number.POSITIVE_INFINITY;
+        x[K + 3] = Number.NEGATIVE_INFINITY;
+        const y = product(lab, { M, K, x, segments: [{ dtype, N, w: normal(N * K, 8) }] }, [M], 1);
+        assert.deepEqual(
+          Array.from(y, Number.isNaN),
+          Array.from(y, (_, i) => i < 2 * N),
+        );
+      }
+    });
+  },
+  true,
+);
+
+suite(
+  "quantize",
+  (lab) => {
+    lab.it("blocks, strides and shares: bytes do not depend on the thread count", () => {
+      for (const [M, Kp] of lab.some([
+        [3, 96],
+        [1, 32],
+        [7, 256],
+      ] as const)) {
+        const stride = Kp + 12;
+        const x = spread(normal(M * Kp, 9), Kp, stride);
+        const results = [1, 2, 3].map((nth) => {
+          const bytes = M * (Kp / 32) * lab.kernels.qd8_block_bytes();
+          const [out, at] = [lab.room(bytes, 0), lab.put(x)];
+          lab.run("quantize", [out, at, M, Kp, stride], nth);
+          const got = lab.bytes(out, bytes).slice();
+          lab.check();
+          lab.reset();
+          return got;
+        });
+        assert.deepEqual(results[1], results[0]);
+        assert.deepEqual(results[2], results[0]);
+      }
+    });
+
+    lab.it("a segment packs the same whole or in pieces of 8 rows", () => {
+      const [N, K] = [21, 64];
+      for (const dtype of DTYPES) {
+        const w = normal(N * K, 12);
+        const whole = packSegment(lab, { dtype, N, w }, K);
+        const bytes = 3 * 2 * lab.kernels.packed_block_bytes(DTYPES.indexOf(dtype));
+        const [dst, src, scratch] = [lab.room(bytes), lab.put(w), lab.room(8 * K * 4)];
+        for (const [row0, rows] of [
+          [0, 8],
+          [8, 8],
+          [16, 5],
+        ] as const)
+          assert.equal(lab.kernels.pack_rows(dst, DTYPES.indexOf(dtype), row0, src + 4 * row0 * K, 0, rows, K, scratch), 1);
+        assert.deepEqual(lab.bytes(dst, bytes), lab.bytes(whole, bytes));
+        lab.reset();
+      }
+    });
+  },
+  true,
+);

@@ -98,221 +98,229 @@ suite("decode_rows", (lab) => {
   });
 });
 
-suite("pack_rows", (lab) => {
-  lab.it("every stored type to every packed one: the layout holds the rounded values, padding is 0", () => {
-    for (const src of DTYPES)
-      for (const dst of DTYPES) {
-        const [N, K] = isQuantized(src) ? [11, 64] : [11, 50];
-        const Kp = up(K, 32);
-        const source = rounded(normal(N * K, 2), N, K, src);
-        const want = rounded(source, N, K, dst);
-        const { at, fine } = pack(lab, dst, src, stored(source, src), N, K);
-        assert.equal(fine, 1);
-        for (let n = 0; n < up(N, 8); n++)
-          for (let k = 0; k < Kp; k++) {
-            const inside = n < N && k < K;
-            const { value } = packedValue(lab, at, dst, Kp, n, k);
-            assert.ok(value === (inside ? want[n * K + k] : 0), `${src} → ${dst} [${n},${k}]: ${value}, expected ${want[n * K + k]}`);
-          }
-        lab.check();
-        lab.reset();
-      }
-  });
-
-  lab.it("f32 to q8 and q4: values at and next to ties, small and large blocks round as the reference rounds", () => {
-    const [N, K] = [16, 96];
-    for (const dtype of ["q8", "q4"] as const)
-      for (const scale of [1, 1 / 3, 0.0123, 3e-6, 2 ** -27, 1e-33]) {
-        const most = dtype === "q8" ? 127 : -8;
-        const w = Float32Array.from({ length: N * K }, (_, i) => {
-          const tie = (i % 16) - 8 + 0.5; // both dtypes have these between their integers
-          return i % 32 ? scale * tie * (1 + (((i * 7) % 9) - 4) * 2 ** -24) : scale * most;
-        });
-        const direct = pack(lab, dtype, "f32", stored(w, "f32"), N, K);
-        const moved = pack(lab, dtype, dtype, stored(w, dtype), N, K);
-        assert.deepEqual(lab.bytes(direct.at, direct.bytes), lab.bytes(moved.at, moved.bytes), `${dtype} at ${scale}`);
-        lab.check();
-        lab.reset();
-      }
-  });
-
-  lab.it("floats that are not finite are reported, where bits are moved and where they are not", () => {
-    for (const dtype of ["f32", "f16", "bf16"] as const)
-      for (const [N, K] of [
-        [8, 64],
-        [16, 64],
-        [8, 33],
-        [3, 64],
-      ] as const)
-        for (const at of [0, N * K - 1, K >> 1]) {
-          const w = normal(N * K, 5);
-          assert.equal(pack(lab, dtype, dtype, stored(w, dtype), N, K).fine, 1);
-          for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-            w[at] = value;
-            assert.equal(pack(lab, dtype, dtype, stored(w, dtype), N, K).fine, 0, `${dtype} ${N}×${K} [${at}] ${value}`);
-          }
+suite(
+  "pack_rows",
+  (lab) => {
+    lab.it("every stored type to every packed one: the layout holds the rounded values, padding is 0", () => {
+      for (const src of DTYPES)
+        for (const dst of DTYPES) {
+          const [N, K] = isQuantized(src) ? [11, 64] : [11, 50];
+          const Kp = up(K, 32);
+          const source = rounded(normal(N * K, 2), N, K, src);
+          const want = rounded(source, N, K, dst);
+          const { at, fine } = pack(lab, dst, src, stored(source, src), N, K);
+          assert.equal(fine, 1);
+          for (let n = 0; n < up(N, 8); n++)
+            for (let k = 0; k < Kp; k++) {
+              const inside = n < N && k < K;
+              const { value } = packedValue(lab, at, dst, Kp, n, k);
+              assert.ok(value === (inside ? want[n * K + k] : 0), `${src} → ${dst} [${n},${k}]: ${value}, expected ${want[n * K + k]}`);
+            }
+          lab.check();
           lab.reset();
         }
-  });
+    });
 
-  lab.it("f32 to q8 and q4 gives the blocks that the reference quantizes to", () => {
-    const [N, K] = [9, 96];
-    for (const dtype of ["q8", "q4"] as const)
-      for (const scale of [1, 1e-3, 300]) {
-        const w = normal(N * K, 3, scale);
-        w.fill(0, 32, 64); // a block of zeros
-        for (let i = 64; i < 96; i++) w[i] = i % 3 ? -500 : 500; // ties for the largest value: the first decides the sign
-        for (let i = 160; i < 192; i++) w[i] = i % 2 ? 500 : -500;
-        const direct = pack(lab, dtype, "f32", stored(w, "f32"), N, K);
-        const moved = pack(lab, dtype, dtype, stored(w, dtype), N, K);
-        // padding rows are 0 either way, but a direct row of zeros may have another scale: compare values and the true rows' bytes
-        for (let n = 0; n < N; n++)
-          for (let k = 0; k < K; k++)
-            assert.deepEqual(
-              packedValue(lab, direct.at, dtype, K, n, k),
-              packedValue(lab, moved.at, dtype, K, n, k),
-              `${dtype} [${n},${k}]`,
-            );
-        lab.reset();
-      }
-  });
-
-  lab.it("golden convert: f32 to bf16 and f16", () => {
-    const { f32_to } = JSON.parse(readFileSync("tests/golden/data/kernels/convert.json", "utf8")) as {
-      f32_to: { rows: [number, number | "nan", number | "nan"][] };
-    };
-    const rows = f32_to.rows;
-    const data = new Uint8Array(Uint32Array.from(rows, (r) => r[0]).buffer);
-    const Kp = up(rows.length, 32);
-    for (const [dtype, column, decode] of [
-      ["bf16", 1, bf16FromBits],
-      ["f16", 2, f16FromBits],
-    ] as const) {
-      const { at } = pack(lab, dtype, "f32", data, 1, rows.length);
-      rows.forEach((row, k) => {
-        const want = row[column];
-        const { value } = packedValue(lab, at, dtype, Kp, 0, k);
-        if (want === "nan") assert.ok(Number.isNaN(value));
-        else assert.ok(Object.is(value, decode(want)), `${dtype} of ${row[0].toString(16)}: ${value}`);
-      });
-      lab.reset();
-    }
-  });
-
-  lab.it("golden dequantize: Q8_0 and Q4_0 keep integers and scales, and come back bit for bit", () => {
-    const { cases, array } = golden<{ type: string }>("dequantize");
-    const known = cases.filter((c) => c.type === "Q8_0" || c.type === "Q4_0");
-    assert.equal(known.length, 2);
-    for (const { type } of known) {
-      const dtype = type === "Q8_0" ? "q8" : "q4";
-      for (const [raw, values] of [
-        ["raw", "y"],
-        ["x_quantized_by_ggml", "x_dequantized"],
-      ] as const) {
-        const data = array(`${type}.${raw}`).bytes;
-        const want = bits(array(`${type}.${values}`).data);
-        const blocks = want.length / 32;
-        const decoded = dtype === "q8" ? decodeQ8(data) : decodeQ4(data);
-        assert.deepEqual(bits(dequantize(decoded)), want, "the reference decoder");
-        // as decode_rows reads it
-        const [src, out] = [lab.put(data), lab.floats(want.length)];
-        lab.kernels.decode_rows(out, want.length, src, codeOf(dtype), 1, want.length);
-        assert.deepEqual(bits(lab.read(out, want.length)), want, "decode_rows");
-        // as a matrix of rows of 4 blocks
-        const [N, K] = [blocks / 4, 128];
-        const { at, fine } = pack(lab, dtype, dtype, data, N, K);
-        assert.equal(fine, 1);
-        assert.deepEqual(bits(gatherAll(lab, at, dtype, N, K)), want, "pack_rows, gather");
-        for (let i = 0; i < want.length; i++) {
-          const { q, scale } = packedValue(lab, at, dtype, K, Math.floor(i / K), i % K);
-          assert.equal(q, decoded.q[i]);
-          assert.ok(f16FromBits(scale!) === decoded.d[i >> 5]);
+    lab.it("f32 to q8 and q4: values at and next to ties, small and large blocks round as the reference rounds", () => {
+      const [N, K] = [16, 96];
+      for (const dtype of ["q8", "q4"] as const)
+        for (const scale of [1, 1 / 3, 0.0123, 3e-6, 2 ** -27, 1e-33]) {
+          const most = dtype === "q8" ? 127 : -8;
+          const w = Float32Array.from({ length: N * K }, (_, i) => {
+            const tie = (i % 16) - 8 + 0.5; // both dtypes have these between their integers
+            return i % 32 ? scale * tie * (1 + (((i * 7) % 9) - 4) * 2 ** -24) : scale * most;
+          });
+          const direct = pack(lab, dtype, "f32", stored(w, "f32"), N, K);
+          const moved = pack(lab, dtype, dtype, stored(w, dtype), N, K);
+          assert.deepEqual(lab.bytes(direct.at, direct.bytes), lab.bytes(moved.at, moved.bytes), `${dtype} at ${scale}`);
+          lab.check();
+          lab.reset();
         }
-        lab.check();
-        lab.reset();
-      }
-    }
-  });
+    });
 
-  lab.it("says when a value is not finite in the packed dtype", () => {
-    const [N, K] = [9, 32];
-    const limits = {
-      f32: [Number.NaN, Number.POSITIVE_INFINITY],
-      f16: [Number.NaN, 65520, -1e9],
-      bf16: [Number.NaN, 3.4e38],
-      q8: [Number.NaN, -1e7],
-      q4: [Number.NaN, 1e6],
-    };
-    for (const dtype of DTYPES) {
-      for (const bad of limits[dtype]) {
-        const w = normal(N * K, 4);
-        assert.equal(pack(lab, dtype, "f32", stored(w, "f32"), N, K).fine, 1);
-        w[N * K - 3] = bad;
-        assert.equal(pack(lab, dtype, "f32", stored(w, "f32"), N, K).fine, 0, `${dtype} with ${bad}`);
-        lab.reset();
-      }
-    }
-    for (const [dtype, size] of [
-      ["q8", 34],
-      ["q4", 18],
-    ] as const) {
-      const data = stored(normal(N * K, 5), dtype);
-      new DataView(data.buffer).setUint16(size * 3, f16ToBits(Number.NEGATIVE_INFINITY), true);
-      assert.equal(pack(lab, dtype, dtype, data, N, K).fine, 0);
-      lab.reset();
-    }
-  });
+    lab.it("floats that are not finite are reported, where bits are moved and where they are not", () => {
+      for (const dtype of ["f32", "f16", "bf16"] as const)
+        for (const [N, K] of [
+          [8, 64],
+          [16, 64],
+          [8, 33],
+          [3, 64],
+        ] as const)
+          for (const at of [0, N * K - 1, K >> 1]) {
+            const w = normal(N * K, 5);
+            assert.equal(pack(lab, dtype, dtype, stored(w, dtype), N, K).fine, 1);
+            for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+              w[at] = value;
+              assert.equal(pack(lab, dtype, dtype, stored(w, dtype), N, K).fine, 0, `${dtype} ${N}×${K} [${at}] ${value}`);
+            }
+            lab.reset();
+          }
+    });
 
-  lab.it("not-a-number in a quantized block makes its scale not-a-number", () => {
-    for (const dtype of ["q8", "q4"] as const) {
-      const w = normal(64, 6);
-      w[40] = Number.NaN;
-      const { at } = pack(lab, dtype, "f32", stored(w, "f32"), 1, 64);
-      const got = gatherAll(lab, at, dtype, 1, 64);
-      assert.ok(got.subarray(0, 32).every(Number.isFinite) && got.subarray(32).every(Number.isNaN), dtype);
-      lab.reset();
-    }
-  });
-});
+    lab.it("f32 to q8 and q4 gives the blocks that the reference quantizes to", () => {
+      const [N, K] = [9, 96];
+      for (const dtype of ["q8", "q4"] as const)
+        for (const scale of [1, 1e-3, 300]) {
+          const w = normal(N * K, 3, scale);
+          w.fill(0, 32, 64); // a block of zeros
+          for (let i = 64; i < 96; i++) w[i] = i % 3 ? -500 : 500; // ties for the largest value: the first decides the sign
+          for (let i = 160; i < 192; i++) w[i] = i % 2 ? 500 : -500;
+          const direct = pack(lab, dtype, "f32", stored(w, "f32"), N, K);
+          const moved = pack(lab, dtype, dtype, stored(w, dtype), N, K);
+          // padding rows are 0 either way, but a direct row of zeros may have another scale: compare values and the true rows' bytes
+          for (let n = 0; n < N; n++)
+            for (let k = 0; k < K; k++)
+              assert.deepEqual(
+                packedValue(lab, direct.at, dtype, K, n, k),
+                packedValue(lab, moved.at, dtype, K, n, k),
+                `${dtype} [${n},${k}]`,
+              );
+          lab.reset();
+        }
+    });
 
-suite("gather", (lab) => {
-  lab.it("rows of every dtype and segment, in any order, tail zeroed, any number of threads", () => {
-    for (const K of [51, 64, 16]) {
-      const segments: Segment[] = DTYPES.map((dtype, i) => ({ dtype, N: 5 + 3 * i, w: normal((5 + 3 * i) * K, 20 + i) }));
-      const values = segments.flatMap((s) => [...rounded(s.w, s.N, K, s.dtype)]);
-      const total = segments.reduce((sum, s) => sum + s.N, 0);
-      const ids = Int32Array.from({ length: total + 4 }, (_, i) => (i * 17 + 3) % total);
-      for (const [stride, nth] of [
-        [K, 1],
-        [K + 7, 2],
-        [up(K, 32), 3],
+    lab.it("golden convert: f32 to bf16 and f16", () => {
+      const { f32_to } = JSON.parse(readFileSync("tests/golden/data/kernels/convert.json", "utf8")) as {
+        f32_to: { rows: [number, number | "nan", number | "nan"][] };
+      };
+      const rows = f32_to.rows;
+      const data = new Uint8Array(Uint32Array.from(rows, (r) => r[0]).buffer);
+      const Kp = up(rows.length, 32);
+      for (const [dtype, column, decode] of [
+        ["bf16", 1, bf16FromBits],
+        ["f16", 2, f16FromBits],
       ] as const) {
-        const matrix = packMatrix(lab, K, segments);
-        const [idsAt, out] = [lab.put(ids), lab.floats(ids.length * stride)];
-        lab.run("gather", [out, idsAt, matrix, ids.length, stride], nth);
-        const got = lab.read(out, ids.length * stride);
-        const want = Float32Array.from({ length: ids.length * K }, (_, i) => values[ids[Math.floor(i / K)]! * K + (i % K)]!);
-        assert.deepEqual(bits(columnsOf(got, stride, K)), bits(want), `K ${K}`);
-        if (stride > K) assert.ok(columnsOf(got, stride, stride - K, K).every((v) => Object.is(v, 0)));
-        lab.check();
+        const { at } = pack(lab, dtype, "f32", data, 1, rows.length);
+        rows.forEach((row, k) => {
+          const want = row[column];
+          const { value } = packedValue(lab, at, dtype, Kp, 0, k);
+          if (want === "nan") assert.ok(Number.isNaN(value));
+          else assert.ok(Object.is(value, decode(want)), `${dtype} of ${row[0].toString(16)}: ${value}`);
+        });
         lab.reset();
       }
-    }
-  });
+    });
 
-  lab.it("gives exactly the values that the reference quantizers give", () => {
-    const [N, K] = [8, 64];
-    const w = normal(N * K, 30);
-    for (const [dtype, quantize] of [
-      ["q8", quantizeQ8],
-      ["q4", quantizeQ4],
-    ] as const) {
-      const { at } = pack(lab, dtype, "f32", stored(w, "f32"), N, K);
-      assert.deepEqual(bits(gatherAll(lab, at, dtype, N, K)), bits(dequantize(quantize(w))));
-      lab.reset();
-    }
-  });
-});
+    lab.it("golden dequantize: Q8_0 and Q4_0 keep integers and scales, and come back bit for bit", () => {
+      const { cases, array } = golden<{ type: string }>("dequantize");
+      const known = cases.filter((c) => c.type === "Q8_0" || c.type === "Q4_0");
+      assert.equal(known.length, 2);
+      for (const { type } of known) {
+        const dtype = type === "Q8_0" ? "q8" : "q4";
+        for (const [raw, values] of [
+          ["raw", "y"],
+          ["x_quantized_by_ggml", "x_dequantized"],
+        ] as const) {
+          const data = array(`${type}.${raw}`).bytes;
+          const want = bits(array(`${type}.${values}`).data);
+          const blocks = want.length / 32;
+          const decoded = dtype === "q8" ? decodeQ8(data) : decodeQ4(data);
+          assert.deepEqual(bits(dequantize(decoded)), want, "the reference decoder");
+          // as decode_rows reads it
+          const [src, out] = [lab.put(data), lab.floats(want.length)];
+          lab.kernels.decode_rows(out, want.length, src, codeOf(dtype), 1, want.length);
+          assert.deepEqual(bits(lab.read(out, want.length)), want, "decode_rows");
+          // as a matrix of rows of 4 blocks
+          const [N, K] = [blocks / 4, 128];
+          const { at, fine } = pack(lab, dtype, dtype, data, N, K);
+          assert.equal(fine, 1);
+          assert.deepEqual(bits(gatherAll(lab, at, dtype, N, K)), want, "pack_rows, gather");
+          for (let i = 0; i < want.length; i++) {
+            const { q, scale } = packedValue(lab, at, dtype, K, Math.floor(i / K), i % K);
+            assert.equal(q, decoded.q[i]);
+            assert.ok(f16FromBits(scale!) === decoded.d[i >> 5]);
+          }
+          lab.check();
+          lab.reset();
+        }
+      }
+    });
+
+    lab.it("says when a value is not finite in the packed dtype", () => {
+      const [N, K] = [9, 32];
+      const limits = {
+        f32: [Number.NaN, Number.POSITIVE_INFINITY],
+        f16: [Number.NaN, 65520, -1e9],
+        bf16: [Number.NaN, 3.4e38],
+        q8: [Number.NaN, -1e7],
+        q4: [Number.NaN, 1e6],
+      };
+      for (const dtype of DTYPES) {
+        for (const bad of limits[dtype]) {
+          const w = normal(N * K, 4);
+          assert.equal(pack(lab, dtype, "f32", stored(w, "f32"), N, K).fine, 1);
+          w[N * K - 3] = bad;
+          assert.equal(pack(lab, dtype, "f32", stored(w, "f32"), N, K).fine, 0, `${dtype} with ${bad}`);
+          lab.reset();
+        }
+      }
+      for (const [dtype, size] of [
+        ["q8", 34],
+        ["q4", 18],
+      ] as const) {
+        const data = stored(normal(N * K, 5), dtype);
+        new DataView(data.buffer).setUint16(size * 3, f16ToBits(Number.NEGATIVE_INFINITY), true);
+        assert.equal(pack(lab, dtype, dtype, data, N, K).fine, 0);
+        lab.reset();
+      }
+    });
+
+    lab.it("not-a-number in a quantized block makes its scale not-a-number", () => {
+      for (const dtype of ["q8", "q4"] as const) {
+        const w = normal(64, 6);
+        w[40] = Number.NaN;
+        const { at } = pack(lab, dtype, "f32", stored(w, "f32"), 1, 64);
+        const got = gatherAll(lab, at, dtype, 1, 64);
+        assert.ok(got.subarray(0, 32).every(Number.isFinite) && got.subarray(32).every(Number.isNaN), dtype);
+        lab.reset();
+      }
+    });
+  },
+  true,
+);
+
+suite(
+  "gather",
+  (lab) => {
+    lab.it("rows of every dtype and segment, in any order, tail zeroed, any number of threads", () => {
+      for (const K of [51, 64, 16]) {
+        const segments: Segment[] = DTYPES.map((dtype, i) => ({ dtype, N: 5 + 3 * i, w: normal((5 + 3 * i) * K, 20 + i) }));
+        const values = segments.flatMap((s) => [...rounded(s.w, s.N, K, s.dtype)]);
+        const total = segments.reduce((sum, s) => sum + s.N, 0);
+        const ids = Int32Array.from({ length: total + 4 }, (_, i) => (i * 17 + 3) % total);
+        for (const [stride, nth] of [
+          [K, 1],
+          [K + 7, 2],
+          [up(K, 32), 3],
+        ] as const) {
+          const matrix = packMatrix(lab, K, segments);
+          const [idsAt, out] = [lab.put(ids), lab.floats(ids.length * stride)];
+          lab.run("gather", [out, idsAt, matrix, ids.length, stride], nth);
+          const got = lab.read(out, ids.length * stride);
+          const want = Float32Array.from({ length: ids.length * K }, (_, i) => values[ids[Math.floor(i / K)]! * K + (i % K)]!);
+          assert.deepEqual(bits(columnsOf(got, stride, K)), bits(want), `K ${K}`);
+          if (stride > K) assert.ok(columnsOf(got, stride, stride - K, K).every((v) => Object.is(v, 0)));
+          lab.check();
+          lab.reset();
+        }
+      }
+    });
+
+    lab.it("gives exactly the values that the reference quantizers give", () => {
+      const [N, K] = [8, 64];
+      const w = normal(N * K, 30);
+      for (const [dtype, quantize] of [
+        ["q8", quantizeQ8],
+        ["q4", quantizeQ4],
+      ] as const) {
+        const { at } = pack(lab, dtype, "f32", stored(w, "f32"), N, K);
+        assert.deepEqual(bits(gatherAll(lab, at, dtype, N, K)), bits(dequantize(quantize(w))));
+        lab.reset();
+      }
+    });
+  },
+  true,
+);
 
 describe("the scale of a quantized block", () => {
   /** Squared error of a block with the scale d, the best integers in range. */
