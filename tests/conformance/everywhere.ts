@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import * as lfm2 from "lfm2-wasm";
 import { mini as bundled } from "lfm2-wasm/mini";
 import { apiSuite } from "./api.ts";
+import { kernelGoldens } from "./kernel-goldens.ts";
 import { type Outcome, runSuites } from "./runner.ts";
 import { pageExamples } from "./transformers.ts";
 
@@ -16,7 +17,7 @@ const load: typeof lfm2.load = (source, options) =>
 /** What differs between runtimes, and how much is done. */
 export interface Everywhere {
   readonly runtime: string;
-  /** Address of a server with `mini.gguf`, `model/` (the bundled checkpoint's folder), `dist/`, and of what servers get wrong under `html/` and `octets/`. */
+  /** Address of a server with `mini.gguf`, `model/` (the bundled checkpoint's folder), `dist/`, `golden/` (the kernels' arrays), and of what servers get wrong under `html/` and `octets/`. */
   readonly base: string;
   /** What `threads: 2` gives: two, a PlatformError, or one and a warning. */
   readonly threads: "two" | "refused" | "one";
@@ -297,8 +298,8 @@ function limits(o: Everywhere): void {
   });
 }
 
-/** Runs it all. */
-export async function run(_files: unknown, o: Everywhere): Promise<Answer> {
+/** Runs it all. @param files builds of the kernels, compiled, where nothing compiles them here: `kernels.NAME.wasm` */
+export async function run(files: Readonly<Record<string, unknown>>, o: Everywhere): Promise<Answer> {
   const ms: Record<string, number> = {};
   const timed = async <T>(name: string, part: () => Promise<T>): Promise<T> => {
     const start = performance.now();
@@ -322,6 +323,13 @@ export async function run(_files: unknown, o: Everywhere): Promise<Answer> {
       sources(o);
       kernels(o);
       limits(o);
+      // tests/bits compares builds with each other elsewhere
+      const builds = o.compiles ? [o.hasRelaxed ? "relaxed" : "plain"] : ["plain", "relaxed"];
+      kernelGoldens(o.base, builds, async (name) => {
+        const file = `kernels.${name}.wasm`;
+        if (!o.compiles) return files[file] as WebAssembly.Module;
+        return WebAssembly.compile(new Uint8Array(await (await fetch(`${o.base}dist/${file}`)).arrayBuffer()));
+      });
       pageExamples(new URL("model/", o.base));
       apiSuite("from the packed package", load, mini, new URL("model/", o.base));
     }),

@@ -145,12 +145,16 @@ describe("the packed package in every runtime", () => {
       });
       return true;
     };
-    server = await serveFolders({ "/": join(project, "public"), "/dist/": dist, "/model/": resolve("models", "lfm2-mini") }, { answer });
+    const golden = resolve("tests", "golden", "data", "kernels");
+    const folders = { "/": join(project, "public"), "/dist/": dist, "/model/": resolve("models", "lfm2-mini"), "/golden/": golden };
+    server = await serveFolders(folders, { answer });
     const modules = await bundles(project);
     const start = (name: string, { binary, way, place, options }: Where): Promise<Answer> => {
       const everywhere: Everywhere = { ...options, ...SCALE, base: server.url };
       if (place === "net") return runDenied(binary, project, everywhere, answers);
-      const job = { module: modules[way], files: {}, options: everywhere, isPackaged: true };
+      const builds = options.compiles ? [] : ["kernels.plain.wasm", "kernels.relaxed.wasm"]; // imported as modules
+      const files = Object.fromEntries(builds.map((name) => [name, join(dist, name)]));
+      const job = { module: modules[way], files, options: everywhere, isPackaged: true };
       return RUNTIMES[name.split(",")[0] ?? ""]?.run(binary, job, TIMEOUT_MS, place) as Promise<Answer>;
     };
     const lanes: Promise<unknown>[] = Array.from({ length: LANES }, () => Promise.resolve());

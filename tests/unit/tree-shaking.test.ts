@@ -11,6 +11,8 @@ const FOREIGN = /(?:^|\/)src\/(?:server|cli|quantize|transformers)\/|(?:^|\/)(?:
 /** Entries that `load` must not reach. */
 const ENTRIES = ["server.js", "cli.js", "quantize.js", "transformers.js", "inline.js"];
 
+const ADAPTERS = pick({ gate: ["browser", "node"], full: ["browser", "node", "deno", "bun", "workerd"] });
+
 /** Of Rollup what is used. */
 interface Rollup {
   rollup(options: object): Promise<{
@@ -22,7 +24,7 @@ interface Rollup {
 
 describe("a bundle that imports load alone", () => {
   it("from the sources: no file of another entry's, on demand or not", async () => {
-    for (const adapter of ["browser", "node", "deno", "bun", "workerd"]) {
+    for (const adapter of ADAPTERS) {
       const { metafile } = await build({
         stdin: { contents: `import { load } from "./src/adapters/${adapter}/index.ts"; load("model.gguf");`, resolveDir: resolve(".") },
         bundle: true,
