@@ -13,7 +13,7 @@ import { closeAll, type GgufParts, ggufPart, readGgufParts, readShards, type Sha
 import { type ByteSource, commonMistake, type Folder, readExactly } from "../weights/source.ts";
 import type { StoredTensor, WeightFile } from "../weights/tensor.ts";
 import { checkModelType, type Lfm2Config, parseConfig } from "./config.ts";
-import { checkArchitecture, configFromGguf, hfNames } from "./names.ts";
+import { checkArchitecture, checkRopeTensors, configFromGguf, hfNames } from "./names.ts";
 
 /** A checkpoint whose headers have been read. */
 export interface Checkpoint extends WeightFile {
@@ -89,6 +89,7 @@ async function openFile(source: ByteSource, signal?: AbortSignal, sibling?: Byte
 function gguf(source: ByteSource, file: GgufParts): Checkpoint {
   const { metadata } = file;
   checkArchitecture(metadata);
+  checkRopeTensors(file);
   const { tensors, unsupported, nameInFile } = hfNames(file);
   const kind = metadata.get("tokenizer.ggml.model");
   const text = kind === undefined || kind === "none" ? undefined : tokenizerFromGguf(metadata);

@@ -121,7 +121,21 @@ export function checkArchitecture(metadata: Metadata): void {
   throw typeof architecture === "string" ? new UnsupportedError(message, { code: "model-type" }) : new FormatError(message);
 }
 
-/** Linear and yarn have keys; longrope's divisors would be tensors, which no LFM2 has. */
+/** Divisors of rotary frequencies: what llama.cpp's converter makes of longrope, and of llama3 (`rope_freqs`). No LFM2 has them. */
+const ROPE_TENSOR = /^(?:blk\.\d+\.)?(?:rope_factors_(?:long|short)|rope_freqs)\.weight$/;
+
+/** @throws UnsupportedError for a GGUF whose tensors change the rotary embedding: to skip them would be to compute another model */
+export function checkRopeTensors({ tensors, unsupported }: WeightFile): void {
+  for (const name of [...tensors.keys(), ...unsupported.keys()]) {
+    if (!ROPE_TENSOR.test(name)) continue;
+    throw new UnsupportedError(
+      `gguf: expected rotary frequencies from the metadata, got a tensor "${name}" that divides them. Such a scaling is not supported in a GGUF: load the original folder, whose config.json has it.`,
+      { code: "rope-tensors" },
+    );
+  }
+}
+
+/** Linear and yarn have keys; longrope's divisors are tensors: `checkRopeTensors`. */
 function ropeScaling(metadata: Metadata, maxPositionEmbeddings: number): RopeScaling {
   const key = (name: string): string => `lfm2.rope.scaling.${name}`;
   const type = metadata.get(key("type")) ?? (metadata.has("lfm2.rope.scale_linear") ? "linear" : "none");

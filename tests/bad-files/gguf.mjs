@@ -826,6 +826,16 @@ export const GGUF = [
     }),
   ],
   [
+    "gg-rope-factors",
+    U,
+    "rope_factors_long.weight.*config\\.json",
+    "divisors of the rotary frequencies (longrope), which the metadata do not tell",
+    G((p) => {
+      for (const name of ["rope_factors_long.weight", "rope_factors_short.weight"])
+        p.tensors.push({ name, dims: [8], type: GGML.F32, data: new Uint8Array(32) });
+    }),
+  ],
+  [
     "gg-dims-transposed",
     F,
     "ffn_gate",
