@@ -32,6 +32,8 @@ export interface TensorInfo {
   readonly dtype: StoredType;
   /** What it becomes in memory when no dtype is asked for: the same, or the nearest that a kernel multiplies by. Undefined for a tensor that the model does not use. */
   readonly memoryDtype: WeightDType | undefined;
+  /** What it keeps in memory whatever dtype is asked for, and why. Undefined for what follows the dtype. */
+  readonly keeps: { readonly dtype: WeightDType; readonly why: string } | undefined;
   readonly shape: readonly number[];
   readonly bytes: number;
 }
@@ -79,6 +81,9 @@ export type InspectOptions = Pick<
   "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network" | "cache" | "wasm"
 >;
 
+/** What a tensor does not become when this is asked for, it becomes with no dtype. */
+const SMALLEST: DType = "q4";
+
 /** Contexts of the table, as far as the model goes. */
 const CONTEXTS = [512, 2048, 8192, 32_768];
 
@@ -103,6 +108,13 @@ async function licenseBeside(source: ByteSource | Folder, signal: AbortSignal | 
   }
 }
 
+/** Why a tensor that the plan for q4 leaves at more bits is left so; docs/loading.md, "What keeps more bits". */
+function whyKept(name: string): string {
+  if (name.endsWith(".bias")) return "biases are added once, not multiplied";
+  if (name.endsWith(".conv.conv.weight")) return "a few taps a channel make no block to share a scale";
+  return "each weight of a norm scales a whole column of activations: its rounding would reach every product behind it";
+}
+
 /** Reads a checkpoint's headers with what `platform` provides. */
 export async function inspectWith(platform: Platform, source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
   checkLoadOptions(options);
@@ -114,6 +126,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
     const memory: MemoryEstimate[] = [];
     let dtypes: ReadonlyMap<string, WeightDType> = new Map();
+    let smallest: ReadonlyMap<string, WeightDType> = new Map();
     let kernels: Inspection["kernels"];
     const threads = threadOptions(platform.threads, "auto", parameterCount(checkpoint));
     for (const dtype of [undefined, ...DTYPES]) {
@@ -124,15 +137,21 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
         dtypes = planned.dtypes;
         kernels = { variant: planned.variant, threads: planned.threads };
       }
+      if (dtype === SMALLEST) smallest = planned.dtypes;
       const { pageBytes } = cacheSize(config, config.layerTypes, kvDtype, 0);
       // the plan holds one page already
       const byContext = contexts.map((tokens) => ({ tokens, bytes: totalBytes + (Math.ceil(tokens / PAGE_POSITIONS) - 1) * pageBytes }));
       memory.push({ dtype: dtype ?? "as stored", weightBytes: items.find((i) => i.what === "weights")?.bytes ?? 0, byContext });
     }
+    const keeps = (name: string): TensorInfo["keeps"] => {
+      const dtype = smallest.get(name);
+      return dtype === undefined || dtype === SMALLEST ? undefined : { dtype, why: whyKept(name) };
+    };
     const tensors = [...checkpoint.tensors].map(([as, t]) => ({
       name: as,
       dtype: t.type,
       memoryDtype: dtypes.get(as),
+      keeps: keeps(as),
       shape: t.shape,
       bytes: t.bytes,
     }));

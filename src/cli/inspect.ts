@@ -46,6 +46,15 @@ function typeText({ dtype, memoryDtype }: Inspection["tensors"][number]): string
   return memoryDtype === undefined || SAME[dtype] === memoryDtype ? dtype : `${dtype} → ${memoryDtype}`;
 }
 
+/** Why tensors do not take the dtype that is asked for, and how many of them. */
+function keptRows(tensors: Inspection["tensors"]): Row[] {
+  const counts = new Map<string, number>();
+  for (const { keeps } of tensors) {
+    if (keeps) counts.set(`${keeps.dtype}: ${keeps.why}`, (counts.get(`${keeps.dtype}: ${keeps.why}`) ?? 0) + 1);
+  }
+  return [...counts].map(([why, count]) => [formatCount(count), why]);
+}
+
 const given = (has: boolean): string => (has ? "there" : "missing");
 
 function describe(inspection: Inspection): string {
@@ -65,7 +74,8 @@ function describe(inspection: Inspection): string {
     hasTokenizer,
     hasChatTemplate,
   } = inspection;
-  const rows = tensors.map((tensor) => [tensor.name, typeText(tensor), tensor.shape.join(" × "), formatBytes(tensor.bytes)]);
+  const rows = tensors.map((tensor) => [tensor.name, typeText(tensor), tensor.shape.join(" × "), formatBytes(tensor.bytes), tensor.keeps ? `keeps ${tensor.keeps.dtype}` : ""]);
+  const kept = keptRows(tensors);
   return [
     `${name}: ${format}, ${formatCount(parameterCount)} parameters, ${formatBytes(tensorBytes)}, tokenizer ${given(hasTokenizer)}, chat template ${given(hasChatTemplate)}, licence ${license ?? "not told"}\n`,
     ...(file === undefined
@@ -79,6 +89,7 @@ function describe(inspection: Inspection): string {
     ...(unsupported.length
       ? [`${unsupported.length} tensors that cannot be loaded\n${table(unsupported.map((sentence) => [sentence]))}`]
       : []),
+    ...(kept.length ? [`tensors that keep more bits, whatever dtype is asked for\n${table(kept, [0])}`] : []),
     `${tensors.length} tensors\n${table(rows, [3])}`,
   ].join("\n");
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { load } from "lfm2-wasm";
+import { type Inspection, load } from "lfm2-wasm";
 import { ggufFile } from "../golden/support.ts";
 import { needPython } from "./python.ts";
 
@@ -278,6 +278,26 @@ describe("lfm2 inspect", () => {
     const { tensors } = JSON.parse((await lfm2(["inspect", path, "--json"])).stdout);
     const embedding = tensors.find(({ name }: { name: string }) => name === "model.embed_tokens.weight");
     assert.deepEqual([embedding.dtype, embedding.memoryDtype], ["Q6_K", "q6k"]);
+  });
+
+  it("lists the tensors that keep more bits than asked for, and why", async () => {
+    for (const path of [FOLDER, "dist/mini.gguf"]) {
+      const { tensors, config } = JSON.parse((await lfm2(["inspect", path, "--json"])).stdout) as Inspection;
+      const kept = tensors.filter(({ keeps }) => keeps !== undefined);
+      // two norms a layer, two more or the taps by its kind, the last norm
+      const attention = config.layerTypes.filter((type) => type === "full_attention").length;
+      const convolution = config.numHiddenLayers - attention;
+      assert.equal(kept.length, 2 * config.numHiddenLayers + 2 * attention + convolution + 1);
+      for (const { name, shape, keeps } of tensors) {
+        assert.equal(keeps !== undefined, /norm\.weight$|\.conv\.conv\.weight$/.test(name), name);
+        if (keeps) assert.deepEqual([keeps.dtype, /norm scales|taps/.exec(keeps.why)?.[0]], ["f32", shape.length > 1 ? "taps" : "norm scales"]);
+      }
+      const { stdout } = await lfm2(["inspect", path]);
+      assert.match(stdout, new RegExp(`\\n +${convolution}  f32: a few taps a channel`));
+      assert.match(stdout, new RegExp(`\\n +${kept.length - convolution}  f32: each weight of a norm`));
+      assert.match(stdout, /model\.embedding_norm\.weight .* keeps f32\n/);
+      assert.doesNotMatch(stdout, /embed_tokens\.weight .*keeps/);
+    }
   });
 
   it("prints one object with --json", async () => {
