@@ -5,13 +5,17 @@ import { mini } from "lfm2-wasm/mini";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { loadWith } from "../../src/lfm2.ts";
 import { kernels } from "../golden/support.ts";
+import { pick } from "../scale.ts";
 import { apiSuite } from "./api.ts";
 import { cloningEngine, crossed } from "./cloning-engine.ts";
 import { generationSuite } from "./generation.ts";
+import { sessionsSuite } from "./sessions.ts";
 import { speculationSuite } from "./speculation.ts";
 
 apiSuite("engine in this thread", load, mini);
 generationSuite("engine in this thread", () => load(mini));
+const PROGRAMS = pick({ gate: 2, full: 200 });
+sessionsSuite("engine in this thread", (options) => load(mini, options), PROGRAMS);
 speculationSuite("engine in this thread", (options) => load(mini, options), mini);
 speculationSuite("engine in a worker, two threads", (options) => load(mini, { engine: "worker", threads: 2, ...options }), mini);
 /** What is no options object is for load() to refuse. */
@@ -32,6 +36,11 @@ describe("public API through structuredClone", () => {
   );
   generationSuite("engine behind a channel", () =>
     loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini),
+  );
+  sessionsSuite(
+    "engine behind a channel",
+    (options) => loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini, options),
+    PROGRAMS,
   );
   speculationSuite(
     "engine behind a channel",

@@ -5,6 +5,8 @@ import { mini as bundled } from "lfm2-wasm/mini";
 import { apiSuite } from "./api.ts";
 import { kernelGoldens } from "./kernel-goldens.ts";
 import { type Outcome, runSuites } from "./runner.ts";
+import { sessionsSuite } from "./sessions.ts";
+import { lookupSuite } from "./speculation.ts";
 import { pageExamples } from "./transformers.ts";
 
 const { inspect } = lfm2;
@@ -31,6 +33,8 @@ export interface Everywhere {
   /** Whether files beside the module may be read. */
   readonly hasFiles: boolean;
   readonly cycles: number;
+  /** Random programs of chats. */
+  readonly programs: number;
   readonly replyTokens: number;
 }
 
@@ -331,6 +335,8 @@ export async function run(files: Readonly<Record<string, unknown>>, o: Everywher
         return WebAssembly.compile(new Uint8Array(await (await fetch(`${o.base}dist/${file}`)).arrayBuffer()));
       });
       pageExamples(new URL("model/", o.base));
+      sessionsSuite("from the packed package", (options) => load(mini, options), o.programs);
+      lookupSuite((options) => load(mini, options));
       apiSuite("from the packed package", load, mini, new URL("model/", o.base));
     }),
   );

@@ -25,6 +25,22 @@ const told = ({ text, tokens, finishReason, logprobs, usage }: Reply): unknown =
   usage.outputTokens,
 ];
 
+/** Adds the shortest of these checks, for every runtime: greedy text with guesses from the prompt. */
+export function lookupSuite(load: (options?: LoadOptions) => Promise<Model>): void {
+  it("prompt lookup changes no greedy text", async () => {
+    const model = await load({ prefixCacheBytes: 0 });
+    let right = 0;
+    for (const prompt of [COPY, STORY]) {
+      const want = await model.generate(prompt, { temperature: 0, maxTokens: 30, logprobs: true });
+      const got = await model.generate(prompt, { temperature: 0, maxTokens: 30, logprobs: true, speculate: "prompt-lookup" });
+      assert.deepEqual(told(got), told(want));
+      right += got.usage.acceptedTokens ?? 0;
+    }
+    assert.ok(right > 0, "guesses were right");
+    model.dispose();
+  });
+}
+
 /** Adds the suite for one way to load the bundled model. */
 export function speculationSuite(name: string, load: (options?: LoadOptions) => Promise<Model>, draft: LoadOptions["draft"]): void {
   describe(`speculation, ${name}`, () => {

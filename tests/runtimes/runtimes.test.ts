@@ -29,7 +29,7 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
 };
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
-const SCALE = { cycles: pick({ gate: 10, full: 100 }), replyTokens: pick({ gate: 16, full: 64 }) };
+const SCALE = { cycles: pick({ gate: 10, full: 100 }), programs: pick({ gate: 2, full: 40 }), replyTokens: pick({ gate: 16, full: 64 }) };
 
 function inBrowser(place: string): Pick<Everywhere, "runtime" | "threads" | "engine" | "forced"> {
   if (place === "page") return { runtime: "browser", threads: "two", engine: "worker" };

@@ -1,0 +1,132 @@
+// Chats as values, through the public API: whatever is rewound, forked, saved, restored and interleaved, the next turn is that of a conversation that never paused.
+import assert from "node:assert/strict";
+import type { Chat, GenerateOptions, LoadOptions, Model, Reply } from "lfm2-wasm";
+import { Random, seedOf } from "../bits/random.ts";
+
+const WORDS = ["the", "fox", "and", "a", "small", "bear", "7", "+", "went", "home,", "who", "is", "Tom?", "你好", "🦊", "Zwölf", "\n"];
+/** What a program does, in any order. */
+const OPERATIONS = [
+  "append",
+  "append",
+  "append",
+  "rewind",
+  "rewind",
+  "rewind",
+  "fork",
+  "fork",
+  "save and restore",
+  "save and restore",
+] as const;
+const MOST_CHATS = 3;
+/** Longer conversations are no longer continued: the reference computes each turn from its first token. */
+const LONGEST_TOKENS = 200;
+
+/** Positions of a page: a saved chat holds whole ones, and the next turn computes what was in the last one. */
+const PAGE_POSITIONS = 32;
+/** Tokens that a restored chat's cache holds until its next turn. */
+const stored = new WeakMap<Chat, number>();
+
+/** What programs have done, by name. */
+type Count = Map<string, number>;
+
+const told = ({ text, tokens, finishReason, logprobs, usage }: Reply): unknown => [
+  text,
+  [...tokens],
+  finishReason,
+  logprobs,
+  usage.inputTokens,
+];
+
+/** @returns how many ids the two begin with in common */
+function commonPrefix(a: Uint32Array, b: Uint32Array): number {
+  let length = 0;
+  while (length < a.length && a[length] === b[length]) length++;
+  return length;
+}
+
+/** Says something to `chat` and to a new chat with the same past, whose cache is empty: the same ids, log-probabilities and tokens in the cache. */
+async function append(cold: Model, chat: Chat, r: Random, isAlone: boolean): Promise<void> {
+  const text = Array.from({ length: 1 + r.below([2, 6, 40][r.below(3)] ?? 1) }, () => WORDS[r.below(WORDS.length)]).join(" ");
+  const options: GenerateOptions = {
+    seed: r.below(1000),
+    temperature: r.below(3) === 0 ? 0 : 1.5,
+    maxTokens: 1 + r.below(10),
+    logprobs: true,
+  };
+  const held = chat.tokens;
+  const fresh = cold.chat({ messages: chat.messages });
+  const want = await fresh.prompt(text, options);
+  const speculate = r.below(3) === 0 ? ({ ngram: 1, max: 4, adaptive: false } as const) : false;
+  const got = await chat.prompt(text, { ...options, speculate });
+  assert.deepEqual(told(got), told(want));
+  assert.deepEqual([...chat.tokens], [...fresh.tokens]);
+  assert.deepEqual(chat.messages, fresh.messages);
+  assert.equal(want.usage.cachedTokens, 0, "the reference has computed it all");
+  const common = commonPrefix(held, fresh.tokens.subarray(0, want.usage.inputTokens - 1));
+  const kept = Math.min(common, stored.get(chat) ?? common);
+  stored.delete(chat);
+  if (isAlone) assert.equal(got.usage.cachedTokens, kept);
+  else assert.ok(got.usage.cachedTokens >= kept, `${got.usage.cachedTokens} of ${kept}`);
+  fresh.dispose();
+}
+
+/**
+ * Runs one random program of appends, rewinds, forks, saves and switches.
+ * @param isAlone no chat of `model` takes over what another one holds
+ */
+async function program(model: Model, cold: Model, r: Random, isAlone: boolean, count: Count): Promise<void> {
+  const chats = [model.chat(r.below(2) === 0 ? {} : { system: "You are kind." })];
+  const did = (name: string): unknown => count.set(name, (count.get(name) ?? 0) + 1);
+  const deck = OPERATIONS.map((what) => ({ what, at: r.next() })).sort((a, b) => a.at - b.at);
+  for (const { what } of deck) {
+    const at = r.below(chats.length); // switch
+    const chat = chats[at]!;
+    if (chat.position === 0 || (what === "append" && chat.position < LONGEST_TOKENS)) {
+      await append(cold, chat, r, isAlone);
+      did("append");
+    } else if (what === "rewind") {
+      const held = chat.tokens;
+      const position = r.below(3) === 0 ? chat.marks[r.below(chat.marks.length)]! : r.below(chat.position + 1);
+      await chat.rewind(position);
+      assert.deepEqual([chat.position, [...chat.tokens]], [position, [...held.subarray(0, position)]]);
+      did("rewind");
+    } else if (what === "fork" && chats.length < MOST_CHATS) {
+      const fork = chat.fork();
+      if (stored.has(chat)) stored.set(fork, stored.get(chat)!);
+      chats.push(fork);
+      did("fork");
+    } else {
+      const back = await model.restore(await chat.save());
+      assert.deepEqual([[...back.tokens], back.messages, back.marks], [[...chat.tokens], chat.messages, chat.marks]);
+      stored.set(back, Math.min(stored.get(chat) ?? back.position, PAGE_POSITIONS * Math.floor(back.position / PAGE_POSITIONS)));
+      chat.dispose();
+      chats[at] = back;
+      did("save and restore");
+    }
+  }
+  for (const chat of chats) {
+    await append(cold, chat, r, isAlone);
+    chat.dispose();
+  }
+}
+
+/**
+ * Adds the suite for one way to load the bundled model.
+ * @param programs how many; half of them where chats share what they hold
+ */
+export function sessionsSuite(name: string, load: (options?: LoadOptions) => Promise<Model>, programs: number): void {
+  describe(`chats as values, ${name}`, () => {
+    it("random programs: every turn is that of a conversation that never paused", async () => {
+      const [shared, cold] = [await load(), await load({ prefixCacheBytes: 0 })];
+      const count: Count = new Map();
+      for (let n = 0; n < programs; n++) {
+        const isAlone = n % 2 === 1;
+        await program(isAlone ? cold : shared, cold, new Random(seedOf(`chats ${n}`)), isAlone, count);
+      }
+      for (const each of ["append", "rewind", "fork", "save and restore"])
+        assert.ok((count.get(each) ?? 0) >= programs / 2, `${each}: ${count.get(each)} in ${programs} programs`);
+      shared.dispose();
+      cold.dispose();
+    });
+  });
+}
