@@ -74,7 +74,13 @@ function describe(inspection: Inspection): string {
     hasTokenizer,
     hasChatTemplate,
   } = inspection;
-  const rows = tensors.map((tensor) => [tensor.name, typeText(tensor), tensor.shape.join(" × "), formatBytes(tensor.bytes), tensor.keeps ? `keeps ${tensor.keeps.dtype}` : ""]);
+  const rows = tensors.map((tensor) => [
+    tensor.name,
+    typeText(tensor),
+    tensor.shape.join(" × "),
+    formatBytes(tensor.bytes),
+    tensor.keeps ? `keeps ${tensor.keeps.dtype}` : "",
+  ]);
   const kept = keptRows(tensors);
   return [
     `${name}: ${format}, ${formatCount(parameterCount)} parameters, ${formatBytes(tensorBytes)}, tokenizer ${given(hasTokenizer)}, chat template ${given(hasChatTemplate)}, licence ${license ?? "not told"}\n`,

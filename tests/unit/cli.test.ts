@@ -290,7 +290,8 @@ describe("lfm2 inspect", () => {
       assert.equal(kept.length, 2 * config.numHiddenLayers + 2 * attention + convolution + 1);
       for (const { name, shape, keeps } of tensors) {
         assert.equal(keeps !== undefined, /norm\.weight$|\.conv\.conv\.weight$/.test(name), name);
-        if (keeps) assert.deepEqual([keeps.dtype, /norm scales|taps/.exec(keeps.why)?.[0]], ["f32", shape.length > 1 ? "taps" : "norm scales"]);
+        if (keeps)
+          assert.deepEqual([keeps.dtype, /norm scales|taps/.exec(keeps.why)?.[0]], ["f32", shape.length > 1 ? "taps" : "norm scales"]);
       }
       const { stdout } = await lfm2(["inspect", path]);
       assert.match(stdout, new RegExp(`\\n +${convolution}  f32: a few taps a channel`));
