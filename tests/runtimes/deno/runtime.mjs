@@ -4,4 +4,9 @@ import { binaryOf, install, runJob } from "../package-binary.mjs";
 export { install };
 export const find = () => binaryOf("deno", "deno");
 export const run = (binary, job, timeoutMs) =>
-  runJob(binary, ["run", "--quiet", "--no-lock", ...(job.isPackaged ? [] : ["--no-config", "--no-npm"]), "-A"], job, timeoutMs);
+  runJob(
+    binary,
+    ["run", "--quiet", "--no-lock", "--v8-flags=--expose-gc", ...(job.isPackaged ? [] : ["--no-config", "--no-npm"]), "-A"],
+    job,
+    timeoutMs,
+  );
