@@ -1,60 +1,65 @@
 // Several rows in a step: replies that share it, and guessed tokens that fill it. Each way is first held to the ids that it gives alone; goals are asserted.
 import { load } from "lfm2-wasm";
 import { checkpointOf } from "../lib/checkpoints.mjs";
-import { check, median } from "../lib/measure.mjs";
+import { check } from "../lib/measure.mjs";
 import { prompt } from "../lib/stepper.mjs";
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 const CONTEXT = 32;
-const WARM_UPS = 8;
+/** Tokens of a reply, and how many of them come before the clock: the bundled model's steps take a tenth of a millisecond, and V8 compiles what has run often. */
+const LENGTHS = { mini: { warmUps: 64, tokens: 512 } };
+const LENGTH = { warmUps: 8, tokens: 96 };
 const STEPS = 32;
-const TOKENS = 96;
 let calls = 2_000_000;
 
-/** Ids of a turn, and ms from the last token of its warm-up to its last. */
-async function turn(model, ids, maxTokens, speculation) {
+/** Others on the machine only add to a time: of several, the one at the lower quartile counts. */
+const quartile = (times) => times.toSorted((a, b) => a - b)[times.length >> 2];
+
+/** Ids of a turn, ms from the last token of its warm-up to its last, and the times of the tokens. */
+async function turn(model, ids, { tokens, warmUps }, speculation) {
   const { engine } = model;
   const call = calls++;
   await engine.open(call);
   const out = [];
-  let start = 0;
+  const times = [];
   let counts;
-  const request = { ids: Uint32Array.from(ids), maxTokens, stopIds: [], stop: [], sampling: GREEDY, speculation };
+  const request = { ids: Uint32Array.from(ids), maxTokens: tokens, stopIds: [], stop: [], sampling: GREEDY, speculation };
   for await (const event of engine.generate(call, call, request)) {
     if (event.type === "finish") counts = event.speculation;
     if (event.type !== "token") continue;
     out.push(event.id);
-    if (out.length === WARM_UPS) start = performance.now();
+    times.push(performance.now());
   }
-  const ms = performance.now() - start;
   await engine.close(call);
-  return { ids: out, ms, counts };
+  return { ids: out, ms: times.at(-1) - times[warmUps - 1], times, counts };
 }
 
-/** ms of a step of `rows` replies, medians of rounds in turns. */
-async function stepTimes(model, counts, rounds) {
+/** ms of a step of `rows` replies, from rounds in turns. */
+async function stepTimes(model, counts, warmUps, rounds) {
+  const length = { tokens: warmUps + STEPS, warmUps };
   const times = counts.map(() => []);
   for (let round = 0; round < rounds; round++)
     for (const [i, rows] of counts.entries()) {
       const all = await Promise.all(
-        Array.from({ length: rows }, (_, n) => turn(model, prompt(CONTEXT, n, model.config.vocabSize), WARM_UPS + STEPS)),
+        Array.from({ length: rows }, (_, n) => turn(model, prompt(CONTEXT, n, model.config.vocabSize), length)),
       );
-      times[i].push(Math.max(...all.map(({ ms }) => ms)) / STEPS);
+      const last = all.at(-1).times;
+      for (let step = warmUps; step < last.length; step++) times[i].push(last[step] - last[step - 1]);
     }
-  return times.map(median);
+  return times.map(quartile);
 }
 
 /** The reply's own ids, of which so many in a hundred are right, spread by a fixed rule. */
 const corrupted = (ids, percent, vocabulary) => ids.map((id, i) => ((i * 37 + 11) % 100 < percent ? id : (id + 1 + (i % 7)) % vocabulary));
 
-async function* ofModel(title, model, options) {
+async function* ofModel(title, model, length, options) {
   const { vocabSize } = model.config;
   const alone = [];
-  for (let n = 0; n < 3; n++) alone.push((await turn(model, prompt(CONTEXT, n, vocabSize), TOKENS)).ids);
-  const together = await Promise.all(alone.map((_, n) => turn(model, prompt(CONTEXT, n, vocabSize), TOKENS)));
+  for (let n = 0; n < 3; n++) alone.push((await turn(model, prompt(CONTEXT, n, vocabSize), length)).ids);
+  const together = await Promise.all(alone.map((_, n) => turn(model, prompt(CONTEXT, n, vocabSize), length)));
   check(String(together.map(({ ids }) => ids)) === String(alone), `${title}: replies together give other ids than alone`);
   const counts = [1, 2, 3, 4, 8];
-  const ms = await stepTimes(model, counts, options.rounds);
+  const ms = await stepTimes(model, counts, length.warmUps, options.rounds);
   const of = (rows) => ms[counts.indexOf(rows)];
   for (const rows of counts.slice(1)) {
     const value = (rows * of(1)) / of(rows);
@@ -73,16 +78,18 @@ async function* ofModel(title, model, options) {
     [0, 0.97],
   ]) {
     const speculation = { by: "given", ngram: 1, max: 15, isAdaptive: true, ids: Uint32Array.from(corrupted(ids, percent, vocabSize)) };
-    const ratios = [];
+    const times = { plain: [], guessed: [] };
     let told;
     for (let round = 0; round < options.rounds + 1; round++) {
-      const plain = await turn(model, prompt(CONTEXT, 0, vocabSize), TOKENS);
-      const guessed = await turn(model, prompt(CONTEXT, 0, vocabSize), TOKENS, speculation);
+      const plain = await turn(model, prompt(CONTEXT, 0, vocabSize), length);
+      const guessed = await turn(model, prompt(CONTEXT, 0, vocabSize), length, speculation);
       check(String(guessed.ids) === String(ids), `${title}: guesses change the ids`);
       told = guessed.counts;
-      if (round > 0) ratios.push(plain.ms / guessed.ms); // the first learns what steps cost
+      if (round === 0) continue; // it learns what steps cost
+      times.plain.push(plain.ms);
+      times.guessed.push(guessed.ms);
     }
-    const value = median(ratios);
+    const value = quartile(times.plain) / quartile(times.guessed);
     yield {
       key: `${title}: guesses, ${percent} % right`,
       value,
@@ -95,8 +102,8 @@ async function* ofModel(title, model, options) {
 const COPIES = ["apple, pear, plum", "the fox met the owl", "one two three four five six seven"].map((text) => `Repeat this: ${text}.`);
 
 async function* copies(title, model, options) {
-  const ratios = [];
-  for (let round = 0; round < options.rounds; round++) {
+  const times = { plain: [], guessed: [] };
+  for (let round = 0; round < 4 * options.rounds + 1; round++) {
     let [plain, guessed] = [0, 0];
     for (const text of COPIES) {
       const a = await model.generate(text, { temperature: 0 });
@@ -105,9 +112,11 @@ async function* copies(title, model, options) {
       plain += a.timings.decodeMs;
       guessed += b.timings.decodeMs;
     }
-    ratios.push(plain / guessed);
+    if (round === 0) continue;
+    times.plain.push(plain);
+    times.guessed.push(guessed);
   }
-  const value = median(ratios);
+  const value = quartile(times.plain) / quartile(times.guessed);
   yield { key: `${title}: copy prompts`, value, text: `${value.toFixed(2)} × with prompt lookup`, goal: 1.25 };
 }
 
@@ -127,7 +136,7 @@ export async function batch({ options, note }) {
         const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
         const model = await load(await checkpointOf(shape, dtype), { dtype: asked, threads, prefixCacheBytes: 0 });
         const title = `${shape} ${dtype}, ${model.info.variant}, ${threads} thread${threads > 1 ? "s" : ""}`;
-        await take(ofModel(title, model, options));
+        await take(ofModel(title, model, LENGTHS[shape] ?? LENGTH, options));
         if (shape === "mini") await take(copies(title, model, options));
         model.dispose();
       }

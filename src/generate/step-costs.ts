@@ -4,8 +4,9 @@
 const MOST_ROWS = 64;
 /** What a row more costs before anything has been measured, in steps of one row. */
 const GUESS = 0.5;
-/** How much a new time counts. */
-const NEW = 0.25;
+/** How much a new time counts that is shorter, and one that is longer: a busy machine, or code that is not compiled yet, only adds. */
+const SHORTER = 0.5;
+const LONGER = 0.1;
 /** A step that the machine was busy during does not count for more than this, in times of the mean. */
 const OUTLIER = 1.5;
 
@@ -22,7 +23,7 @@ export class StepCosts {
     if (rows > MOST_ROWS || !(ms > 0)) return;
     const mean = this.#ms[rows];
     this.#steps[rows] = (this.#steps[rows] ?? 0) + 1;
-    this.#ms[rows] = mean === undefined ? ms : mean + NEW * (Math.min(ms, OUTLIER * mean) - mean);
+    this.#ms[rows] = mean === undefined ? ms : mean + (ms < mean ? SHORTER : LONGER) * (Math.min(ms, OUTLIER * mean) - mean);
   }
 
   /** @returns the time of a step of so many rows, as far as it is known: by what is nearest, else by a guess in units of its own */

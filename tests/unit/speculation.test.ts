@@ -161,6 +161,9 @@ describe("how many guesses are worth while", () => {
     assert.ok(costs.ms(1) <= 9.01);
     costs.count(1, 0); // a clock that stands still
     assert.ok(costs.ms(1) > 8);
+    const busy = new StepCosts();
+    for (let n = 0; n < 20; n++) busy.count(2, n % 2 ? 10 : 16);
+    assert.ok(busy.ms(2) < 11, "every other step is slowed by others: what it takes alone counts");
   });
 });
 
