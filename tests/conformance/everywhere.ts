@@ -308,6 +308,7 @@ function limits(o: Everywhere): void {
       const held = new Set<number>();
       let half = 0;
       for (let i = 0; i < o.cycles; i++) {
+        // in fewer cycles a process grows by as much for other reasons
         if (o.cycles >= 100 && 2 * i === o.cycles) half = await residentBytes();
         const model = await load(mini);
         await model.generate("Hello", { maxTokens: 2 });
@@ -315,7 +316,7 @@ function limits(o: Everywhere): void {
         model.dispose();
       }
       assert.equal(held.size, 1, "each cycle takes the same");
-      if (!half) return; // a process grows by as much for other reasons
+      if (!half) return;
       const grown = (await residentBytes()) - half;
       const kept = (o.cycles / 2) * Math.max(...held); // what a leak of the memories alone would keep
       assert.ok(grown < kept / 4, `the process grew by ${grown} bytes in ${o.cycles / 2} cycles`);
