@@ -57,6 +57,7 @@ export const ANSWER_ARGS: ArgsDef = {
   "min-p": { type: "string", valueHint: "P", description: "drop tokens below this share of the likeliest" },
   "repetition-penalty": { type: "string", valueHint: "X", description: "above 1 makes tokens that occurred less likely" },
   seed: { type: "string", valueHint: "N", description: "the same seed gives the same text" },
+  speculate: { type: "boolean", description: "guess tokens from what was said before and check several at once; no token changes" },
   system: { type: "string", valueHint: "TEXT", description: "system message" },
   stats: { type: "boolean", description: "print speed and memory to stderr" },
 };

@@ -76,6 +76,7 @@ export function answerOptions(options: Options): GenerateOptions {
     minP: options.number("min-p"),
     repetitionPenalty: options.number("repetition-penalty"),
     seed: options.integer("seed"),
+    speculate: options.flag("speculate") ? "prompt-lookup" : undefined,
   };
 }
 
@@ -91,6 +92,7 @@ export async function describeReply({ usage, timings, seed }: Reply, model: Mode
   return [
     `prefill  ${perSecond(computed, timings.prefillMs)}, ${usage.inputTokens} tokens in ${Math.round(timings.prefillMs)} ms${usage.cachedTokens ? `, ${usage.cachedTokens} of them from the cache` : ""}`,
     `decode   ${perSecond(decoded, timings.decodeMs)}, ${usage.outputTokens} tokens in ${Math.round(timings.decodeMs)} ms`,
+    ...(usage.draftedTokens === undefined ? [] : [`guessed  ${usage.draftedTokens} tokens, ${usage.acceptedTokens} of them right`]),
     `first    ${Math.round(timings.firstTokenMs)} ms to the first token`,
     `memory   ${formatBytes(memoryBytes)}, weights ${formatBytes(info.weightBytes)}`,
     `model    ${harmless(info.name)}, ${info.dtypes.join("+")} weights, ${info.kvDtype} cache, ${info.variant} kernels, ${info.threads} ${info.threads === 1 ? "thread" : "threads"}, seed ${seed}`,

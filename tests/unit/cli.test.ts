@@ -144,6 +144,15 @@ describe("lfm2 generate", () => {
     assert.notDeepEqual(one.tokens, two.tokens);
   });
 
+  it("guesses tokens with --speculate, tells how many with --stats, and changes none", async () => {
+    const greedy = ["generate", "--temp", "0", "--stats", "-p", "Repeat this: apple, pear, plum."];
+    const plain = await lfm2(greedy);
+    const guessed = await lfm2([...greedy, "--speculate"]);
+    assert.deepEqual([guessed.code, guessed.stdout], [0, plain.stdout]);
+    assert.doesNotMatch(plain.stderr, /guessed/);
+    assert.match(guessed.stderr, /guessed +[1-9]\d* tokens, [1-9]\d* of them right/);
+  });
+
   it("prints figures to stderr with --stats", async () => {
     const { stdout, stderr } = await lfm2(["generate", "--stats", "-p", question(hello), ...F32]);
     assert.equal(stdout, `${answer(hello)}\n`);
