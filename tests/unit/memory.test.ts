@@ -11,7 +11,7 @@ import { BlockPool, PagePool } from "../../src/memory/pages.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { loadModel, planModel } from "../../src/models/load-model.ts";
 import { type ByteSource, bytesSource } from "../../src/weights/source.ts";
-import { checkpointFolder, ggufFile, kernels } from "../golden/support.ts";
+import { checkpointFolder, feed, ggufFile, kernels } from "../golden/support.ts";
 import { pick } from "../scale.ts";
 
 const memory = (): WebAssembly.Memory => new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
@@ -240,6 +240,76 @@ describe("weights that are not finite", () => {
       await assert.rejects(load(bytes), { name: "FormatError", code: "not-finite", message: /expected finite numbers, got NaN/ });
     });
   }
+});
+
+describe("contexts", () => {
+  /** More of a small shape, where scratch and the memory's last growth (1.6 MB) are more than 5 % of 32,768. */
+  const CONTEXTS = [
+    ["tiny-attn-only", 131_072],
+    ["350m", 32_768],
+  ] as const;
+  for (const [preset, tokens] of CONTEXTS.slice(0, pick({ gate: 1, full: 2 })))
+    it(`${tokens} tokens of ${preset} take the weights, their keys and values, and at most 5 % more`, async () => {
+      const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
+      const { model, plan } = await loadModel(checkpoint, kernels, { kvDtype: "f16" });
+      await checkpoint.close();
+      const { numKeyValueHeads: G, headDim: hd, layerTypes } = model.config;
+      const tokenBytes = 2 * 2 * G * hd * layerTypes.filter((type) => type === "full_attention").length;
+      if (preset === "350m") assert.equal(tokenBytes, 12_288);
+      // each as long as the shape's context allows: one of 32,768 tokens for the 350M shape
+      const { maxContextTokens } = model.options;
+      const caches = Array.from({ length: Math.ceil(tokens / maxContextTokens) }, () => model.openCache());
+      for (const cache of caches)
+        while (cache.position < maxContextTokens) {
+          cache.reserve(128);
+          cache.advance(128);
+        }
+      assert.equal(
+        caches.reduce((sum, { position }) => sum + position, 0),
+        tokens,
+      );
+      assert.equal(model.caches.pages.used, tokens / 32);
+      const weights = plan.items.find(({ what }) => what === "weights")?.bytes ?? assert.fail();
+      const needed = weights + tokens * tokenBytes;
+      assert.ok(model.memoryBytes > needed && model.memoryBytes <= 1.05 * needed, `${model.memoryBytes} bytes, ${needed} needed`);
+      model.dispose();
+    });
+
+  it("when memory ends: a MemoryError before the step, and the session goes on with the same bits once there is room", async () => {
+    const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-attn-first")));
+    const free = (await loadModel(checkpoint, kernels, {})).model;
+    const { model } = await loadModel(checkpoint, kernels, { maxMemoryBytes: free.memoryBytes + (1 << 20) });
+    await checkpoint.close();
+    const ids = Array.from({ length: 200 }, (_, i) => (i * 31 + 7) % model.config.vocabSize);
+    const cache = model.openCache();
+    model.step([{ cache, ids: ids.slice(0, 100) }]);
+    const others: ReturnType<typeof model.openCache>[] = [];
+    const fill = (): void => {
+      for (;;) {
+        const other = model.openCache();
+        others.push(other);
+        while (other.position < model.options.maxContextTokens) model.step([{ cache: other, ids: ids.slice(0, 64) }]);
+      }
+    };
+    assert.throws(fill, { name: "MemoryError" });
+    const { stateBytes } = model.caches.size;
+    const held = (): unknown => [
+      cache.position,
+      cache.statePosition,
+      new Uint8Array(model.caches.memory.buffer, cache.convState, stateBytes).slice(),
+      cache.pages.slice(0, 4).map((page) => model.caches.contentOf(page).slice()),
+    ];
+    const before = held();
+    for (let i = 0; i < 2; i++) {
+      assert.throws(() => model.step([{ cache, ids: ids.slice(100) }]), { name: "MemoryError", message: /a page of keys and values/ });
+      assert.deepEqual(held(), before);
+    }
+    for (const other of others) other.dispose();
+    model.step([{ cache, ids: ids.slice(100) }], { logitsOf: [99] });
+    const whole = feed(free, ids, [128]);
+    assert.deepEqual(model.logits().copy(), whole.subarray(-model.config.vocabSize).slice());
+    for (const each of [free, model]) each.dispose();
+  });
 });
 
 describe("memory stays flat", () => {
