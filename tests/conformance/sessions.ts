@@ -46,7 +46,7 @@ function commonPrefix(a: Uint32Array, b: Uint32Array): number {
 
 /** Says something to `chat` and to a new chat with the same past, whose cache is empty: the same ids, log-probabilities and tokens in the cache. */
 async function append(cold: Model, chat: Chat, r: Random, isAlone: boolean): Promise<void> {
-  const text = Array.from({ length: 1 + r.below([2, 6, 40][r.below(3)] ?? 1) }, () => WORDS[r.below(WORDS.length)]).join(" ");
+  const text = Array.from({ length: 1 + r.below([2, 6, 20][r.below(3)] ?? 1) }, () => WORDS[r.below(WORDS.length)]).join(" ");
   const options: GenerateOptions = {
     seed: r.below(1000),
     temperature: r.below(3) === 0 ? 0 : 1.5,

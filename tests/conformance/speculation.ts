@@ -31,8 +31,8 @@ export function lookupSuite(load: (options?: LoadOptions) => Promise<Model>): vo
     const model = await load({ prefixCacheBytes: 0 });
     let right = 0;
     for (const prompt of [COPY, STORY]) {
-      const want = await model.generate(prompt, { temperature: 0, maxTokens: 30, logprobs: true });
-      const got = await model.generate(prompt, { temperature: 0, maxTokens: 30, logprobs: true, speculate: "prompt-lookup" });
+      const want = await model.generate(prompt, { temperature: 0, maxTokens: 16, logprobs: true });
+      const got = await model.generate(prompt, { temperature: 0, maxTokens: 16, logprobs: true, speculate: "prompt-lookup" });
       assert.deepEqual(told(got), told(want));
       right += got.usage.acceptedTokens ?? 0;
     }

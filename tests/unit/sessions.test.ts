@@ -77,10 +77,8 @@ function program(model: LanguageModel, r: Random, count: Map<string, number>): v
       if (ids.length > 0) append(model, [{ on, ids }]);
       did("append");
     } else if (what < 5) {
-      append(
-        model,
-        sessions.filter((s) => room(s) > 0).map((s) => ({ on: s, ids: fresh(1 + r.below(Math.min(3, room(s)))) })),
-      );
+      const parts = sessions.filter((s) => room(s) > 0).map((s) => ({ on: s, ids: fresh(1 + r.below(Math.min(3, room(s)))) }));
+      if (parts.length > 0) append(model, parts);
       did("append to all");
     } else if (what < 8) {
       const position = r.below(3) === 0 ? Math.max(0, on.ids.length - r.below(4)) : r.below(on.ids.length + 1);
