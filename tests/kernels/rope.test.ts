@@ -98,10 +98,11 @@ suite("rope", (lab) => {
         for (let t = 0; t < T; t++)
           for (let g = 0; g < G; g++)
             for (let i = 0; i < hd; i++) {
-              const [page, j] = [new Uint32Array(lab.memory.buffer, table + 4 * ((P + t) >> 5), 1)[0]! / 4 + g * 64 * hd, (P + t) & 31];
+              const [page, j] = [new Uint32Array(lab.memory.buffer, table + 4 * ((P + t) >> 5), 1)[0]! / 4, (P + t) & 31];
+              const [k, v] = [page + g * 32 * hd, page + (G + g) * 32 * hd]; // K of all heads, then V of all
               const memory = new Float32Array(lab.memory.buffer);
-              assert.equal(memory[page + ((j >> 4) * hd + i) * 16 + (j & 15)], values[t * columns + (H + g) * hd + i]);
-              assert.equal(memory[page + 32 * hd + (i >> 4) * 512 + j * 16 + (i & 15)], row(t, H + G + g)[i]);
+              assert.equal(memory[k + ((j >> 4) * hd + i) * 16 + (j & 15)], values[t * columns + (H + g) * hd + i]);
+              assert.equal(memory[v + (i >> 4) * 512 + j * 16 + (i & 15)], row(t, H + G + g)[i]);
             }
         lab.agree(`${T}×${H}/${G}×${hd}`, values);
         lab.check();

@@ -194,8 +194,8 @@ describe("a page in Chromium", function () {
       const before = await renderer();
       await cycle(cycles);
       const grown = (await renderer()) - before;
-      // a model takes 5.4 MB, and a worker with what it compiled some 15
-      assert.ok(grown < cycles * 4e6, `${grown} bytes more after ${cycles} models`);
+      // a model takes 5.4 MB, and each of its two workers with what it compiled some 15; what the browser has not collected yet comes on top
+      assert.ok(grown < cycles * 8e6, `${grown} bytes more after ${cycles} models`);
     });
   });
 });

@@ -51,6 +51,6 @@ describe("npm run bench", () => {
   it("refuses a suite that it has not", () => {
     const { status, stderr } = bench("kernel");
     assert.notEqual(status, 0);
-    assert.match(stderr, /expected some of kernels, generate, steps, load, size, got "kernel"/);
+    assert.match(stderr, /expected some of kernels, generate, steps, batch, cache, load, size, got "kernel"/);
   });
 });

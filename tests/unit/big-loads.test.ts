@@ -139,7 +139,8 @@ describe("bytes on their way in a load over HTTP", () => {
         assert.equal(consumed, size, "every byte once");
         const held = most + plan.windowBytes; // which lies in linear memory, where scratch will lie
         assert.ok(held <= bound, `${held} bytes, ${plan.windowBytes} of them the window in linear memory`);
-        assert.ok(most > windowBytes / 4, `${most} bytes: that cannot be all`);
+        const least = hasBackpressure ? 1 << 16 : windowBytes / 4; // one fast connection is read as it comes: a piece of the network's at a time
+        assert.ok(most >= least, `${most} bytes: that cannot be all`);
         model.dispose();
         await checkpoint.close();
       }).timeout(120_000);
