@@ -101,8 +101,9 @@ describe("loading", () => {
         heap <= plan.totalBytes + slack + 65_536 * 2,
         `${heap} bytes of array buffers for ${plan.totalBytes} planned: a second copy?`,
       );
-      const planned = await planModel(checkpoint, kernels, { dtype });
+      const { variant, threads, ...planned } = await planModel(checkpoint, kernels, { dtype });
       assert.deepEqual(planned, plan);
+      assert.deepEqual([typeof variant, threads], ["string", 1]);
       await checkpoint.close();
     }
   });
