@@ -3,6 +3,16 @@ import assert from "node:assert/strict";
 import type { ModelSource } from "lfm2-wasm";
 import { AutoTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model } from "lfm2-wasm/transformers";
 
+/** A new model with less of everything. */
+export const SMALL = {
+  vocabSize: 512,
+  hiddenSize: 64,
+  intermediateSize: 128,
+  numHiddenLayers: 3,
+  numAttentionHeads: 4,
+  numKeyValueHeads: 2,
+} as const;
+
 /** Adds the suite for one place of the checkpoint's folder. */
 export function pageExamples(source: ModelSource): void {
   describe("the examples of the reference's page", () => {
@@ -24,15 +34,7 @@ export function pageExamples(source: ModelSource): void {
 
     it("configuration, model, configuration of the model", async () => {
       // the page's `new Lfm2Config()` has 3 billion weights: the same with less of each
-      const small = {
-        vocabSize: 512,
-        hiddenSize: 64,
-        intermediateSize: 128,
-        numHiddenLayers: 3,
-        numAttentionHeads: 4,
-        numKeyValueHeads: 2,
-      };
-      const configuration = new Lfm2Config(small);
+      const configuration = new Lfm2Config(SMALL);
       using model = new Lfm2Model(configuration, { threads: 1 });
       assert.equal(model.config, configuration);
       const { lastHiddenState, pastKeyValues } = await model.forward({ inputIds: [1, 2, 3] });

@@ -4,17 +4,9 @@ import { type Folder, FormatError, InputError, load, type Model } from "lfm2-was
 import { AutoTokenizer, type CallTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { bytesSource } from "../../src/weights/source.ts";
-import { pageExamples } from "../conformance/transformers.ts";
+import { pageExamples, SMALL } from "../conformance/transformers.ts";
 
 const MINI = "models/lfm2-mini";
-const SMALL = {
-  vocabSize: 512,
-  hiddenSize: 64,
-  intermediateSize: 128,
-  numHiddenLayers: 3,
-  numAttentionHeads: 4,
-  numKeyValueHeads: 2,
-} as const;
 const options = { threads: 1 } as const;
 
 /** The bundled checkpoint with another generation_config.json. */
