@@ -15,7 +15,7 @@ async function take(generator, count) {
 }
 
 /**
- * @param engine `load(options)`, and `generator(ids)`: greedy ids after `ids` from an empty cache, computed as they are pulled
+ * @param engine `load(options)`, and `generator(ids)`: greedy ids after `ids` from an empty cache, computed as they are pulled; some have `likeliest(ids, count)`
  * @returns the calls that a worker answers
  */
 export function callsOf(engine) {
@@ -36,6 +36,8 @@ export function callsOf(engine) {
       return take(open, count);
     },
     more: ({ count }) => take(open, count),
+    /** The `count` likeliest ids after `ids`, of an engine that tells. */
+    likeliest: ({ ids, count }) => engine.likeliest(ids, count),
     close,
   };
 }
