@@ -24,6 +24,8 @@ const PLACES = [
   { name: "bun", title: "Bun", has: "the same" },
   { name: "chromium", place: "page", title: "Chromium, page", has: "network, Files, OPFS; one thread" },
   { name: "chromium", place: "worker", title: "Chromium, worker", has: "the same" },
+  { name: "firefox", place: "page", title: "Firefox ESR, page", has: "the same" },
+  { name: "firefox", place: "worker", title: "Firefox ESR, worker", has: "the same" },
   { name: "workerd", title: "workerd", has: "modules, R2, network; one thread, 100 MB" },
 ];
 
@@ -75,7 +77,7 @@ try {
       console.error(`${name} is not installed: ${RUNTIMES[name].install}`);
       continue;
     }
-    const way = name === "chromium" ? "browser" : name === "workerd" ? "workerd" : "installed";
+    const way = place ? "browser" : name === "workerd" ? "workerd" : "installed";
     const options = {
       installed: { large },
       browser: { mini: `${server.url}dist/mini.gguf`, large: server.url + basename(large) },

@@ -2,6 +2,7 @@
 import * as bun from "./bun/runtime.mjs";
 import * as chromium from "./chromium/runtime.mjs";
 import * as deno from "./deno/runtime.mjs";
+import * as firefox from "./firefox/runtime.mjs";
 import { nodeRuntime } from "./node/runtime.mjs";
 import * as workerd from "./workerd/runtime.mjs";
 
@@ -21,7 +22,14 @@ export const NODES = ALL_NODES.filter((name) => name !== `node${process.versions
  * Every runtime by name: `find()` gives the path of its binary, or undefined where it is not installed; `run(binary, job, timeoutMs)` gives what the module returned.
  * @type {Record<string, { install: string, find(): string | undefined, run(binary: string, job: Job, timeoutMs: number): Promise<any> }>}
  */
-export const RUNTIMES = { ...Object.fromEntries(ALL_NODES.map((name) => [name, nodeRuntime(name)])), deno, bun, chromium, workerd };
+export const RUNTIMES = {
+  ...Object.fromEntries(ALL_NODES.map((name) => [name, nodeRuntime(name)])),
+  deno,
+  bun,
+  chromium,
+  firefox,
+  workerd,
+};
 
 /**
  * The runtimes of `names` that are installed, with their binaries. One that is not is an error where CI=true, and a printed notice elsewhere.

@@ -22,10 +22,13 @@ interface Where {
 }
 
 const GATE = ["node20", "node26", "deno", "bun", "chromium", "workerd"];
-const FULL = ["node20", "node22", "node24", "node26", "deno", "bun", "chromium", "workerd"];
+const FULL = ["node20", "node22", "node24", "node26", "deno", "bun", "chromium", "firefox", "workerd"];
+/** Of these those that are named in the environment, where any are: for one at a time. */
+const NAMES = pick({ gate: GATE, full: FULL }).filter((name) => process.env.LFM2_TEST_RUNTIMES?.split(",").includes(name) ?? true);
 /** A browser runs the suite in these: "page" is cross-origin isolated, the others are not; in "page, here" the engine stays in the page's thread. */
 const PLACES: Readonly<Record<string, readonly string[]>> = {
   chromium: pick({ gate: ["page", "worker", "service"], full: ["page", "page, here", "worker", "service"] }),
+  firefox: ["page", "worker", "service"],
 };
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
@@ -38,7 +41,7 @@ function inBrowser(place: string): Pick<Everywhere, "runtime" | "threads" | "eng
 
 function places(): Map<string, Where> {
   const out = new Map<string, Where>();
-  for (const { name, binary } of installed(pick({ gate: GATE, full: FULL }), "the package in every runtime")) {
+  for (const { name, binary } of installed(NAMES, "the package in every runtime")) {
     const runtime = name.startsWith("node") ? "node" : name;
     const base = { runtime, threads: "two", engine: "here", compiles: true, hasRelaxed: name !== "node20", hasFiles: true } as const;
     if (name === "workerd") out.set(name, { binary, way: "workerd", options: { ...base, threads: "refused", compiles: false } });

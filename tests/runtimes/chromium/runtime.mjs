@@ -1,11 +1,6 @@
-// Chromium of the system: a page from a local server runs the job itself or in a worker that it starts; the answer comes as a request.
+// Chromium of the system.
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { createServer } from "node:http";
-import { tmpdir } from "node:os";
-import { basename, delimiter, dirname, extname, join } from "node:path";
-import { ISOLATED } from "../server.mjs";
+import { findBrowser, runInBrowser } from "../browser.mjs";
 
 export const install = "apt-get install chromium, or name one in CHROMIUM";
 
@@ -20,104 +15,25 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-/** @returns {string | undefined} */
-export function find() {
-  const named = process.env.CHROMIUM;
-  const folders = (process.env.PATH ?? "").split(delimiter);
-  const paths = named ? [named] : ["chromium", "chromium-browser"].flatMap((name) => folders.map((folder) => join(folder, name)));
-  return paths.find((path) => existsSync(path));
+export const find = () => findBrowser("CHROMIUM", ["chromium", "chromium-browser"]);
+
+/** @param {import("../index.mjs").Job} job */
+export function run(binary, job, timeoutMs, place = "worker") {
+  return runInBrowser("chromium", (url, profile) => start(binary, url, profile), job, timeoutMs, place);
 }
 
-/** Runs the job where `run` has been imported, and tells what came of it. */
-const MAIN = `
-  const tell = (path, body) => fetch(path, { method: "POST", body });
-  const bytes = async (name) => [name, new Uint8Array(await (await fetch("/file?" + encodeURIComponent(name))).arrayBuffer())];
-  async function main(load) {
-    try {
-      const { files, options } = await (await fetch("/job")).json();
-      const { run } = await load();
-      await tell("/result", JSON.stringify(await run(Object.fromEntries(await Promise.all(files.map(bytes))), options)));
-    } catch (error) {
-      await tell("/failed", String(error?.stack ?? error));
-    }
-  }`;
-const IMPORTED = `${MAIN}\n main(() => import("/module.mjs"));`;
-/** In a page, a dedicated worker, a service worker (which may not import later, and lives as long as an event is waited for). */
-const PLACES = {
-  page: { page: IMPORTED },
-  worker: {
-    page: `${MAIN}
-      const worker = new Worker("/worker.mjs", { type: "module" });
-      worker.onerror = (e) => tell("/failed", e.message + " at " + e.filename + ":" + e.lineno);`,
-    script: IMPORTED,
-  },
-  service: {
-    page: `${MAIN}
-      navigator.serviceWorker.register("/worker.mjs", { type: "module" }).then(async () => {
-        (await navigator.serviceWorker.ready).active.postMessage("go");
-      }).catch((error) => tell("/failed", String(error)));`,
-    script: `import * as module from "/module.mjs"; ${MAIN}\n self.onmessage = (e) => e.waitUntil(main(() => module));`,
-  },
-};
-
-const TYPES = { ".wasm": "application/wasm", ".js": "text/javascript" };
-
-/** @param {import("../index.mjs").Job} job files beside its module are served beside it */
-export async function run(binary, job, timeoutMs, place = "worker") {
-  const { page, script } = PLACES[place];
-  const answers = {
-    "/": () => [`<!doctype html><script type="module">${page}</script>`, "text/html"],
-    "/worker.mjs": () => [script, "text/javascript"],
-    "/module.mjs": async () => [await readFile(job.module), "text/javascript"],
-    "/job": () => [JSON.stringify({ files: Object.keys(job.files), options: job.options }), "application/json"],
-    "/file": async (query) => [await readFile(job.files[decodeURIComponent(query)]), "application/octet-stream"],
-  };
-  const profile = await mkdtemp(join(tmpdir(), "lfm2-chromium-"));
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const url = `http://127.0.0.1:${server.address().port}/`;
-  let child;
-  let timer;
-  const ended = new Promise((resolve, reject) => {
-    server.on("request", async (request, response) => {
-      const [path, query = ""] = request.url.split("?");
-      if (request.method === "POST") {
-        const body = await text(request);
-        response.end();
-        if (path === "/result") resolve(JSON.parse(body));
-        else reject(new Error(`chromium: ${body}`));
-        return;
-      }
-      const answer = answers[path] ?? beside(job, path);
-      if (!answer) return response.writeHead(404).end();
-      const [body, type] = await answer(query);
-      response.writeHead(200, { "content-type": type, ...(place === "page" ? ISOLATED : {}) }).end(body);
-    });
-    child = spawn(binary, [...FLAGS, `--user-data-dir=${profile}`, url], { stdio: ["ignore", "ignore", "pipe"], detached: true });
-    const said = [];
-    child.stderr.on("data", (bytes) => said.push(bytes));
+async function start(binary, url, profile) {
+  const child = spawn(binary, [...FLAGS, `--user-data-dir=${profile}`, url], { stdio: ["ignore", "ignore", "pipe"], detached: true });
+  const said = [];
+  child.stderr.on("data", (bytes) => said.push(bytes));
+  const ended = new Promise((_, reject) => {
     child.on("error", reject);
     child.on("close", (code, signal) =>
       reject(new Error(`${binary} ended with ${code ?? signal} before the page was done:\n${Buffer.concat(said)}`)),
     );
-    timer = setTimeout(() => reject(new Error(`chromium: expected an answer within ${timeoutMs / 1000} s, got none`)), timeoutMs);
   });
-  try {
-    return await ended;
-  } finally {
-    clearTimeout(timer);
-    await stop(child);
-    server.closeAllConnections();
-    server.close();
-    await rm(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
-  }
-}
-
-/** A file in the folder of the job's module. */
-function beside({ module }, path) {
-  const file = join(dirname(module), basename(path));
-  if (!existsSync(file)) return undefined;
-  return async () => [await readFile(file), TYPES[extname(file)] ?? "application/octet-stream"];
+  ended.catch(() => {}); // it does when it is stopped, too
+  return { ended, stop: () => stop(child) };
 }
 
 /** Ends the browser with the processes that it started: it leads a group of its own. */
@@ -130,10 +46,4 @@ async function stop(child) {
     // it has gone already
   }
   await gone;
-}
-
-async function text(request) {
-  const pieces = [];
-  for await (const piece of request) pieces.push(piece);
-  return Buffer.concat(pieces).toString();
 }
