@@ -107,7 +107,9 @@ if (!patterns.length) {
   });
 }
 if (full && !patterns.length)
-  await stage("install runtimes", () => execFileSync("npm", ["ci"], { cwd: join("tests", "runtimes"), stdio: "inherit" }));
+  await stage("install runtimes", () => {
+    for (const folder of ["runtimes", "bundlers/next"]) execFileSync("npm", ["ci"], { cwd: join("tests", folder), stdio: "inherit" });
+  });
 await stage("bundle tests", () => bundle(files));
 if (!process.exitCode) for (const [suite, paths] of suites(files)) await stage(suite, () => mocha(paths));
 

@@ -1,6 +1,6 @@
 // The examples, built from the packed package as their users would, and run: pages in Chromium without a word on the console, the others in their runtimes.
 import assert from "node:assert/strict";
-import { execFile, spawn } from "node:child_process";
+import { type ChildProcessWithoutNullStreams, execFile, spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { extname, join, resolve } from "node:path";
@@ -39,9 +39,57 @@ const PAGES: Readonly<Record<string, readonly string[]>> = pick<Readonly<Record<
 });
 const isFull = pick({ gate: false, full: true });
 const BUNDLERS = resolve("tests", "bundlers", "node_modules");
+const NEXT = resolve("tests", "bundlers", "next", "node_modules");
+const nextIsMissing = isFull && !existsSync(NEXT) ? "Next.js (npm ci --prefix tests/bundlers/next)" : undefined;
+if (nextIsMissing && process.env.CI === "true") throw new Error(`not installed: ${nextIsMissing}`);
+if (nextIsMissing) console.error(`\nnot tested: the example of Next.js, for this is not installed: ${nextIsMissing}`);
 const bundlersAreThere = existsSync(join(BUNDLERS, "vite"));
 if (!bundlersAreThere && process.env.CI === "true") throw new Error("not installed: the bundlers (npm ci --prefix tests/bundlers)");
 if (!bundlersAreThere) console.error("\nnot tested: the examples, for the bundlers are not installed (npm ci --prefix tests/bundlers)");
+
+/** @returns the address that a server says first */
+function addressOf(server: ChildProcessWithoutNullStreams): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let said = "";
+    const hear = (bytes: Buffer): void => {
+      said += bytes;
+      const found = /http:\/\/[\d.]+:\d+/.exec(said)?.[0];
+      if (found) resolve(found);
+    };
+    server.stdout.on("data", hear);
+    server.stderr.on("data", hear);
+    server.once("close", (code) => reject(new Error(`the server ended with ${code}: ${said}`)));
+  });
+}
+
+/** @returns the text that a server sends in parts */
+async function streamed(url: string): Promise<string> {
+  const response = await fetch(`${url}/v1/chat/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ messages: [{ role: "user", content: "What is 3 + 4?" }], stream: true }),
+  });
+  const events = (await response.text()).split("\n\n").filter((event) => event.startsWith("data: {"));
+  assert.ok(events.length > 3, `${events.length} parts`);
+  const parts = events.map((event) => JSON.parse(event.slice("data: ".length)) as { choices: { delta: { content?: string } }[] });
+  return parts.map(({ choices }) => choices[0]?.delta.content ?? "").join("");
+}
+
+/** Next.js and what it needs, laid into the example's own folder: Turbopack reads nothing outside of it, not even by a link. */
+function installNext(folder: string, modules: string): void {
+  const own = join(folder, "node_modules");
+  for (const name of ["lfm2-wasm", "@huggingface"]) cpSync(join(modules, name), join(own, name), { recursive: true });
+  const copy = (name: string): void => {
+    if (existsSync(join(own, name))) return;
+    cpSync(join(NEXT, name), join(own, name), { recursive: true });
+    const { dependencies = {} } = JSON.parse(readFileSync(join(own, name, "package.json"), "utf8")) as { dependencies?: object };
+    Object.keys(dependencies).forEach(copy);
+  };
+  const compilers = readdirSync(join(NEXT, "@next")).filter((name) => name.startsWith("swc-"));
+  for (const name of ["next", "react", "react-dom", ...compilers.map((name) => `@next/${name}`)]) copy(name);
+  mkdirSync(join(own, ".bin"));
+  symlinkSync(join("..", "next", "dist", "bin", "next"), join(own, ".bin", "next"));
+}
 
 describe("examples", () => {
   if (!bundlersAreThere) return;
@@ -74,17 +122,18 @@ describe("examples", () => {
     }
   }
 
-  /** A copy of the example, built where it has something to build. @returns its folder */
-  async function built(name: string): Promise<string> {
+  /** A copy of the example, built where it has something to build; `prepare` may put more into it. @returns its folder */
+  async function built(name: string, prepare?: (folder: string) => void): Promise<string> {
     const folder = join(project, name);
     cpSync(join("examples", name), folder, { recursive: true });
+    prepare?.(folder);
     const manifest = join(folder, "package.json");
     const { scripts = {} } = existsSync(manifest)
       ? (JSON.parse(readFileSync(manifest, "utf8")) as { scripts?: Record<string, string> })
       : {};
     if (scripts.build) {
       mkdirSync(join(folder, "out"), { recursive: true });
-      const env = { ...process.env, WRANGLER_SEND_METRICS: "false", NO_COLOR: "1" };
+      const env = { ...process.env, WRANGLER_SEND_METRICS: "false", NEXT_TELEMETRY_DISABLED: "1", NO_COLOR: "1" };
       const { stdout, stderr } = await execute("npm", ["run", "build"], { cwd: folder, env, timeout: BUILD_MS });
       assert.doesNotMatch(stdout + stderr, /warn/i, name);
     }
@@ -199,25 +248,22 @@ describe("examples", () => {
     const flags = ["--no-lock", "--no-prompt", "--allow-read", "--allow-net"];
     const server = spawn(deno, ["run", ...flags, join(folder, "serve.ts"), "0"], { cwd: folder, env: { ...process.env, NO_COLOR: "1" } });
     try {
-      const url = await new Promise<string>((resolve, reject) => {
-        let said = "";
-        const hear = (bytes: Buffer): void => {
-          said += bytes;
-          const found = /http:\/\/[\d.]+:\d+/.exec(said)?.[0];
-          if (found) resolve(found);
-        };
-        server.stdout.on("data", hear);
-        server.stderr.on("data", hear);
-        server.once("close", (code) => reject(new Error(`deno serve ended with ${code}: ${said}`)));
-      });
-      const response = await fetch(`${url}/v1/chat/completions`, {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ messages: [{ role: "user", content: "What is 3 + 4?" }], stream: true }),
-      });
-      const events = (await response.text()).split("\n\n").filter((event) => event.startsWith("data: {"));
-      const parts = events.map((event) => JSON.parse(event.slice("data: ".length)) as { choices: { delta: { content?: string } }[] });
-      assert.equal(parts.map(({ choices }) => choices[0]?.delta.content ?? "").join(""), ANSWER);
+      assert.equal(await streamed(await addressOf(server)), ANSWER);
+    } finally {
+      server.kill("SIGKILL");
+    }
+  });
+
+  it("next: its page answers, and its server in parts", async function () {
+    this.timeout(2 * BUILD_MS);
+    if (nextIsMissing || !chromium) return;
+    const folder = await built("next", (folder) => installNext(folder, join(project, "node_modules")));
+    const command = [join(folder, "node_modules", "next", "dist", "bin", "next"), "start", "-p", "0", "-H", "127.0.0.1"];
+    const server = spawn(process.execPath, command, { cwd: folder, env: { ...process.env, NEXT_TELEMETRY_DISABLED: "1", NO_COLOR: "1" } });
+    try {
+      const url = await addressOf(server);
+      assert.equal(await streamed(url), ANSWER);
+      assert.deepEqual(await visit(browser as Browser, url, TIMEOUT_MS), { text: ANSWER, said: [], workers: 1 });
     } finally {
       server.kill("SIGKILL");
     }

@@ -8,11 +8,12 @@ import type { ByteSource } from "../../weights/source.ts";
 
 export const fetchWasm: FetchWasm = (address) => fetch(address);
 
-/** @returns `source`, with an address that begins with `/`, `./` or `../` made whole */
+/** @returns `source`, with an address that begins with `/`, `./` or `../` made whole; Turbopack's URLs of files are such addresses */
 export function withBase(source: ModelSource): ModelSource {
-  if (typeof source !== "string" || !/^\.{0,2}\//.test(source)) return source;
+  const text = typeof source === "string" || source instanceof URL ? String(source) : "";
+  if (!/^\.{0,2}\//.test(text)) return source;
   const { location } = globalThis as { readonly location?: { readonly href: string } };
-  return location && /^https?:/.test(location.href) ? new URL(source, location.href) : source;
+  return location && /^https?:/.test(location.href) ? new URL(text, location.href) : source;
 }
 
 /** @returns `options` with the kernels' relative addresses made whole as `fetch` makes them: a worker has another base */
