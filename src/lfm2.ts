@@ -20,6 +20,7 @@ import { type HubId, parseHubId } from "./weights/hub-id.ts";
 import { type ObjectSource, openObject } from "./weights/objects.ts";
 import type { ImageStore } from "./weights/packed-image.ts";
 import { checkRemoteOptions, findRemote, type NetworkPlatform, openAddress, type RemoteOptions } from "./weights/remote.ts";
+import { rightError } from "./weights/shards.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
 import type { Store } from "./weights/store.ts";
 
@@ -344,7 +345,7 @@ async function loadOnce(
     };
   } catch (error) {
     draft?.model.dispose();
-    throw error;
+    throw await rightError(error, [...new Set([...checkpoint.tensors.values()].map((tensor) => tensor.source))], options.signal);
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }

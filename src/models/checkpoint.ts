@@ -9,7 +9,17 @@ import { decodeUtf8, parseJsonBytes } from "../weights/json-scan.ts";
 import { licenseOf } from "../weights/license.ts";
 import { MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
 import { readSafetensors } from "../weights/safetensors.ts";
-import { closeAll, type GgufParts, ggufPart, readGgufParts, readShards, type ShardedWeights, verifyAll } from "../weights/shards.ts";
+import {
+  closeAll,
+  type GgufParts,
+  ggufPart,
+  opening,
+  readGgufParts,
+  readShards,
+  rightError,
+  type ShardedWeights,
+  verifyAll,
+} from "../weights/shards.ts";
 import { type ByteSource, commonMistake, type Folder, readExactly } from "../weights/source.ts";
 import type { StoredTensor, WeightFile } from "../weights/tensor.ts";
 import { checkModelType, type Lfm2Config, parseConfig } from "./config.ts";
@@ -55,17 +65,15 @@ function ffnRows(tensors: ReadonlyMap<string, StoredTensor>): number | undefined
  */
 export async function openCheckpoint(source: ByteSource | Folder, signal?: AbortSignal): Promise<Checkpoint> {
   if (isFolder(source)) return openFolder(source, signal);
-  return closedOnError(source, () => openFile(source, signal));
+  return closedOnError(source, () => openFile(source, signal), signal);
 }
 
 /** A file that turns out to be no model is not held open. */
-async function closedOnError<T>(source: ByteSource, use: () => Promise<T>): Promise<T> {
-  try {
-    return await use();
-  } catch (error) {
-    await source.close?.().catch(() => {}); // the first error is the one that helps
-    throw error;
-  }
+function closedOnError<T>(source: ByteSource, use: () => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  return opening((opened) => {
+    opened.push(source);
+    return use();
+  }, signal);
 }
 
 async function openFile(source: ByteSource, signal?: AbortSignal, sibling?: ByteSource["sibling"]): Promise<Checkpoint> {
@@ -81,8 +89,10 @@ async function openFile(source: ByteSource, signal?: AbortSignal, sibling?: Byte
   try {
     return gguf(source, file);
   } catch (error) {
-    await closeAll(file.sources.filter((part) => part !== source)).catch(() => {}); // `source` is closed by whoever gave it
-    throw error;
+    const others = file.sources.filter((part) => part !== source); // `source` is closed by whoever gave it
+    const right = await rightError(error, others, signal);
+    await closeAll(others).catch(() => {});
+    throw right;
   }
 }
 
@@ -155,14 +165,15 @@ async function openFolder(folder: Folder, signal?: AbortSignal): Promise<Checkpo
   const weights = json === undefined ? undefined : await openWeights(folder, signal);
   if (!weights) {
     const source = await onlyGguf(folder);
-    if (source) return closedOnError(source, () => openFile(source, signal, (name) => folder.open(name)));
+    if (source) return closedOnError(source, () => openFile(source, signal, (name) => folder.open(name)), signal);
     throw noWeights(folder, json !== undefined);
   }
   try {
     return await hfCheckpoint(folder, json, weights, signal);
   } catch (error) {
+    const right = await rightError(error, weights.sources, signal);
     await closeAll(weights.sources).catch(() => {}); // the first error is the one that helps
-    throw error;
+    throw right;
   }
 }
 
@@ -170,7 +181,7 @@ async function openFolder(folder: Folder, signal?: AbortSignal): Promise<Checkpo
 async function openWeights(folder: Folder, signal?: AbortSignal): Promise<ShardedWeights | undefined> {
   const one = await folder.open("model.safetensors");
   if (!one) return readShards(folder, signal);
-  return closedOnError(one, async () => ({ ...(await readSafetensors(one, signal)), sources: [one] }));
+  return closedOnError(one, async () => ({ ...(await readSafetensors(one, signal)), sources: [one] }), signal);
 }
 
 async function hfCheckpoint(folder: Folder, json: unknown, weights: ShardedWeights, signal?: AbortSignal): Promise<Checkpoint> {

@@ -97,3 +97,6 @@ export const CACHE_STEP_BYTES: number = 256 * 1024;
 
 /** Silence after which a hub counts as out of reach where a cache can answer in its place. */
 export const UNREACHABLE_MS = 10_000;
+
+/** Largest file that is brought to its end only to learn whether a refused header came damaged: a larger one takes longer than an answer should. */
+export const MAX_PROOF_BYTES: number = 64 * 1024 * 1024;

@@ -1,9 +1,9 @@
 // Tensors that lie in several files: safetensors shards with their index, and the parts of a split GGUF. Must not know models nor runtimes.
-import { FormatError, UnsupportedError } from "../errors.ts";
+import { AbortError, FormatError, UnsupportedError } from "../errors.ts";
 import { isRecord, kindOf, quoted } from "../values.ts";
 import { type GgufFile, readGguf } from "./gguf.ts";
 import { parseJsonBytes } from "./json-scan.ts";
-import { MAX_INDEX_BYTES, MAX_SHARDS, MAX_TENSORS } from "./limits.ts";
+import { MAX_INDEX_BYTES, MAX_PROOF_BYTES, MAX_SHARDS, MAX_TENSORS } from "./limits.ts";
 import { readSafetensors } from "./safetensors.ts";
 import { type ByteSource, type Folder, isPlainPath, readExactly } from "./source.ts";
 import type { StoredTensor, WeightFile } from "./tensor.ts";
@@ -28,14 +28,36 @@ export async function verifyAll(sources: readonly ByteSource[], signal?: AbortSi
   for (const source of sources) await source.verify?.(signal);
 }
 
-/** Runs `use` with a list for what it opens, which is closed when it fails. */
-async function opening<T>(use: (opened: ByteSource[]) => Promise<T>): Promise<T> {
+/**
+ * What is wrong with bytes that a parser refused: where they came damaged, that, whatever the parser took them for. A file of up to `MAX_PROOF_BYTES` is
+ * brought to its end for that; of a larger one the parser's word stands, and a load hears it twice, of bytes that were fetched twice.
+ * @returns the checksum's FormatError, with `error` as its cause; AbortError; else `error`
+ */
+export async function rightError(error: unknown, sources: readonly ByteSource[], signal: AbortSignal | undefined): Promise<unknown> {
+  const isRefusal =
+    error instanceof UnsupportedError || (error instanceof FormatError && !["checksum", "missing-file"].includes(error.code));
+  if (!isRefusal) return error;
+  for (const source of sources) {
+    if (source.size > MAX_PROOF_BYTES) continue;
+    try {
+      await source.verify?.(signal);
+    } catch (proof) {
+      if (proof instanceof AbortError) return proof;
+      if (proof instanceof FormatError) return new FormatError(proof.message, { code: proof.code, cause: error });
+    }
+  }
+  return error;
+}
+
+/** Runs `use` with a list for what it opens, which is closed when it fails. @throws what `rightError` makes of the failure */
+export async function opening<T>(use: (opened: ByteSource[]) => Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   const opened: ByteSource[] = [];
   try {
     return await use(opened);
   } catch (error) {
+    const right = await rightError(error, opened, signal);
     await closeAll(opened).catch(() => {}); // the first error is the one that helps
-    throw error;
+    throw right;
   }
 }
 
@@ -87,14 +109,16 @@ export async function readShards(folder: Folder, signal?: AbortSignal): Promise<
       files.set(name, await readSafetensors(source, signal));
     }
     return { ...listed(places, files), sources: opened };
-  });
+  }, signal);
 }
 
 async function indexBytes(source: ByteSource, signal: AbortSignal | undefined): Promise<Uint8Array> {
   try {
     if (source.size > MAX_INDEX_BYTES)
       throw new FormatError(`${INDEX_NAME}: expected at most ${MAX_INDEX_BYTES} bytes, the limit, got ${source.size}. This is no index.`);
-    return await readExactly(source, 0, source.size, signal);
+    const bytes = await readExactly(source, 0, source.size, signal);
+    await source.verify?.(signal);
+    return bytes;
   } finally {
     await source.close?.();
   }
@@ -182,7 +206,7 @@ export async function readGgufParts(
     const joined = joinParts(parts);
     checkTensorCount(joined, parts);
     return { ...parts[0]!.file, ...joined, sources: parts.map((part) => part.source) };
-  });
+  }, signal);
 }
 
 /** A key of the split, a whole number of at least `least`. */

@@ -443,7 +443,7 @@ async function send(
     if (fault.drip) await pause(fault.drip[1], req.socket);
     else if (fault.chunk && at % 1024 === 0) await new Promise(setImmediate);
   }
-  if (fault.stall !== undefined) return; // the socket stays open until somebody closes it
+  if (fault.stall !== undefined && fault.stall < to - from) return; // the socket stays open until somebody closes it
   if (fault.drop !== undefined && fault.drop < to - from) {
     await new Promise<void>((resolve) => void res.write("", () => resolve()));
     await pause(5, req.socket);
