@@ -1,7 +1,7 @@
 // The calls about downloaded models that every adapter exports. Their code is a part of the package that plain loads do without: it comes when it is called for.
 import type { Availability, CacheQuery, Pulled } from "./downloads.ts";
 import type { LoadOptions, ModelSource, Platform } from "./lfm2.ts";
-import type { StoredModel } from "./weights/store.ts";
+import type { StoredModel, StoredModels } from "./weights/store.ts";
 
 /** What is downloaded, and what could be. */
 export interface CacheCalls {
@@ -19,10 +19,11 @@ export interface CacheCalls {
    */
   pull(id: string, options?: LoadOptions): Promise<Pulled>;
   /**
-   * Lists the LFM2 models in the cache, whoever downloaded them.
+   * Lists the LFM2 models in the cache, whoever downloaded them, with their sizes.
+   * @returns the models; `freeBytes` of the list is what the cache would still take
    * @throws StorageError; PlatformError where there is no cache
    */
-  listModels(query?: CacheQuery): Promise<readonly StoredModel[]>;
+  listModels(query?: CacheQuery): Promise<StoredModels>;
   /**
    * Removes a model from the cache, unfinished downloads too.
    * @param id `org/name`, as `listModels` tells it

@@ -26,7 +26,7 @@ import { MAX_CONFIG_BYTES } from "./weights/limits.ts";
 import { removeImagesOf } from "./weights/packed-image.ts";
 import { checkPlan } from "./weights/plan.ts";
 import { readExactly } from "./weights/source.ts";
-import type { Store, StoredModel } from "./weights/store.ts";
+import type { Store, StoredModel, StoredModels } from "./weights/store.ts";
 
 /** What the cache calls read: the folder of the cache where it is not the default. */
 export interface CacheQuery {
@@ -83,11 +83,12 @@ function isConfigOfOurs(bytes: Uint8Array): boolean {
 }
 
 /** The models in the cache that this package runs, also those that other programs put there. */
-export async function listModelsWith(platform: Platform, query: CacheQuery = {}): Promise<readonly StoredModel[]> {
-  const models = [];
-  for (const store of await storesOf(platform, cacheIn(query)))
-    for (const model of await store.list()) if (await isOurs(store, model)) models.push(model);
-  return models;
+export async function listModelsWith(platform: Platform, query: CacheQuery = {}): Promise<StoredModels> {
+  const models: StoredModel[] = [];
+  const stores = await storesOf(platform, cacheIn(query));
+  for (const store of stores) for (const model of await store.list()) if (await isOurs(store, model)) models.push(model);
+  // beside the list, not in it: whoever prints or compares it sees models
+  return Object.defineProperty(models, "freeBytes", { value: await stores[0]?.freeBytes() }) as unknown as StoredModels;
 }
 
 /** Removes a model from the cache, unfinished downloads too. */

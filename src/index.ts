@@ -26,4 +26,4 @@ export type { Message } from "./text/messages.ts";
 export type { Tokenizer } from "./text/tokenizer.ts";
 export type { GenerateOptions, GenerationState } from "./turn.ts";
 export type { ByteSource, Folder } from "./weights/source.ts";
-export type { StoredModel } from "./weights/store.ts";
+export type { StoredModel, StoredModels } from "./weights/store.ts";

@@ -1,7 +1,7 @@
 // `lfm2 pull`, `list`, `remove`: the models on this disk. What they found goes to stdout, how far they are to stderr.
 import { progress } from "@clack/prompts";
 import type { ArgsDef } from "citty";
-import { type LoadProgress, listModels, pull as pullModel, removeModel, type StoredModel } from "lfm2-wasm";
+import { type LoadProgress, listModels, pull as pullModel, removeModel, type StoredModel, type StoredModels } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
 import { DTYPES } from "../memory/dtype.ts";
 import { CACHE_DIR_ARG, HELP_ARG, JSON_ARG, type Options, refuseWords, UsageError } from "./args.ts";
@@ -100,12 +100,15 @@ const filesOf = ({ revisions }: StoredModel): string[] => [
   ...new Set(revisions.flatMap(({ files }) => files.map(({ path }) => path)).filter((path) => /\.(?:gguf|safetensors)$/.test(path))),
 ];
 
+/** How much more there is room for, where that is known. */
+const free = ({ freeBytes }: StoredModels): string => (freeBytes === undefined ? "" : `, ${formatBytes(freeBytes)} of the disk are free`);
+
 /** `lfm2 list`. @returns the exit code */
 export async function list(options: Options): Promise<number> {
   refuseWords(options, "list");
   const models = await listModels(query(options));
   if (options.flag("json")) write(`${JSON.stringify(models, null, 2)}\n`);
-  else if (models.length === 0) note("no models here; lfm2 pull org/name downloads one");
+  else if (models.length === 0) note(`no models here; lfm2 pull org/name downloads one${free(models)}`);
   else {
     const rows = models.map((model) => [
       model.id,
@@ -113,6 +116,7 @@ export async function list(options: Options): Promise<number> {
       [...filesOf(model), ...(model.partialBytes > 0 ? [`${formatBytes(model.partialBytes)} of an unfinished download`] : [])].join(", "),
     ]);
     write(harmless(table(rows, [1])));
+    note(`${formatBytes(models.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0))} in all${free(models)}`);
   }
   return 0;
 }

@@ -38,6 +38,12 @@ export interface StoredModel {
   }[];
 }
 
+/** The models of a cache. */
+export interface StoredModels extends ReadonlyArray<StoredModel> {
+  /** Bytes that the cache would still take: of the disk, or of what a browser grants the page. Undefined where nobody tells. */
+  readonly freeBytes: number | undefined;
+}
+
 /**
  * The beginning of a file, growing at its end. At most one exists for a content, guarded by its lock. What was written stays readable until `close`,
  * after `commit` and `discard` too.
@@ -96,6 +102,8 @@ export interface Store {
   /** Opens the part, empty where there was none. The caller holds the lock. */
   begin(file: StoreFile): Promise<StorePart>;
   list(): Promise<readonly StoredModel[]>;
+  /** @returns bytes that the storage would still take; undefined where nobody tells */
+  freeBytes(): Promise<number | undefined>;
   /** Removes all of a repository; nothing of it is found any more, even if this is interrupted. @returns what was there; undefined when nothing was. @throws StorageError `"in-use"` while a download is under way */
   remove(repo: string): Promise<StoredModel | undefined>;
 }

@@ -204,6 +204,8 @@ export function storeChecks(open: () => Promise<Store>, sizeBytes: number): read
           `a size of both, got ${model?.sizeBytes}`,
         );
         equal(model.partialBytes, half, "bytes of parts");
+        const free = await store.freeBytes();
+        expect(free === undefined || (Number.isSafeInteger(free) && free > 0), `room, or nothing, got ${free}`);
         equal(
           model.revisions,
           [{ commit: file.commit, names: ["main"], files: [{ path: file.path, sizeBytes, blob: file.blob }] }],

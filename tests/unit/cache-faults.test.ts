@@ -35,6 +35,7 @@ class WatchedStore {
       partBytes: (file) => at(() => inner.partBytes(file)),
       isLocked: (file) => at(() => inner.isLocked(file)),
       list: () => at(() => inner.list()),
+      freeBytes: () => at(() => inner.freeBytes()),
       remove: (repo) => at(() => inner.remove(repo)),
       lock: async (file, options) => this.#lock(await at(() => inner.lock(file, options))),
       begin: async (file) => this.#part(await at(() => inner.begin(file))),

@@ -1,4 +1,4 @@
-// The cache and processes: a kill at any moment of a download, a write and an eviction; two at once; an interrupted command.
+// The cache and processes: a kill at any moment of a download, a write (of a packed image too) and an eviction; two at once; an interrupted command.
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -42,7 +42,8 @@ console.log(JSON.stringify({ tokens: [...tokens], phases: [...phases] }));
 model.dispose();
 `;
 const REMOVE = `
-import { removeModel } from "lfm2-wasm";
+import { listModels, removeModel } from "lfm2-wasm";
+await listModels(args); // the code is there
 console.log("begin");
 await removeModel("org/mini", args);
 `;
@@ -58,19 +59,22 @@ describe("the cache and processes", () => {
   let count = 0;
   let right: readonly number[];
   const network = { ...IMPATIENT, windowBytes: 1 << 19 };
-  const args = (more: object = {}): object => ({ endpoint: server.hub, network, cache: { dir }, ...more });
+  const args = (more: object = {}): object => ({ endpoint: server.hub, network, cache: { dir, packed: true }, ...more });
   const sent = (): number => server.log.filter((r) => r.host === "cdn").reduce((sum, r) => sum + r.sentBytes, 0);
   const blobs = (): string => join(dir, "models--org--mini", "blobs");
   const partial = (): number => {
     const name = filesIn(blobs()).find((f) => f.endsWith(".incomplete"));
     return name === undefined ? 0 : statSync(join(blobs(), name)).size;
   };
+  let packedImage: string | undefined;
   const start = async (): Promise<readonly number[]> => {
     const model = await load("org/mini", args());
     const { tokens } = await model.generate("Hello", { maxTokens: 4, temperature: 0 });
+    packedImage = model.info.packedImage;
     model.dispose();
     return [...tokens];
   };
+  const images = (): string[] => filesIn(join(dir, ".lfm2-wasm", "packed")).filter((name) => name.endsWith(".safetensors"));
   const kill = async (child: ChildProcess): Promise<void> => {
     const over = child.exitCode === null && child.signalCode === null ? once(child, "exit") : undefined;
     child.kill("SIGKILL");
@@ -153,18 +157,28 @@ describe("the cache and processes", () => {
     const random = randoms(13);
     dir = join(root, "evict");
     await start();
+    const states = new Set<string>();
     for (let i = 0; i < KILLS; i++) {
       const child = run(REMOVE, { cacheDir: dir });
       await once(child.stdout as NodeJS.ReadableStream, "data");
-      await sleep(random() * 8);
+      // every other time once the model is gone, and its image may be on the way
+      for (let until = Date.now() + 5000; i % 2 === 1 && existsSync(join(dir, "models--org--mini")) && Date.now() < until; );
+      await sleep(random() * (i % 2 === 1 ? 1.5 : 8));
       await kill(child);
       const there = await listModels({ cacheDir: dir });
       assert.ok(there.length <= 1);
       assert.ok(!readdirSync(dir).some((name) => name.includes("trash")), "the rest is swept");
+      // its image goes last: one that is left is of the same bytes, and serves them again
+      const isPacked = images().length === 1;
+      assert.ok(isPacked || there.length === 0);
+      states.add(`${there.length} ${isPacked}`);
       server.log.length = 0;
       assert.deepEqual(await start(), right);
       assert.equal(sent(), there.length === 1 ? 0 : mini.length);
+      assert.equal(packedImage, isPacked ? "read" : "written");
+      assert.equal(images().length, 1);
     }
+    assert.ok(states.size > 1, [...states].join(", "));
     const removed = await removeModel("org/mini", { cacheDir: dir });
     assert.equal(removed?.sizeBytes, mini.length + 40, "the file, and the commit's name");
     assert.equal(await removeModel("org/mini", { cacheDir: dir }), undefined);

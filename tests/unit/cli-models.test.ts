@@ -64,7 +64,9 @@ describe("the commands about downloaded models", () => {
   };
 
   it("pull, list, inspect and remove a model, in lines and as JSON", async () => {
-    assert.deepEqual(await lfm2("list", ...where), { code: 0, stdout: "", stderr: "no models here; lfm2 pull org/name downloads one\n" });
+    const none = await lfm2("list", ...where);
+    assert.deepEqual([none.code, none.stdout], [0, ""]);
+    assert.match(none.stderr, /^no models here; lfm2 pull org\/name downloads one, [\d.]+ [KMGT]iB of the disk are free\n$/);
     const before = await lfm2("inspect", "org/mini", ...where);
     assert.match(before.stdout, /licence lfm1\.0\n\non the hub: mini\.gguf, 2\.6 MiB to download\n/);
     const pulled = await lfm2("pull", "org/mini", ...where);
@@ -76,7 +78,9 @@ describe("the commands about downloaded models", () => {
     const { commit, ...rest } = JSON.parse(again.stdout) as { commit: string };
     assert.match(commit, /^[0-9a-f]{40}$/);
     assert.deepEqual(rest, { id: "org/mini", file: "mini.gguf", license: "lfm1.0", sizeBytes: mini.length, downloadedBytes: 0 });
-    assert.equal((await lfm2("list", ...where)).stdout, "  org/mini  2.6 MiB  mini.gguf\n");
+    const list = await lfm2("list", ...where);
+    assert.equal(list.stdout, "  org/mini  2.6 MiB  mini.gguf\n");
+    assert.match(list.stderr, /^2\.6 MiB in all, [\d.]+ [KMGT]iB of the disk are free\n$/);
     const [model] = JSON.parse((await lfm2("list", "--json", ...where)).stdout) as { id: string; sizeBytes: number }[];
     assert.deepEqual([model?.id, model?.sizeBytes], ["org/mini", mini.length + 40]);
     assert.match((await lfm2("inspect", "org/mini", ...where)).stdout, /on the hub: mini\.gguf, all of it is here/);

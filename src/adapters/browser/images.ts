@@ -3,7 +3,7 @@ import type { ImageStore } from "../../weights/packed-image.ts";
 import type { FileSink } from "../../weights/sink.ts";
 import { tryLock } from "./locks.ts";
 import { openPile, PileWriter, removePile, textOf, writeText } from "./pile.ts";
-import { type Shelf, storageNavigator } from "./shelf.ts";
+import { freeBytes, type Shelf } from "./shelf.ts";
 import { browserShelf } from "./store.ts";
 
 /** All images together. */
@@ -30,11 +30,7 @@ async function makeRoom(shelf: Shelf, bytes: number, mostBytes: number): Promise
     await removeImage(shelf, name);
     sum -= size;
   }
-  const { usage = 0, quota = Number.POSITIVE_INFINITY } =
-    (await storageNavigator()
-      .storage?.estimate?.()
-      .catch(() => undefined)) ?? {};
-  return quota - usage >= bytes + FREE_BYTES;
+  return ((await freeBytes()) ?? Number.POSITIVE_INFINITY) >= bytes + FREE_BYTES;
 }
 
 async function removeImage(shelf: Shelf, name: string): Promise<void> {

@@ -66,12 +66,21 @@ const ADVICE: Readonly<Record<string, string>> = {
   "not-writable": "Allow the site to keep data, or pass cache: false",
 };
 
+/** @returns what the browser tells of the origin's storage */
+async function estimate(): Promise<Estimate> {
+  const asked = storageNavigator().storage?.estimate?.();
+  return (await asked?.catch(() => undefined)) ?? {};
+}
+
+/** @returns bytes that the origin may still take; undefined where the browser does not tell */
+export async function freeBytes(): Promise<number | undefined> {
+  const { usage, quota } = await estimate();
+  return usage === undefined || quota === undefined ? undefined : Math.max(0, quota - usage);
+}
+
 /** @returns how much the origin has used and may use, as text; "" where the browser does not tell */
 async function room(): Promise<string> {
-  const { usage, quota } =
-    (await storageNavigator()
-      .storage?.estimate?.()
-      .catch(() => undefined)) ?? {};
+  const { usage, quota } = await estimate();
   return usage === undefined || quota === undefined ? "" : ` ${megabytes(usage)} of ${megabytes(quota)} are used.`;
 }
 

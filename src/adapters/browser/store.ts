@@ -13,7 +13,7 @@ import { cacheStorage } from "./cache-storage.ts";
 import { hasLocks, heldLocks, lock } from "./locks.ts";
 import { opfs } from "./opfs.ts";
 import { beginningBytes, openPile, PileWriter, removePile, textOf, wholeBytes, writeText } from "./pile.ts";
-import { doing, full, megabytes, type Shelf, storageNavigator } from "./shelf.ts";
+import { doing, freeBytes, full, megabytes, type Shelf } from "./shelf.ts";
 
 const encode = encodeURIComponent;
 const REF = /^[0-9a-f]{40}$/;
@@ -179,12 +179,13 @@ export class ShelfStore implements Store {
       });
     const writer = await PileWriter.begin(this.#shelf, this.#blob(file));
     const missingBytes = file.sizeBytes - writer.sizeBytes;
-    const { usage = 0, quota = Number.POSITIVE_INFINITY } =
-      (await storageNavigator()
-        .storage?.estimate?.()
-        .catch(() => undefined)) ?? {};
-    if (missingBytes > quota - usage) throw await full(this.place, `the ${megabytes(missingBytes)} of ${file.path} that are still to come`); // rather than after hours
+    if (missingBytes > ((await freeBytes()) ?? Number.POSITIVE_INFINITY))
+      throw await full(this.place, `the ${megabytes(missingBytes)} of ${file.path} that are still to come`); // rather than after hours
     return new Part(writer, () => this.#show(file));
+  }
+
+  freeBytes(): Promise<number | undefined> {
+    return freeBytes();
   }
 
   async list(): Promise<readonly StoredModel[]> {

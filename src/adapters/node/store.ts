@@ -19,11 +19,12 @@ import {
   rename,
   rm,
   stat,
+  statfs,
   symlink,
   writeFile,
 } from "node:fs/promises";
 import { homedir } from "node:os";
-import { basename, dirname, join, relative } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { Lfm2Error, StorageError } from "../../errors.ts";
 import type { ByteSource } from "../../weights/source.ts";
 import type { LockOptions, Store, StoredFile, StoredModel, StoreFile, StoreLock, StorePart } from "../../weights/store.ts";
@@ -296,6 +297,18 @@ class DiskStore implements Store {
       const ids = names.filter((name) => name.startsWith("models--")).map(repoOf);
       return Promise.all(ids.sort().map((id) => this.#model(id)));
     });
+  }
+
+  /** Of the disk, for this user; where there is no folder yet, of the one that it will be made in. */
+  async freeBytes(): Promise<number | undefined> {
+    for (let dir = resolve(this.place); ; dir = dirname(dir)) {
+      try {
+        const { bavail, bsize } = await statfs(dir);
+        return bavail * bsize;
+      } catch (error) {
+        if (!isMissing(error) || dir === dirname(dir)) return undefined;
+      }
+    }
   }
 
   async #model(id: string): Promise<StoredModel> {
