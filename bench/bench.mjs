@@ -17,7 +17,6 @@ const { words, options } = readOptions({
   compare: "",
   only: "",
   quick: false,
-  full: false,
   rounds: 5,
   variant: "",
   models: ["350m", "1.2b"],
@@ -38,7 +37,6 @@ if (options.quick) {
 const pattern = new RegExp(options.only);
 Object.assign(options, {
   isQuick: options.quick,
-  isFull: options.full,
   ms: options.quick ? 8 : 25,
   wants: (title) => pattern.test(title),
 });
@@ -149,6 +147,9 @@ const TABLES = {
 for (const [name, result] of Object.entries(results)) {
   console.log(`\n## ${name}\n`);
   TABLES[name](result);
+  if (!result.goals?.length) continue;
+  const goals = result.goals.map((g) => [g.key, g.text, g.limit, g.isMet ? "met" : "missed"]);
+  console.log(`\n${table(["goal", "measured", "", ""], goals)}`);
 }
 
 const RESULTS = "bench/results";

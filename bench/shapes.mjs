@@ -42,5 +42,8 @@ export const widths = { "350m": { D: 1024, F: 4608, V: 65536 }, "1.2b": { D: 204
 /** `generate`. */
 export const prefills = [128, 512, 2048];
 export const contexts = [0, 512, 4096];
-export const longContext = 32768;
+/** Room for the steps that are measured behind it, in a model of 32,768. */
+export const longContext = 32512;
+/** Tokens that are computed for it; the rest of its pages repeat theirs. */
+export const longBeginning = 1024;
 export const generateDtypes = ["q4", "q8", "bf16"];

@@ -1,16 +1,23 @@
 // Turns of a model's engine, a step for each pull: what `lfm2 bench` does, for many models in turns.
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
-let calls = 0;
+let calls = 1_000_000;
+
+/** A number that no session has yet. */
+export const newSession = () => calls++;
+
+/** Greedy ids of an open session after `ids`, computed as they are pulled. */
+export async function* continued(engine, session, ids) {
+  const request = { ids: Uint32Array.from(ids), maxTokens: Number.MAX_SAFE_INTEGER, stopIds: [], stop: [], sampling: GREEDY };
+  for await (const event of engine.generate(session, session, request)) if (event.type === "token") yield event.id;
+}
 
 /** Greedy ids after `ids` in a session of their own, computed as they are pulled. */
-export async function* greedy(model, ids) {
-  const { engine } = model;
-  const session = 1_000_000 + calls++;
+export async function* greedy({ engine }, ids) {
+  const session = newSession();
   await engine.open(session);
   try {
-    const request = { ids: Uint32Array.from(ids), maxTokens: Number.MAX_SAFE_INTEGER, stopIds: [], stop: [], sampling: GREEDY };
-    for await (const event of engine.generate(session, session, request)) if (event.type === "token") yield event.id;
+    yield* continued(engine, session, ids);
   } finally {
     await engine.close(session);
   }

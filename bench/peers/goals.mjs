@@ -1,30 +1,14 @@
 // The goals of issue 4 that peers.mjs measures: ratios of its cells, one row a goal, and the report as Markdown.
-import { existsSync, readFileSync } from "node:fs";
-import { presetOf } from "../../scripts/checkpoints/make-checkpoint.mjs";
+import { existsSync } from "node:fs";
 import { fileBytes } from "../lib/checkpoints.mjs";
-import { Lab } from "../lib/lab.mjs";
 import { median } from "../lib/measure.mjs";
 import { table } from "../lib/report.mjs";
-import { tileRate } from "../suites/kernels.mjs";
+import { int4Tile, macsPerToken } from "../lib/tile.mjs";
 
 export const cross = (...lists) => lists.reduce((all, list) => all.flatMap((head) => list.map((item) => [...head, item])), [[]]);
-const sum = (list) => list.reduce((a, b) => a + b, 0);
 const times = (x) => `${x.toFixed(2)}×`;
 const percent = (x) => `${Math.round(100 * x)} %`;
 const threadsText = (n) => `${n} thread${n > 1 ? "s" : ""}`;
-
-/** Multiply-adds of a token in the layers. */
-export function macsPerToken(shape) {
-  const { D, H, G, F, layers } = presetOf(shape);
-  const hd = D / H;
-  return sum([...layers].map((kind) => (kind === "c" ? 4 * D * D : (2 * H + 2 * G) * hd * D) + 3 * D * F));
-}
-
-/** GMAC/s of the int4 tile by itself, one thread, in the build that this engine runs. */
-export function int4Tile() {
-  const variant = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain";
-  return tileRate(new Lab(variant), "q4");
-}
 
 /** How many times faster ours is than `peer`, the median of the rounds' pairs; undefined where the cell was not measured. */
 function ratio(cells, key, peer) {

@@ -1,13 +1,19 @@
-// Whole steps: prefill and decode of a model by dtype, threads and build of the kernels, all in turns in one process. First their greedy ids are compared.
+// Whole steps: prefill and decode of a model by dtype, threads and build of the kernels, all in turns in one process. First their greedy ids are compared. Goals are asserted.
 import { load } from "lfm2-wasm";
 import { checkpointOf } from "../lib/checkpoints.mjs";
+import { assertGoals, goal, percent, times } from "../lib/goals.mjs";
 import { check, median } from "../lib/measure.mjs";
 import { greedy, prompt, take } from "../lib/stepper.mjs";
+import { int4Tile, macsPerToken } from "../lib/tile.mjs";
 import * as shapes from "../shapes.mjs";
 
 const CHECKED_TOKENS = 24;
 const DECODE_TOKENS = 32;
 const WARM_UP_STEPS = 16;
+const LONG_STEPS = 8;
+
+/** Goals of issue 4: of the read bandwidth, of the int4 tile's rate, of one thread's speed, of the time at an empty context. */
+const GOALS = { read: 0.8, tile: 0.75, twoThreads: { prefill: 1.85, decode: 1.7 }, longContext: { f16: 5, q8: 3.5 } };
 
 /** Ways to run one checkpoint; those that this runtime or this version lacks are left out. */
 async function openAll(source, dtype, options, note) {
@@ -16,7 +22,7 @@ async function openAll(source, dtype, options, note) {
   const ways = variants.flatMap((variant) =>
     threads.filter((t) => variant === undefined || t.threads === 1).map((t) => ({ ...t, variant })),
   );
-  const kvs = options.isFull ? ["f16", "q8"] : ["f16"];
+  const kvs = options.isQuick ? ["f16"] : ["f16", "q8"];
   const models = [];
   for (const kvDtype of kvs)
     for (const way of kvDtype === "f16" ? ways : ways.slice(0, 1)) {
@@ -61,21 +67,35 @@ async function* prefills(models, vocabulary, options, limit) {
         times[i].push((await take(generator, 1)).ms);
         await generator.return();
       }
-    for (const [i, m] of models.entries()) yield { ...m, what: `prefill ${tokens}`, tps: (1000 * tokens) / median(times[i]) };
+    for (const [i, m] of models.entries())
+      yield { ...m, what: `prefill ${tokens}`, prefill: tokens, tps: (1000 * tokens) / median(times[i]) };
   }
 }
 
+/** A row of a model's steps behind a context; ms a step. */
+function stepRow(m, context, ms, ceilings) {
+  const { weightBytes, kvBytesPerToken } = m.model.info;
+  const bytes = weightBytes + context * kvBytesPerToken;
+  const gbps = bytes / ms / 1e6;
+  return {
+    ...m,
+    what: `decode at ${context}`,
+    context,
+    tps: 1000 / ms,
+    gbps,
+    ...(m.threads === 1 ? { ofRead: gbps / ceilings.read(bytes) } : {}),
+  };
+}
+
 async function* decodes(models, vocabulary, options, limit, ceilings) {
-  const contexts = options.isFull ? [...options.contexts, shapes.longContext - DECODE_TOKENS * (options.rounds + 1)] : options.contexts;
-  const atZero = new Map();
-  for (const context of contexts.filter((n) => n + DECODE_TOKENS * (options.rounds + 1) < limit)) {
+  for (const context of options.contexts.filter((n) => n + DECODE_TOKENS * (options.rounds + 1) < limit)) {
     const open = [];
     for (const { model } of models) {
       const generator = greedy(model, prompt(Math.max(1, context), 3, vocabulary));
       await take(generator, 1 + WARM_UP_STEPS);
       open.push(generator);
     }
-    const times = models.map(() => []);
+    const each = models.map(() => []);
     for (let round = 0; round < options.rounds; round++)
       for (const [i, { model }] of models.entries()) {
         if (context === 0) {
@@ -83,26 +103,78 @@ async function* decodes(models, vocabulary, options, limit, ceilings) {
           open[i] = greedy(model, prompt(1, 3, vocabulary));
           await take(open[i], 1);
         }
-        times[i].push((await take(open[i], DECODE_TOKENS)).ms / DECODE_TOKENS);
+        each[i].push((await take(open[i], DECODE_TOKENS)).ms / DECODE_TOKENS);
       }
     for (const generator of open) await generator.return();
-    for (const [i, m] of models.entries()) {
-      const ms = median(times[i]);
-      const { weightBytes, kvBytesPerToken } = m.model.info;
-      const bytes = weightBytes + context * kvBytesPerToken;
-      const gbps = bytes / ms / 1e6;
-      const row = { ...m, what: `decode at ${context}`, tps: 1000 / ms, gbps };
-      if (m.threads === 1) row.ofRead = gbps / ceilings.read(bytes);
-      if (context === 0) atZero.set(m.name, ms);
-      else if (atZero.has(m.name)) row.againstZero = ms / atZero.get(m.name);
-      yield row;
-    }
+    for (const [i, m] of models.entries()) yield stepRow(m, context, median(each[i]), ceilings);
   }
 }
 
-/** @returns rows with tokens/s */
+/** Steps behind a long context in turns with steps at an empty one, one thread, by type of keys and values. Contexts are filled, not computed (lib/long-context.mjs). */
+async function* longDecodes(models, vocabulary, options, ceilings) {
+  const { longContext: context, longBeginning } = shapes;
+  const [first] = models;
+  const list = models.filter(
+    (m) => m.threads === 1 && m.variant === first.variant && m.model.info.maxContextTokens > context + LONG_STEPS * (options.rounds + 2),
+  );
+  if (options.isQuick || !list.length) return;
+  const { greedyBehind } = await import("../lib/long-context.mjs");
+  for (const m of list) {
+    const long = greedyBehind(m.model, prompt(longBeginning, 3, vocabulary), context);
+    await take(long, 1 + LONG_STEPS);
+    const each = [];
+    for (let round = 0; round < options.rounds; round++) {
+      const short = greedy(m.model, prompt(1, 3, vocabulary));
+      await take(short, 1);
+      const atZero = (await take(short, LONG_STEPS)).ms;
+      await short.return();
+      const { ms, ids } = await take(long, LONG_STEPS);
+      check(
+        ids.every((id) => id >= 0 && id < vocabulary),
+        `${m.name}: ids behind ${context} tokens`,
+      );
+      each.push({ ms: ms / LONG_STEPS, ratio: ms / atZero });
+    }
+    await long.return();
+    const row = stepRow(m, context, median(each.map((e) => e.ms)), ceilings);
+    yield { ...row, againstZero: median(each.map((e) => e.ratio)) };
+  }
+}
+
+/** What the rows of one shape and dtype say of the goals. */
+function goalsOf(rows, { shape, dtype, title }, variant) {
+  const goals = [];
+  const own = rows.filter((r) => r.shape === shape && r.dtype === dtype && r.variant === variant);
+  const f16 = own.filter((r) => r.kvDtype === "f16");
+  const tile = dtype === "q4" && shape !== "mini" ? int4Tile() : undefined;
+  for (const row of f16.filter((r) => r.threads === 1)) {
+    if (row.context === 0 && shape !== "mini")
+      goals.push(goal(`${row.key}, of the read bandwidth`, row.ofRead, { atLeast: GOALS.read, show: percent }));
+    if (tile && row.prefill)
+      goals.push(
+        goal(`${row.key}, of the tile's ${tile.toFixed(1)} GMAC/s`, (row.tps * macsPerToken(shape)) / 1e9 / tile, {
+          atLeast: GOALS.tile,
+          show: percent,
+        }),
+      );
+    const two = shape !== "mini" && f16.find((r) => r.threads === 2 && r.what === row.what);
+    if (two)
+      goals.push(
+        goal(`${title}: ${row.what}, two threads`, two.tps / row.tps, {
+          atLeast: GOALS.twoThreads[row.prefill ? "prefill" : "decode"],
+          show: times,
+        }),
+      );
+  }
+  for (const row of own.filter((r) => shape === "350m" && r.againstZero))
+    goals.push(goal(`${row.key}, time at 0`, row.againstZero, { atMost: GOALS.longContext[row.kvDtype], show: times }));
+  return goals;
+}
+
+/** @returns rows with tokens/s, and goals */
 export async function generate({ ceilings, options, note }) {
   const rows = [];
+  const goals = [];
   for (const shape of options.shapes)
     for (const dtype of options.dtypes) {
       const title = `${shape} ${dtype}`;
@@ -116,30 +188,20 @@ export async function generate({ ceilings, options, note }) {
         for (const part of [
           prefills(models, vocabSize, options, model.info.maxContextTokens),
           decodes(models, vocabSize, options, model.info.maxContextTokens, ceilings),
+          longDecodes(models, vocabSize, options, ceilings),
         ])
-          for await (const { name, what, threads, variant, kvDtype, tps, gbps, ofRead, againstZero } of part) {
-            const row = {
-              key: `${title}, ${name}: ${what}`,
-              shape,
-              dtype,
-              name,
-              what,
-              threads,
-              variant,
-              kvDtype,
-              tps,
-              gbps,
-              ofRead,
-              againstZero,
-              value: tps,
-            };
+          for await (const { model: _, ...measured } of part) {
+            const { name, what, tps, gbps, ofRead, againstZero } = measured;
+            const row = { key: `${title}, ${name}: ${what}`, shape, dtype, ...measured, value: tps };
             rows.push(row);
             const share = ofRead ? `, ${gbps.toFixed(1)} GB/s, ${Math.round(100 * ofRead)} % of read bandwidth` : "";
             note(`${row.key}: ${tps.toFixed(1)} tokens/s${share}${againstZero ? `, ${againstZero.toFixed(2)} × the time at 0` : ""}`);
           }
+        goals.push(...goalsOf(rows, { shape, dtype, title }, models[0].variant));
       } finally {
         for (const { model } of models) model.dispose();
       }
     }
-  return { rows };
+  assertGoals(goals, note);
+  return { rows, goals };
 }

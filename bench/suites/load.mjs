@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { load as loadHere } from "lfm2-wasm";
 import { presetOf } from "../../scripts/checkpoints/make-checkpoint.mjs";
 import { checkpointOf, fileBytes, folder } from "../lib/checkpoints.mjs";
+import { assertGoals, goal, times } from "../lib/goals.mjs";
 import { check, median } from "../lib/measure.mjs";
 import { greedy, prompt, take } from "../lib/stepper.mjs";
 import { startNode } from "../peers/remote.mjs";
@@ -14,6 +15,8 @@ const CHECKED_TOKENS = 4;
 
 const worker = (name) => new URL(`../peers/${name}.mjs`, import.meta.url).pathname;
 
+/** Peak of resident memory above an empty process's, in times file and cache, at most. */
+const MEMORY = 1.1;
 /** Source bytes a second that quantizing on load reads at least, on one thread, MB. */
 const QUANTIZE_MBPS = 400;
 
@@ -140,6 +143,7 @@ async function overHttp(shape, dtype, options, note) {
 
 export async function load({ options, note }) {
   const rows = [];
+  const goals = [];
   const empty = median([await baseline(), await baseline(), await baseline()]);
   for (const shape of options.shapes)
     for (const dtype of options.dtypes)
@@ -168,6 +172,8 @@ export async function load({ options, note }) {
           ...{ peakBytes: of("peak"), aboveRuntime: above, ofFile: above / (file + of("kvBytes")), value: 1 / of("ttftMs") },
         };
         rows.push(row);
+        if (shape !== "mini")
+          goals.push(goal(`${title}, peak above the runtime's against file + cache`, row.ofFile, { atMost: MEMORY, show: times }));
         note(
           `${title}: ${Math.round(row.ms)} ms, ${Math.round(row.mbps)} MB/s; ${Math.round(row.ttftMs)} ms from start to first token; ` +
             `${(above / 1e6).toFixed(1)} MB above the runtime's ${(empty / 1e6).toFixed(1)}, ${row.ofFile.toFixed(2)} × file + cache`,
@@ -177,5 +183,6 @@ export async function load({ options, note }) {
     for (const dtype of options.dtypes.filter((name) => name.startsWith("q"))) rows.push(...(await converted(shape, dtype, options, note)));
   for (const shape of options.shapes.filter((name) => name !== "mini"))
     for (const dtype of options.dtypes.filter((name) => name.startsWith("q"))) rows.push(...(await overHttp(shape, dtype, options, note)));
-  return { rows, baselineBytes: empty };
+  assertGoals(goals, note);
+  return { rows, goals, baselineBytes: empty };
 }

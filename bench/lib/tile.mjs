@@ -1,0 +1,20 @@
+// A whole step against the tile of its products by itself.
+import { readFileSync } from "node:fs";
+import { presetOf } from "../../scripts/checkpoints/make-checkpoint.mjs";
+import { tileRate } from "../suites/kernels.mjs";
+import { Lab } from "./lab.mjs";
+
+const sum = (list) => list.reduce((a, b) => a + b, 0);
+
+/** Multiply-adds of a token in the layers. */
+export function macsPerToken(shape) {
+  const { D, H, G, F, layers } = presetOf(shape);
+  const hd = D / H;
+  return sum([...layers].map((kind) => (kind === "c" ? 4 * D * D : (2 * H + 2 * G) * hd * D) + 3 * D * F));
+}
+
+/** GMAC/s of the int4 tile by itself, one thread, in the build that this engine runs. */
+export function int4Tile() {
+  const variant = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain";
+  return tileRate(new Lab(variant), "q4");
+}
