@@ -1,7 +1,16 @@
 // A turn on the caller's side: options checked, ids sent, events folded into parts. Speaks to the engine only in plain data.
 import type { Prompt } from "./context.ts";
 import { AbortError, InputError, throwIfAborted } from "./errors.ts";
-import type { BeamRequest, Engine, FinishReason, GenerateEvent, SpeculationCount, SpeculationRequest, Timings } from "./generate/engine.ts";
+import type {
+  BeamRequest,
+  Engine,
+  FinishReason,
+  GenerateEvent,
+  GenerateRequest,
+  SpeculationCount,
+  SpeculationRequest,
+  Timings,
+} from "./generate/engine.ts";
 import type { TokenLogprob } from "./generate/logprobs.ts";
 import { checkProcessors, type ProcessorOptions } from "./generate/processors.ts";
 import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
@@ -352,7 +361,7 @@ export async function* runTurn(
   request: TurnRequest,
   promptLogprobs?: Float64Array,
 ): AsyncGenerator<Part> {
-  const { signal, onAbort, sampling, moreSamples } = request;
+  const { signal, onAbort, onProgress, sampling, moreSamples, stoppingCriteria } = request;
   const progress = new Progress();
   const cancel = (): void => {
     engine.cancel(call).catch(() => {}); // an engine that is gone has nothing left to cancel
@@ -361,13 +370,22 @@ export async function* runTurn(
   if (signal?.aborted && onAbort === "throw") throwIfAborted(signal);
   signal?.addEventListener("abort", cancel, { once: true });
   try {
-    if (!signal?.aborted) yield* run(engine, call, session, request, progress);
-    while (more.length < moreSamples && !signal?.aborted && progress.reason !== "interrupted") {
-      const next = new Progress();
-      const seed = (sampling.seed + more.length + 1) % Number.MAX_SAFE_INTEGER;
-      for await (const _ of run(engine, call, session, { ...request, sampling: { ...sampling, seed } }, next)); // nobody sees its parts
-      if (next.reason === "interrupted") break;
-      more.push({ text: next.text, tokens: Uint32Array.from(next.tokens), seed });
+    for (let n = 0; n <= moreSamples && !signal?.aborted; n++) {
+      const seed = n === 0 ? sampling.seed : (sampling.seed + n) % Number.MAX_SAFE_INTEGER;
+      const own = n === 0 ? progress : new Progress();
+      for await (const event of engine.generate(call, session, asked(request, seed))) {
+        if (signal?.aborted && onAbort === "throw" && event.type !== "finish") break; // an engine that lives elsewhere may have worked ahead
+        if (event.type === "logits") await engine.supply(call, changed(event, request, own));
+        const part = own.take(event);
+        if (part?.type === "prefill" && onProgress) tell(onProgress, part);
+        if (event.type === "token" && stoppingCriteria.length > 0) {
+          const now = stateOf(request, own);
+          if (stoppingCriteria.some((isOver) => isOver(now))) await engine.cancel(call, "stop");
+        }
+        if (part && n === 0) yield part; // nobody sees those of the others
+      }
+      if (own.reason === "interrupted") break;
+      if (n > 0) more.push({ text: own.text, tokens: Uint32Array.from(own.tokens), seed });
     }
   } finally {
     signal?.removeEventListener("abort", cancel);
@@ -377,30 +395,26 @@ export async function* runTurn(
   yield progress.finish(request, more, promptLogprobs);
 }
 
-/** One sequence of a turn: events folded into `progress` and parts. */
-async function* run(engine: Engine, call: number, session: number, request: TurnRequest, progress: Progress): AsyncGenerator<Part> {
-  const { ids, maxTokens, stop, stopIds, sampling, processing, endIds, topLogprobs, beams, speculation, processors, stoppingCriteria } =
-    request;
-  const { onProgress, signal, onAbort } = request;
-  const asksForLogits = processors.length > 0;
-  const inStep = asksForLogits || stoppingCriteria.length > 0;
-  const state = (): GenerationState => ({ tokens: [...ids, ...progress.tokens], promptTokens: ids.length });
-  const asked = { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, inStep, topLogprobs, beams, speculation };
-  for await (const event of engine.generate(call, session, asked)) {
-    if (signal?.aborted && onAbort === "throw" && event.type !== "finish") break; // an engine that lives elsewhere may have worked ahead
-    if (event.type === "logits") {
-      const now = event.tokens ? { tokens: Array.from(event.tokens), promptTokens: ids.length } : state();
-      await engine.supply(call, processed(processors, event.logits, now));
-    }
-    const part = progress.take(event);
-    if (part?.type === "prefill") {
-      const { processedTokens, totalTokens, cachedTokens } = part;
-      onProgress?.({ processedTokens, totalTokens, cachedTokens });
-    }
-    if (event.type === "token" && stoppingCriteria.length > 0) {
-      const now = state();
-      if (stoppingCriteria.some((isOver) => isOver(now))) await engine.cancel(call, "stop");
-    }
-    if (part) yield part;
-  }
+/** What the engine is asked for one sequence of a turn. */
+function asked(request: TurnRequest, seed: number): GenerateRequest {
+  const { ids, maxTokens, stop, stopIds, processing, endIds, topLogprobs, beams, speculation } = request;
+  const sampling = { ...request.sampling, seed };
+  const asksForLogits = request.processors.length > 0;
+  const inStep = asksForLogits || request.stoppingCriteria.length > 0;
+  return { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, inStep, topLogprobs, beams, speculation };
+}
+
+function stateOf({ ids }: TurnRequest, { tokens }: Progress): GenerationState {
+  return { tokens: [...ids, ...tokens], promptTokens: ids.length };
+}
+
+/** The logits as the caller's own processors leave them. */
+function changed(event: GenerateEvent & { readonly type: "logits" }, request: TurnRequest, progress: Progress): Float32Array {
+  const { processors, ids } = request;
+  const now = event.tokens ? { tokens: Array.from(event.tokens), promptTokens: ids.length } : stateOf(request, progress);
+  return processed(processors, event.logits, now);
+}
+
+function tell(onProgress: (progress: PromptProgress) => void, { processedTokens, totalTokens, cachedTokens }: PromptProgress): void {
+  onProgress({ processedTokens, totalTokens, cachedTokens });
 }

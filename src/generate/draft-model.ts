@@ -74,8 +74,8 @@ export class DraftModel implements Drafter {
     await this.#scheduler.step({
       session: this.#session,
       ids,
-      onLogits: (row) => {
-        next = sample(row(0), sampling, history, history.ids.length, rules);
+      onLogits: (first) => {
+        next = sample(this.#scheduler.model.logits(first), sampling, history, history.ids.length, rules);
       },
       isCancelled: () => undefined,
     });

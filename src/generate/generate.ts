@@ -66,99 +66,109 @@ class TurnText {
   }
 }
 
+/** What a turn runs on. */
+export interface TurnPlace {
+  readonly session: Session;
+  readonly isCancelled: CancelCheck;
+  /** Guesses tokens. Each is chosen as it is without; a guess is kept where it is the token that was chosen. */
+  readonly speculation?: Speculation | undefined;
+  /** Called once, when the turn is over. */
+  readonly end: () => void;
+}
+
 /**
  * Runs one turn. Its steps are shared with other turns that want one at the same time, so a token is sampled in the same breath as its logits are computed.
- * @param request whose ids `checkPrompt` has seen
+ * @param begin waits for the session; `checkPrompt` has seen the request's ids then. That is within, for each generator around this one is one more that every token passes
  * @param table bytes of the tokens, undefined for a model without tokenizer: its tokens have no text
  * @param takeSupplied gives the logits that the caller put in the place of those it was shown
- * @param speculation guesses tokens. Each is chosen as it is without; a guess is kept where it is the token that was chosen
  */
 export async function* generate(
   scheduler: Scheduler,
-  session: Session,
+  begin: () => Promise<TurnPlace>,
   request: GenerateRequest,
   table: ByteTable | undefined,
-  isCancelled: CancelCheck,
   takeSupplied: () => Float32Array | undefined,
-  speculation?: Speculation,
 ): AsyncGenerator<GenerateEvent> {
-  const start = performance.now();
-  const { ids, sampling } = request;
-  const beam = request.beams && (await import("./beam.ts"));
-  if (request.beams) beam?.checkBeams(request.beams, scheduler.model, request);
-  const { maxContextTokens } = scheduler.model.options;
-  // the last token of a full context needs no place of its own: it is not fed any more
-  const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
-  const history = new History(ids);
-  const rules = rulesOf(request.processing ?? {}, history, {
-    endIds: request.endIds ?? request.stopIds,
-    maxLength: ids.length + limit,
-  });
-  const reader = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
-  const stopIds = new Set(request.stopIds);
-  const chosen: Chosen[] = [];
-  let told = 0;
-  let search: BeamSearch | undefined;
-  /** Guesses of the last step, and copies of its rows of logits that the caller has not been asked about. */
-  let drafts: readonly number[] = [];
-  let rows: Float32Array[] = [];
-  const prepare = (logits: Logits): void => {
-    reader?.read(logits);
-    process(logits, sampling, history, rules);
-  };
-  /** Chooses the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing */
-  const choose = (logits: Logits, i: number): boolean => {
-    const id = pickToken(logits, sampling, history.ids.length);
-    history.push(id);
-    chosen.push({ id, ...(reader && { logprob: reader.of(id) }) });
-    const isRight = id === drafts[i];
-    if (isRight && !stopIds.has(id)) return true;
-    speculation?.count(drafts.length, isRight ? i + 1 : i);
-    return false;
-  };
-  /** Lets guesses go that were wrong: the session holds all but the last token that was chosen. */
-  const settle = (): void => {
-    rows = [];
-    if (session.tokens.length >= history.ids.length) session.rewind(history.ids.length - 1);
-  };
-  const onLogits = (row: (i: number) => Logits, drafted: number): void => {
-    drafts = drafts.slice(0, drafted);
-    if (request.beams && beam) {
-      search = new beam.BeamSearch(scheduler.model, session, request, request.beams, limit, takeSupplied, row(0).copy());
-    } else if (request.asksForLogits) {
-      for (let i = 0; i <= drafted; i++) rows.push(row(i).copy()); // while the caller looks at one, another step may overwrite the others
-    } else {
-      for (let i = 0, goesOn = true; goesOn; i++) {
-        const logits = row(i);
-        prepare(logits);
-        goesOn = choose(logits, i);
-      }
-      settle();
-    }
-  };
-  /** Computes ids, the last `drafts.length` of them guesses. @returns why the turn ends instead, if it does */
-  const compute = (next: ArrayLike<number>): Promise<FinishReason | undefined> =>
-    scheduler.step({ session, ids: next, drafted: drafts.length, onLogits, isCancelled });
-  /** Asks the caller about the next row of logits, and chooses a token. */
-  async function* ask(): AsyncGenerator<GenerateEvent> {
-    const [row] = rows.splice(0, 1);
-    const logits = scheduler.model.logits(); // any row will do: what stood there has been used
-    logits.replace(row);
-    prepare(logits);
-    yield { type: "logits", logits: logits.copy() };
-    isCancelled(); // throws where the engine has gone meanwhile
-    const changed = scheduler.model.logits();
-    changed.replace(takeSupplied());
-    if (!choose(changed, drafts.length - rows.length)) settle();
-  }
-
-  let reason: FinishReason | undefined;
-  /** The last token is never fed, and what nobody was told has not been said. */
-  const trim = (): void => {
-    const most = ids.length + told - (reason === "stop" || reason === "length" ? 1 : 0);
-    if (told > 0 && session.tokens.length > most) session.rewind(most);
-  };
+  const { session, isCancelled, speculation, end } = await begin();
+  let trim = (): void => {};
   try {
+    const start = performance.now();
+    const { ids, sampling } = request;
+    const beam = request.beams && (await import("./beam.ts"));
+    if (request.beams) beam?.checkBeams(request.beams, scheduler.model, request);
+    const { maxContextTokens } = scheduler.model.options;
+    // the last token of a full context needs no place of its own: it is not fed any more
+    const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
+    const history = new History(ids);
+    const rules = rulesOf(request.processing ?? {}, history, {
+      endIds: request.endIds ?? request.stopIds,
+      maxLength: ids.length + limit,
+    });
+    const reader = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
+    const stopIds = new Set(request.stopIds);
+    const chosen: Chosen[] = [];
+    let told = 0;
+    let search: BeamSearch | undefined;
+    /** Guesses of the last step, and copies of its rows of logits that the caller has not been asked about. */
+    let drafts: readonly number[] = [];
+    let rows: Float32Array[] = [];
+    const prepare = (logits: Logits): void => {
+      reader?.read(logits);
+      process(logits, sampling, history, rules);
+    };
+    /** Chooses the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing */
+    const choose = (logits: Logits, i: number): boolean => {
+      const id = pickToken(logits, sampling, history.ids.length);
+      history.push(id);
+      chosen.push(reader ? { id, logprob: reader.of(id) } : { id });
+      const isRight = id === drafts[i];
+      if (isRight && !stopIds.has(id)) return true;
+      speculation?.count(drafts.length, isRight ? i + 1 : i);
+      return false;
+    };
+    /** Lets guesses go that were wrong: the session holds all but the last token that was chosen. */
+    const settle = (): void => {
+      if (rows.length > 0) rows = [];
+      if (session.tokens.length >= history.ids.length) session.rewind(history.ids.length - 1);
+    };
+    const onLogits = (first: number, drafted: number): void => {
+      if (drafted < drafts.length) drafts = drafts.slice(0, drafted);
+      const { model } = scheduler;
+      if (request.beams && beam) {
+        search = new beam.BeamSearch(scheduler.model, session, request, request.beams, limit, takeSupplied, model.logits(first).copy());
+      } else if (request.asksForLogits) {
+        for (let i = 0; i <= drafted; i++) rows.push(model.logits(first + i).copy()); // while the caller looks at one, another step may overwrite the others
+      } else {
+        for (let i = 0, goesOn = true; goesOn; i++) {
+          const logits = model.logits(first + i);
+          prepare(logits);
+          goesOn = choose(logits, i);
+        }
+        settle();
+      }
+    };
+    /** Computes ids, the last `drafts.length` of them guesses. @returns why the turn ends instead, if it does */
+    const compute = (next: ArrayLike<number>): Promise<FinishReason | undefined> =>
+      scheduler.step({ session, ids: next, drafted: drafts.length, onLogits, isCancelled });
+    /** Asks the caller about the next row of logits, and chooses a token. */
+    async function* ask(): AsyncGenerator<GenerateEvent> {
+      const [row] = rows.splice(0, 1);
+      const logits = scheduler.model.logits(); // any row will do: what stood there has been used
+      logits.replace(row);
+      prepare(logits);
+      yield { type: "logits", logits: logits.copy() };
+      isCancelled(); // throws where the engine has gone meanwhile
+      const changed = scheduler.model.logits();
+      changed.replace(takeSupplied());
+      if (!choose(changed, drafts.length - rows.length)) settle();
+    }
+
+    let reason: FinishReason | undefined;
+    /** The last token is never fed, and what nobody was told has not been said. */
+    trim = (): void => {
+      const most = ids.length + told - (reason === "stop" || reason === "length" ? 1 : 0);
+      if (told > 0 && session.tokens.length > most) session.rewind(most);
+    };
     const cachedTokens = session.keep(ids);
     let prefilled = start;
     while (session.tokens.length < ids.length) {
@@ -181,17 +191,20 @@ export async function* generate(
     }
     while (reason === undefined) {
       reason = isCancelled();
-      const [next] = chosen.splice(0, 1);
+      const next = chosen.shift();
       if (reason || !next) break;
       told++;
-      const isStop = stopIds.has(next.id);
-      yield { type: "token", ...next, text: isStop ? "" : text.push(next.id) };
+      const { id, logprob } = next;
+      const isStop = stopIds.has(id);
+      const shown = isStop ? "" : text.push(id);
+      yield logprob ? { type: "token", id, logprob, text: shown } : { type: "token", id, text: shown };
       if (isStop || text.isStopped) reason = "stop";
       else if (told >= limit) reason = "length";
       else if (chosen.length === 0) {
         if (rows.length === 0) {
-          drafts = (await speculation?.draft(history, limit - told - 1)) ?? [];
-          reason = await compute([...history.ids.slice(session.cache.statePosition), ...drafts]);
+          const ids = history.ids.slice(session.cache.statePosition);
+          if (speculation) drafts = await speculation.draft(history, limit - told - 1);
+          reason = await compute(drafts.length > 0 ? ids.concat(drafts) : ids);
         }
         if (rows.length > 0) yield* ask();
       }
@@ -207,7 +220,11 @@ export async function* generate(
       ...(search && { sequences: search.best.map(textOf) }),
     };
   } finally {
-    trim();
-    speculation?.end();
+    try {
+      trim();
+      speculation?.end();
+    } finally {
+      end();
+    }
   }
 }

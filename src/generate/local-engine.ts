@@ -14,7 +14,7 @@ import type {
   GenerateRequest,
   RestoredSession,
 } from "./engine.ts";
-import { checkPrompt, generate } from "./generate.ts";
+import { checkPrompt, generate, type TurnPlace } from "./generate.ts";
 import { PrefixTree } from "./prefixes.ts";
 import { Scheduler } from "./scheduler.ts";
 import { Session } from "./session.ts";
@@ -110,21 +110,9 @@ export class LocalEngine implements Engine {
     (await this.#speculator)?.close(slot.session);
   }
 
-  async *generate(call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
-    const isCancelled = this.#start(call); // before any wait: a cancel may come while an earlier turn runs
-    try {
-      const { slot, end } = await this.#turn(session);
-      try {
-        checkPrompt(this.#use(), request.ids);
-        if (!isCancelled()) this.#resume(slot.session, request.ids);
-        const speculation = await this.#speculation(slot.session, request);
-        yield* generate(this.#scheduler, slot.session, request, this.#table, isCancelled, () => this.#takeSupplied(call), speculation);
-      } finally {
-        end();
-      }
-    } finally {
-      this.#end(call);
-    }
+  generate(call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
+    const begin = (): Promise<TurnPlace> => this.#begin(call, session, request);
+    return generate(this.#scheduler, begin, request, this.#table, () => this.#takeSupplied(call));
   }
 
   async *forward(call: number, request: ForwardRequest): AsyncGenerator<ForwardEvent> {
@@ -187,6 +175,27 @@ export class LocalEngine implements Engine {
   #use(): LanguageModel {
     if (!this.#model) throw disposed();
     return this.#model;
+  }
+
+  /** Waits for a turn on a session, and prepares it for a request. */
+  async #begin(call: number, session: number, request: GenerateRequest): Promise<TurnPlace> {
+    const isCancelled = this.#start(call); // before any wait: a cancel may come while an earlier turn runs
+    let endTurn = (): void => {};
+    const end = (): void => {
+      endTurn();
+      this.#end(call);
+    };
+    try {
+      const turn = await this.#turn(session);
+      endTurn = turn.end;
+      checkPrompt(this.#use(), request.ids);
+      if (!isCancelled()) this.#resume(turn.slot.session, request.ids);
+      const speculation = await this.#speculation(turn.slot.session, request);
+      return { session: turn.slot.session, isCancelled, speculation, end };
+    } catch (error) {
+      end();
+      throw error;
+    }
   }
 
   /** Lets a session begin with the longest prefix of `ids` that it, another open session or a closed one's pages hold. */

@@ -1,7 +1,7 @@
 // Computes what several turns want next in one step: the weights are read once for all of them. Rows join and leave at any step; none changes another's bits.
 import { MemoryError } from "../errors.ts";
-import type { Logits } from "../kernels/logits.ts";
 import { nextMacrotask } from "../macrotask.ts";
+import type { Cache } from "../models/cache.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import type { CancelCheck, FinishReason } from "./engine.ts";
 import type { Session } from "./session.ts";
@@ -13,21 +13,27 @@ export interface Job {
   readonly ids: ArrayLike<number>;
   /** The last so many of them are guesses: fewer are computed where a step has no room. */
   readonly drafted?: number;
-  /** Called once all ids have been computed, but for guesses: with the logits of the last that is none, where they lie, and of the `drafted` guesses behind it. */
-  readonly onLogits: (row: (i: number) => Logits, drafted: number) => void;
+  /** Called once all ids have been computed, but for guesses: row `first` of the model's logits is that of the last that is none, those of the `drafted` guesses follow. */
+  readonly onLogits: (first: number, drafted: number) => void;
   readonly isCancelled: CancelCheck;
 }
 
 /** How a job ended. */
 type Outcome = { readonly reason: FinishReason | undefined } | { readonly error: unknown };
 
-interface Waiting extends Job {
+const COMPUTED: Outcome = { reason: undefined };
+
+interface Waiting {
+  readonly job: Job;
   outcome: Outcome | undefined;
 }
 
 /** A job with its share of a step. */
 interface Part {
-  readonly job: Waiting;
+  readonly waiting: Waiting;
+  readonly cache: Cache;
+  /** Where its rows begin. */
+  readonly from: number;
   readonly ids: ArrayLike<number>;
   /** Whether that is all that the job wants. */
   readonly isWhole: boolean;
@@ -72,7 +78,7 @@ export class Scheduler {
    * @throws MemoryError when there is no room for the session's pages, which leaves it as it was; PlatformError, AbortError
    */
   async step(job: Job): Promise<FinishReason | undefined> {
-    const waiting: Waiting = { ...job, outcome: undefined };
+    const waiting: Waiting = { job, outcome: undefined };
     this.#queue.push(waiting);
     for (;;) {
       // everyone waits for a turn of their own, and whose comes first computes for all: where a turn ends with the request that began it, as at the edge, nobody else is left waiting
@@ -89,83 +95,88 @@ export class Scheduler {
     }
   }
 
+  // here and below loops and no closures: between two steps of a large model the caches hold its weights, and each function, closure and array more is waited for
   #run(): void {
     const parts = this.#parts();
     if (parts.length === 0) return;
-    const froms = parts.map(({ job }) => job.session.cache.statePosition);
     try {
       this.#compute(parts);
     } catch (error) {
-      for (const { job } of parts) job.outcome = { error };
+      for (const { waiting } of parts) waiting.outcome = { error };
       return;
     } finally {
-      for (const [i, { job, ids }] of parts.entries()) job.session.follow(froms[i] ?? 0, ids);
+      for (const { waiting, from, ids } of parts) waiting.job.session.follow(from, ids);
     }
     let first = 0;
-    for (const { job, isWhole, drafted } of parts) {
-      const own = first;
-      if (isWhole) first += 1 + drafted;
+    for (const { waiting, isWhole, drafted } of parts) {
+      waiting.outcome = COMPUTED;
+      if (!isWhole) continue;
       try {
-        if (isWhole) job.onLogits((i) => this.#use().logits(own + i), drafted);
-        job.outcome = { reason: undefined };
+        waiting.job.onLogits(first, drafted);
       } catch (error) {
-        job.outcome = { error };
+        waiting.outcome = { error };
       }
+      first += 1 + drafted;
     }
   }
 
   #compute(parts: readonly Part[]): void {
     const logitsOf: number[] = [];
     let rows = 0;
-    for (const { ids, isWhole, drafted } of parts) {
+    let decoding = 0;
+    for (const { waiting, ids, isWhole, drafted } of parts) {
       rows += ids.length;
       if (isWhole) for (let i = drafted; i >= 0; i--) logitsOf.push(rows - 1 - i);
+      if (certain(waiting.job) === 1) decoding++;
     }
-    const start = performance.now();
-    this.#use().step(
-      parts.map(({ job, ids }) => ({ cache: job.session.cache, ids })),
-      { logitsOf },
-    );
-    this.decoding = parts.filter(({ job }) => certain(job) === 1).length;
-    if (this.decoding === parts.length) this.onStep?.(rows, performance.now() - start);
+    const isTimed = this.onStep !== undefined && decoding === parts.length;
+    const start = isTimed ? performance.now() : 0;
+    this.#use().step(parts, { logitsOf });
+    this.decoding = decoding;
+    if (isTimed) this.onStep?.(rows, performance.now() - start);
   }
 
   /** Takes from the queue what fits a step: single tokens first, so that replies under way wait for no prompt, then prompts in the order they came. */
   #parts(): Part[] {
-    const waiting = this.#queue;
+    const queue = this.#queue;
     this.#queue = [];
     const parts: Part[] = [];
-    const decoding = waiting.filter((job) => certain(job) === 1);
+    let decoding = 0;
+    for (const { job } of queue) if (certain(job) === 1) decoding++;
     const room: Room = { rows: Number.POSITIVE_INFINITY, logits: Number.POSITIVE_INFINITY, drafted: 0 };
-    const take = (job: Waiting): void => {
-      try {
-        const reason = job.isCancelled();
-        const { options, logitsRows } = this.#use();
-        room.rows = Math.min(room.rows, options.chunkTokens);
-        room.logits = Math.min(room.logits, logitsRows);
-        room.drafted = Math.floor(Math.min(options.chunkTokens, logitsRows) / Math.max(1, decoding.length)) - 1;
-        if (reason) job.outcome = { reason };
-        else if (room.rows === 0 || room.logits === 0) this.#queue.push(job);
-        else parts.push(partOf(job, room));
-      } catch (error) {
-        job.outcome = { error };
-      }
-    };
-    for (const job of decoding) take(job);
-    for (const job of waiting) if (certain(job) !== 1) take(job);
+    if (decoding > 0) for (const waiting of queue) if (certain(waiting.job) === 1) this.#take(waiting, parts, room, decoding);
+    if (decoding < queue.length) for (const waiting of queue) if (certain(waiting.job) !== 1) this.#take(waiting, parts, room, decoding);
     return parts;
+  }
+
+  /** Gives a job its share of the step, or puts it back where there is no room. */
+  #take(waiting: Waiting, parts: Part[], room: Room, decoding: number): void {
+    try {
+      const reason = waiting.job.isCancelled();
+      const { options, logitsRows } = this.#use();
+      room.rows = Math.min(room.rows, options.chunkTokens);
+      room.logits = Math.min(room.logits, logitsRows);
+      room.drafted = Math.floor(Math.min(options.chunkTokens, logitsRows) / Math.max(1, decoding)) - 1;
+      if (reason) waiting.outcome = { reason };
+      else if (room.rows === 0 || room.logits === 0) this.#queue.push(waiting);
+      else parts.push(partOf(waiting, room));
+    } catch (error) {
+      waiting.outcome = { error };
+    }
   }
 }
 
 /** A job's share of a step that has `room`. @throws MemoryError */
-function partOf(job: Waiting, room: Room): Part {
+function partOf(waiting: Waiting, room: Room): Part {
+  const { job } = waiting;
+  const { cache } = job.session;
   const wanted = certain(job);
   const isWhole = wanted <= room.rows;
   const certainly = Math.min(wanted, room.rows);
   let drafted = isWhole ? Math.max(0, Math.min(job.drafted ?? 0, room.drafted, room.rows - wanted, room.logits - 1)) : 0;
-  job.session.cache.reserve(certainly);
+  cache.reserve(certainly);
   try {
-    if (drafted > 0) job.session.cache.reserve(certainly + drafted);
+    if (drafted > 0) cache.reserve(certainly + drafted);
   } catch (error) {
     if (!(error instanceof MemoryError)) throw error;
     drafted = 0; // guesses are no reason to fail
@@ -174,5 +185,5 @@ function partOf(job: Waiting, room: Room): Part {
   const ids = count === job.ids.length ? job.ids : Array.prototype.slice.call(job.ids, 0, count);
   room.rows -= count;
   if (isWhole) room.logits -= 1 + drafted;
-  return { job, ids, isWhole, drafted };
+  return { waiting, cache, from: cache.statePosition, ids, isWhole, drafted };
 }

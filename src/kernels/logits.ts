@@ -36,6 +36,8 @@ export class Logits {
   readonly #values: number;
   /** (V,) u32: ids for the kernels, or written by them. */
   readonly #ids: number;
+  /** Of the row; a view is made once and again after a growth, which detaches it. */
+  #view: Float32Array | undefined;
 
   /**
    * @param address of the row, V f32, 16-byte aligned
@@ -60,7 +62,8 @@ export class Logits {
 
   /** @returns the logits (V,) where they lie; valid until the memory grows. */
   view(): Float32Array {
-    return this.#floats(this.#address, this.size);
+    if (!this.#view?.length) this.#view = this.#floats(this.#address, this.size);
+    return this.#view;
   }
 
   /** @returns a copy of the logits (V,). */

@@ -8,6 +8,27 @@ export interface WasmMemory {
   grow(pages: number): number;
 }
 
+/** Words of a region that keeps its place, for who looks at it often: making a view takes longer than a few reads. */
+export class Words {
+  readonly #memory: WasmMemory;
+  readonly #address: number;
+  readonly #length: number;
+  #view: Uint32Array<ArrayBuffer> | undefined;
+
+  /** @param length of the region, in words */
+  constructor(memory: WasmMemory, address: number, length: number) {
+    this.#memory = memory;
+    this.#address = address;
+    this.#length = length;
+  }
+
+  /** @returns a view, valid until the memory grows; made anew where a growth has detached the one before */
+  get view(): Uint32Array<ArrayBuffer> {
+    if (!this.#view?.length) this.#view = new Uint32Array(this.#memory.buffer, this.#address, this.#length);
+    return this.#view;
+  }
+}
+
 /** A compiled module; opaque. */
 export type WasmModule = object;
 

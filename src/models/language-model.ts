@@ -16,7 +16,7 @@ import type { KernelInstance } from "../kernels/variants.ts";
 import type { Arena } from "../memory/arena.ts";
 import { BLOCK, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
 import type { Rows } from "../memory/tensor.ts";
-import type { WasmMemory } from "../memory/wasm.ts";
+import { type WasmMemory, Words } from "../memory/wasm.ts";
 import type { PlanItem } from "../weights/plan.ts";
 import { type Cache, CachePool, cacheSize, KEPT_ROWS } from "./cache.ts";
 import type { Lfm2Config } from "./config.ts";
@@ -31,6 +31,8 @@ const LOGITS_BYTES = 8 << 20;
 /** Commands of a step: the most that a layer records, taps included, some around the layers, and two for each row of logits. */
 const COMMANDS_PER_LAYER = 24;
 const COMMANDS_AROUND = 16;
+/** Steps of the longest kind that are held to be run again; of others, which record half as much, twice as many. */
+const HELD_STEPS = 4;
 
 /** How a model is to run. */
 export interface RunOptions {
@@ -106,7 +108,7 @@ function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens:
       ["rowNumbers", 4 * R],
       ["rowTable", ROW_TABLE_ENTRY_BYTES * R],
       ["rotaryRows", ROW_TABLE_ENTRY_BYTES * R],
-      ["commands", COMMAND_BYTES * commands],
+      ["commands", COMMAND_BYTES * commands * HELD_STEPS],
     ],
   };
 }
@@ -135,6 +137,10 @@ export class LanguageModel {
   readonly #region: ReadonlyMap<string, number>;
   readonly #sizes: ScratchSizes;
   readonly #instance: KernelInstance;
+  readonly #ids: Words;
+  readonly #rowTable: Words;
+  /** Rows of logits that have been asked for. */
+  readonly #logits: Logits[] = [];
   /** For which length the frequencies are. */
   #ropeLength: number | undefined;
 
@@ -166,8 +172,10 @@ export class LanguageModel {
       slotCount: this.#sizes.slotCount,
       attention: this.#at("attention"),
     };
-    const commands = { address: this.#at("commands"), capacity: this.#sizes.commands };
+    const commands = { address: this.#at("commands"), capacity: this.#sizes.commands, steps: HELD_STEPS };
     this.#executor = new Executor(threads, instance.memory, commands, scratch, options.kvDtype);
+    this.#ids = new Words(instance.memory, this.#at("ids"), options.chunkTokens);
+    this.#rowTable = new Words(instance.memory, this.#at("rowTable"), (ROW_TABLE_ENTRY_BYTES / 4) * options.chunkTokens);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
     const types = config.layerTypes.slice(range.from, range.to);
     this.caches = new CachePool(arena, cacheSize(config, types, options.kvDtype, options.maxContextTokens));
@@ -222,39 +230,29 @@ export class LanguageModel {
    */
   step(inputs: readonly StepInput[], { logitsOf, taps, ropeLength }: StepOptions = {}): number {
     this.#setFrequencies(ropeLength ?? this.options.maxContextTokens);
-    const lengths = inputs.map((input) => this.#lengthOf(input));
-    const T = lengths.reduce((a, b) => a + b, 0);
+    let T = 0;
+    for (const input of inputs) T += this.#lengthOf(input);
     if (T === 0 || T > this.options.chunkTokens) throw new RangeError(`a step takes 1 to ${this.options.chunkTokens} rows, got ${T}`);
-    if (logitsOf?.some((row, i) => !(row > (logitsOf[i - 1] ?? -1) && row < T)))
-      throw new RangeError(`logitsOf takes ascending row numbers below ${T}, got ${logitsOf.join(", ")}`);
-    const outputs = this.range.head && this.range.to > this.range.from && !taps ? logitsOf : undefined;
-    inputs.forEach(({ cache }, i) => {
-      this.#checkRoom(cache, lengths[i] ?? 0);
-      cache.reserve(lengths[i] ?? 0);
-    });
+    if (logitsOf) checkRows(logitsOf, T);
+    for (const input of inputs) {
+      const length = this.#lengthOf(input);
+      this.#checkRoom(input.cache, length);
+      input.cache.reserve(length);
+    }
     const collector = taps ? new TapCollector(this.#arena, T, this.config, this.range) : undefined;
     try {
-      const ids = this.#writeInputs(inputs, lengths);
-      const rotary = this.#writePositions(inputs, lengths);
-      const tap = collector?.record;
-      const record = (c: CommandEncoder): void => {
-        const rows = { address: this.#at("rowTable"), sequences: inputs.length };
-        this.#lfm2.layers(c, { T, rows, rotary, ids, outputs, tap: tap?.(c) });
-        if (logitsOf?.length) this.#recordHead(c, logitsOf, outputs !== undefined);
-      };
-      // positions, pages and states are in the row table: nothing else tells two steps of one name apart
-      this.#run(
-        inputs,
-        record,
-        tap ? "" : `${T} rows of ${inputs.length}${ids === undefined ? "" : ", ids"}${rotary ? ", positions" : ""}, logits of ${logitsOf}`,
-      );
+      this.#writeRowTable(inputs);
+      const areIds = this.#writeInputs(inputs);
+      const rotary = this.#writePositions(inputs);
+      const kind = rotary || taps || !areIds ? undefined : kindOf(logitsOf, T);
+      // positions, pages and states are in the row table: nothing else tells two steps of one key apart
+      const key = kind === undefined ? undefined : (T * (this.options.chunkTokens + 1) + inputs.length) * KINDS + kind;
+      this.#run(inputs, { T, areIds, rotary, logitsOf, collector }, key);
       collector?.read(taps ?? new Map());
     } finally {
       collector?.release();
     }
-    inputs.forEach(({ cache }, i) => {
-      cache.advance(lengths[i] ?? 0);
-    });
+    for (const input of inputs) input.cache.advance(this.#lengthOf(input));
     return T;
   }
 
@@ -291,8 +289,12 @@ export class LanguageModel {
 
   /** @returns row i of the last `head`, as a view that kernels and samplers work on */
   logits(i = 0): Logits {
+    const made = this.#logits[i];
+    if (made) return made;
     const { address, stride } = this.#rows("logits", this.#sizes.logitsColumns);
-    return new Logits(this.#instance.kernels, this.#memory, address + 4 * stride * i, this.#at("sampling"), this.config.vocabSize);
+    const row = new Logits(this.#instance.kernels, this.#memory, address + 4 * stride * i, this.#at("sampling"), this.config.vocabSize);
+    this.#logits[i] = row;
+    return row;
   }
 
   /** @returns the residual stream (T,D) that the last step left: what the next layer range takes */
@@ -317,14 +319,24 @@ export class LanguageModel {
     return readRows(this.#memory, this.#lfm2.buffers.x, M, this.config.hiddenSize);
   }
 
-  #run(inputs: readonly StepInput[], record: (c: CommandEncoder) => void, name: string): void {
+  #run(inputs: readonly StepInput[], step: Recording, key: number | undefined): void {
     try {
-      this.#executor.run(record, name);
+      if (key === undefined || !this.#executor.rerun(key)) this.#record(inputs.length, step, key);
     } catch (error) {
       // a trap leaves some layers' states advanced and others not: these sessions start again
       if (error instanceof PlatformError) for (const { cache } of inputs) cache.reset();
       throw error;
     }
+  }
+
+  #record(sequences: number, { T, areIds, rotary, logitsOf, collector }: Recording, key: number | undefined): void {
+    const outputs = this.range.head && this.range.to > this.range.from && !collector ? logitsOf : undefined;
+    const rows = { address: this.#at("rowTable"), sequences };
+    const ids = areIds ? this.#at("ids") : undefined;
+    this.#executor.run((c) => {
+      this.#lfm2.layers(c, { T, rows, rotary, ids, outputs, tap: collector?.record(c) });
+      if (logitsOf?.length) this.#recordHead(c, logitsOf, outputs !== undefined);
+    }, key);
   }
 
   /** @param length of the context: matters for some kinds of scaled rotary embeddings only */
@@ -355,36 +367,47 @@ export class LanguageModel {
     );
   }
 
-  /** Writes ids or rows and the row table; returns the address of the ids, if any. */
-  #writeInputs(inputs: readonly StepInput[], lengths: readonly number[]): number | undefined {
-    const ids = this.#at("ids");
+  #writeRowTable(inputs: readonly StepInput[]): void {
+    const words = this.#rowTable.view;
     let first = 0;
-    inputs.forEach((input, i) => {
-      const length = lengths[i] ?? 0;
-      if (input.ids) this.#writeIds(ids + 4 * first, input.ids);
-      else this.#writeHidden(first, length, input.hidden ?? new Float32Array(0));
-      new Uint32Array(this.#memory.buffer, this.#at("rowTable") + ROW_TABLE_ENTRY_BYTES * i, 8).set([
-        first,
-        length,
-        input.cache.statePosition,
-        input.cache.pageTable,
-        input.cache.convState,
-        input.cache.position,
-        input.cache.keptGates(length),
-        this.config.convLCache - 1 + KEPT_ROWS,
-      ]);
+    let at = 0;
+    for (const input of inputs) {
+      const { cache } = input;
+      const length = this.#lengthOf(input);
+      words[at] = first;
+      words[at + 1] = length;
+      words[at + 2] = cache.statePosition;
+      words[at + 3] = cache.pageTable;
+      words[at + 4] = cache.convState;
+      words[at + 5] = cache.position;
+      words[at + 6] = cache.keptGates(length);
+      words[at + 7] = this.config.convLCache - 1 + KEPT_ROWS;
+      at += ROW_TABLE_ENTRY_BYTES / 4;
       first += length;
-    });
-    return inputs[0]?.ids ? ids : undefined;
+    }
+  }
+
+  /** Writes ids or rows; tells whether they are ids. */
+  #writeInputs(inputs: readonly StepInput[]): boolean {
+    let first = 0;
+    for (const input of inputs) {
+      if (input.ids) this.#writeIds(first, input.ids);
+      else this.#writeHidden(first, this.#lengthOf(input), input.hidden ?? new Float32Array(0));
+      first += this.#lengthOf(input);
+    }
+    return inputs[0]?.ids !== undefined;
   }
 
   /** Writes a table of single rows with the positions that callers gave; returns it, if any did. */
-  #writePositions(inputs: readonly StepInput[], lengths: readonly number[]): RowTable | undefined {
-    if (inputs.every((input) => !input.positions)) return undefined;
+  #writePositions(inputs: readonly StepInput[]): RowTable | undefined {
+    let isAsked = false;
+    for (const { positions } of inputs) isAsked ||= positions !== undefined;
+    if (!isAsked) return undefined;
     const address = this.#at("rotaryRows");
     let row = 0;
-    for (const [i, { cache, positions }] of inputs.entries()) {
-      for (let t = 0; t < (lengths[i] ?? 0); t++, row++) {
+    for (const input of inputs) {
+      const { cache, positions } = input;
+      for (let t = 0; t < this.#lengthOf(input); t++, row++) {
         const position = positions?.[t] ?? cache.statePosition + t;
         new Uint32Array(this.#memory.buffer, address + ROW_TABLE_ENTRY_BYTES * row, 3).set([row, 1, position]);
       }
@@ -392,8 +415,8 @@ export class LanguageModel {
     return { address, sequences: row };
   }
 
-  #writeIds(address: number, ids: ArrayLike<number>): void {
-    const to = new Int32Array(this.#memory.buffer, address, ids.length);
+  #writeIds(first: number, ids: ArrayLike<number>): void {
+    const to = this.#ids.view;
     for (let i = 0; i < ids.length; i++) {
       const id = ids[i] ?? -1;
       if (!Number.isInteger(id) || id < 0 || id >= this.config.vocabSize) {
@@ -401,7 +424,7 @@ export class LanguageModel {
           `tokens: expected ids from 0 to ${this.config.vocabSize - 1}, got ${id} at index ${i}. Encode the text with this model's tokenizer.`,
         );
       }
-      to[i] = id;
+      to[first + i] = id;
     }
   }
 
@@ -436,6 +459,33 @@ export class LanguageModel {
   #at(name: string): number {
     return this.#region.get(name) ?? 0;
   }
+}
+
+/** A step as it is to be recorded. */
+interface Recording {
+  readonly T: number;
+  readonly areIds: boolean;
+  readonly rotary: RowTable | undefined;
+  readonly logitsOf: readonly number[] | undefined;
+  readonly collector: TapCollector | undefined;
+}
+
+function checkRows(logitsOf: readonly number[], T: number): void {
+  let before = -1;
+  for (const row of logitsOf) {
+    if (!(row > before && row < T)) throw new RangeError(`logitsOf takes ascending row numbers below ${T}, got ${logitsOf.join(", ")}`);
+    before = row;
+  }
+}
+
+const KINDS = 4;
+
+/** @returns a number below `KINDS` for the rows whose logits a step usually gives: what it is asked for, none, the last, all. Undefined for others */
+function kindOf(logitsOf: readonly number[] | undefined, T: number): number | undefined {
+  if (!logitsOf) return 0;
+  if (logitsOf.length === 0) return 1;
+  if (logitsOf.length === T) return 2;
+  return logitsOf.length === 1 && logitsOf[0] === T - 1 ? 3 : undefined;
 }
 
 function readRows(memory: WasmMemory, rows: Rows, T: number, columns: number): Float32Array {

@@ -40,7 +40,7 @@ export class StreamDecoder {
   /** @returns the text that `bytes` complete. */
   pushBytes(bytes: Uint8Array): string {
     let text = "";
-    for (const byte of bytes) text += this.#pushByte(byte);
+    for (let i = 0; i < bytes.length; i++) text += this.#pushByte(bytes[i] ?? 0);
     return text;
   }
 

@@ -70,10 +70,9 @@ async function search(model: LanguageModel, request: GenerateRequest): Promise<{
   let finish: GenerateEvent | undefined;
   for await (const event of generate(
     new Scheduler(() => counting),
-    session,
+    async () => ({ session, isCancelled: () => undefined, end: () => {} }),
     request,
     undefined,
-    () => undefined,
     () => undefined,
   )) {
     if (event.type === "token") ids.push(event.id);

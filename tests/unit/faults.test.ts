@@ -201,10 +201,9 @@ for (const count of [1, 2])
         const request = { ids: Uint32Array.from(ids), maxTokens: 12, stopIds: [], stop: [], sampling };
         for await (const event of generate(
           new Scheduler(() => model),
-          session,
+          async () => ({ session, isCancelled: () => undefined, end: () => {} }),
           request,
           undefined,
-          () => undefined,
           () => undefined,
         )) {
           if (event.type === "prefill") out.cached = event.cachedTokens;
