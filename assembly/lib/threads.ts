@@ -17,6 +17,8 @@ const FAILED: usize = 512;
 const READY: usize = 576;
 /** Threads that sleep, or are about to: where there are none, nobody needs to be woken. */
 const SLEEPERS: usize = 640;
+/** Counts how often a thread has gone to sleep. */
+const SLEEPS: usize = 704;
 
 /** A thread of the step trapped: all leave it. */
 const TRAPPED: i32 = 1;
@@ -85,6 +87,7 @@ function await_change(p: usize, seen: i32, naps: i32): bool {
     for (;;) {
       for (let i = 0; i < POLLS; i++) if (atomic.load<i32>(p) != seen) return true;
       if (naps == 0) return false;
+      atomic.add<i32>(SLEEPS, 1);
       atomic.add<i32>(SLEEPERS, 1); // before the wait looks at the word: release() changes the word, then looks here
       atomic.wait<i32>(p, seen, naps < 0 ? -1 : NAP);
       atomic.sub<i32>(SLEEPERS, 1);
@@ -141,6 +144,11 @@ export function wake(): void {
   if (ASC_FEATURE_THREADS) {
     if (atomic.load<i32>(SLEEPERS)) atomic.notify(STEP, -1);
   }
+}
+
+/** Returns how often threads have gone to sleep so far: they do where others want the cores, and between steps. */
+export function sleeps(): i32 {
+  return ASC_FEATURE_THREADS ? atomic.load<i32>(SLEEPS) : 0;
 }
 
 /** Waits for the step after `seen`; its commands are step_commands() and step_count(). @returns its number */

@@ -51,7 +51,7 @@ export class Executor {
     const step = this.#held.get(key);
     if (!step) return false;
     this.#threads.wake();
-    this.#submit(step);
+    this.#submit(step, key);
     return true;
   }
 
@@ -74,11 +74,11 @@ export class Executor {
       this.#held.set(key, step);
       this.#next += step.count;
     }
-    this.#submit(step);
+    this.#submit(step, key);
   }
 
-  #submit({ address, count }: Recorded): void {
+  #submit({ address, count }: Recorded, key?: number): void {
     if (this.timer) this.timer.run(address, count, (command) => this.#threads.run(command, 1));
-    else this.#threads.run(address, count);
+    else this.#threads.run(address, count, key);
   }
 }

@@ -2,6 +2,7 @@
 // and the file that such a thread runs is little more than `serveThread`. How threads meet within a step is in assembly/lib/threads.ts.
 import { PlatformError } from "../errors.ts";
 import type { WasmMemory, WasmModule } from "../memory/wasm.ts";
+import { Crowding } from "./crowding.ts";
 import { instantiate, type KernelInstance, type Kernels } from "./variants.ts";
 
 /** What a helper thread needs; survives the clone into it. */
@@ -88,6 +89,7 @@ function trapped(cause: unknown): PlatformError {
 export class Threads {
   readonly #kernels: Kernels;
   readonly #helpers: Thread[] = [];
+  readonly #crowding = new Crowding();
   #isRequired = false;
   /** Steps that were left. */
   #failures = 0;
@@ -133,16 +135,26 @@ export class Threads {
 
   /** Says that a step comes soon: waking takes about as long as recording it. */
   wake(): void {
-    if (this.#helpers.length) this.#kernels.wake();
+    if (this.#helpers.length && !this.#crowding.isAlone) this.#kernels.wake();
   }
 
   /**
-   * Runs a step's commands; returns when all of them have been computed.
+   * Runs a step's commands; returns when all of them have been computed. Where others want the cores so much that threads only wait for each other, this one computes alone.
+   * @param kind of the step, to compare it with others; without one all threads compute it
    * @throws PlatformError when the kernels trap in any thread, or a thread has stopped: what the step was to write is then half written
    */
-  run(commands: number, count: number): void {
+  run(commands: number, count: number, kind?: number): void {
     if (this.#broken) throw this.#broken;
-    const nth = this.count;
+    if (this.#helpers.length === 0 || kind === undefined) {
+      this.#run(commands, count, this.count);
+      return;
+    }
+    const [start, sleeps] = [performance.now(), this.#kernels.sleeps()];
+    this.#run(commands, count, this.#crowding.isAlone ? 1 : this.count);
+    this.#crowding.took(kind, performance.now() - start, (this.#kernels.sleeps() - sleeps) | 0);
+  }
+
+  #run(commands: number, count: number, nth: number): void {
     let cause: unknown;
     try {
       const failed = nth === 1 ? this.#kernels.run(commands, count, 0, 1) : this.#kernels.run_all(commands, count, nth);
@@ -153,7 +165,7 @@ export class Threads {
       this.#kernels.fail();
     }
     this.#failures++;
-    if (this.#kernels.recover((nth - 1) * (this.#failures + 1))) throw trapped(cause);
+    if (this.#kernels.recover((this.count - 1) * (this.#failures + 1))) throw trapped(cause);
     this.#break(cause);
     throw this.#broken;
   }

@@ -21,6 +21,8 @@ export interface Kernels extends SamplingKernels {
   fail(): void;
   /** Waits, after a step that failed, until `count` helpers have said `ready` since the start. @returns 0 when one never does */
   recover(count: number): number;
+  /** @returns how often threads have gone to sleep so far */
+  sleeps(): number;
   /** @returns 2 when the engine's relaxed dot is not exact for the build's layouts, which it then must not be used with */
   dot_operand_kind(): number;
   /** 1 in the builds with relaxed SIMD. */

@@ -17,6 +17,7 @@ const FUNCTIONS = [
   "wake",
   "fail",
   "recover",
+  "sleeps",
   "dot_operand_kind",
   "qd8_block_bytes",
   "attention_scratch_bytes",
