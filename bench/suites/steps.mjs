@@ -13,7 +13,7 @@ const BUSY = 1.3;
 
 const CHECKED_TOKENS = 24;
 const QUIET_STEPS = 32;
-const BUSY_STEPS = 64;
+const BUSY_STEPS = 48;
 const SETTLE_MS = 300;
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -58,6 +58,27 @@ function* outside(path, dtype, title, options) {
 /** A process for each core that does nothing but compute. */
 const occupy = (cores) => Array.from({ length: cores }, () => spawn(process.execPath, ["-e", "for (;;);"], { stdio: "ignore" }));
 
+const TICK_MS = 10;
+
+/** Time that processes have spent on a core so far, ms; undefined where there is no /proc. */
+function cpuMs(processes) {
+  try {
+    return processes.map(({ pid }) => {
+      const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
+      return TICK_MS * (Number(fields[11]) + Number(fields[12]));
+    });
+  } catch {
+    return undefined; // no Linux
+  }
+}
+
+/** ms of each of the next steps. */
+async function eachMs(generator, count) {
+  const list = [];
+  for (let i = 0; i < count; i++) list.push((await take(generator, 1)).ms);
+  return list;
+}
+
 async function* busy(path, dtype, title, options, note) {
   if (isRealTime()) return note(`left out: ${title} with busy cores: this process has real-time priority`);
   const cores = availableParallelism();
@@ -68,24 +89,29 @@ async function* busy(path, dtype, title, options, note) {
     const { ids } = await take(generator, CHECKED_TOKENS);
     expected ??= ids;
     check(String(ids) === String(expected), `${title}, ${threads} threads: other ids than with ${options.threads[0]}`);
-    const ratios = [];
+    const [ratios, fair] = [[], []];
     for (let round = 0; round < options.rounds; round++) {
-      const quiet = (await take(generator, QUIET_STEPS)).ms / QUIET_STEPS;
+      const quiet = (await eachMs(generator, QUIET_STEPS)).toSorted((a, b) => a - b)[QUIET_STEPS >> 2]; // somebody else may be busy already
       const others = occupy(cores);
       await wait(SETTLE_MS);
-      ratios.push((await take(generator, BUSY_STEPS)).ms / BUSY_STEPS / quiet);
+      const before = cpuMs(others);
+      const { ms } = await take(generator, BUSY_STEPS);
+      const after = cpuMs(others);
       for (const other of others) other.kill("SIGKILL");
+      ratios.push(ms / BUSY_STEPS / quiet);
+      // what each of the others got of a core is what each thread is due
+      const got = after?.map((used, i) => (used - before[i]) / ms);
+      fair.push(got ? got.length / got.reduce((a, b) => a + b, 0) : (threads + cores) / cores);
       await wait(SETTLE_MS);
     }
     await generator.return();
     model.dispose();
-    const fair = (threads + cores) / cores; // so many times the time, where everyone gets the same
-    const value = median(ratios) / fair;
+    const value = median(ratios.map((ratio, i) => ratio / fair[i]));
     const name = `${title}, ${threads} thread${threads > 1 ? "s" : ""}: ${cores} cores busy`;
     yield {
       key: name,
       value,
-      text: `${median(ratios).toFixed(2)} × the time, ${value.toFixed(2)} × fair share`,
+      text: `${median(ratios).toFixed(2)} × the time, each of the others ${(100 / median(fair)).toFixed(0)} % of a core: ${value.toFixed(2)} × fair share`,
       goal: BUSY,
       limit: `${BUSY} × fair share`,
     };
