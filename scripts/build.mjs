@@ -95,9 +95,10 @@ async function buildJs() {
     LFM2_HASH_WASM: JSON.stringify(ensureHash()),
     LFM2_THREAD: JSON.stringify(readFileSync(at("dist/thread.browser.js"), "utf8").trim()),
   };
-  await build({
+  const { metafile } = await build({
     ...common,
     ...small,
+    metafile: true,
     entryPoints: {
       index: adapter("node"),
       quantize: "src/cli/quantize-file.ts",
@@ -106,6 +107,7 @@ async function buildJs() {
       "worker.deno": "src/adapters/deno/worker.ts",
       transformers: "src/transformers/index.ts",
       server: "src/server/index.ts",
+      part: "src/part.ts",
     },
     external,
     define,
@@ -114,6 +116,7 @@ async function buildJs() {
     target: "es2022",
     supported: { "import-source": true }, // in a chunk that Deno alone asks for
   });
+  await writeWhole(metafile);
   await build({
     ...common,
     ...small,
@@ -122,12 +125,12 @@ async function buildJs() {
   });
   await build({
     ...common,
-    ...small,
+    minify: true, // names would be 21 KB, and nobody prints what lives there
     entryPoints: { "worker.browser": "src/adapters/browser/worker.ts" },
     define,
     platform: "browser", // with its dependencies: a worker has no import map, and a file that is copied alone finds no chunk
     target: "es2022",
-    sourcemap: false, // 95 KB: names of functions are there without it
+    sourcemap: false, // 95 KB
   });
   const kernels = (name) => gzipSync(readFileSync(at("dist", `kernels.${name}.wasm`)), { level: 9 }).toString("base64");
   await build({
@@ -157,6 +160,23 @@ async function buildJs() {
   });
   for (const name of readdirSync(at("dist")))
     if (name.endsWith(".js.map")) writeFileSync(at("dist", name), thinMap(readFileSync(at("dist", name), "utf8")));
+}
+
+/**
+ * dist/whole.js: src/adapters/browser/whole.ts over the files that the parts have become. As an entry of the build itself it would be a reason to split each of them once more.
+ * @param {import("esbuild").Metafile} metafile
+ */
+async function writeWhole({ outputs }) {
+  const source = "src/adapters/browser/whole.ts";
+  const fileOf = (path) => {
+    const entry = join(source, "..", path);
+    const [file] = Object.entries(outputs).find(([, { entryPoint }]) => entryPoint === entry) ?? [];
+    if (!file) throw new Error(`${source}: expected ${entry} to be a file of the build, got none`);
+    return `./${file.slice("dist/".length)}`;
+  };
+  const text = readFileSync(at(source), "utf8").replace(/from "([^"]+)"/g, (_, path) => `from "${fileOf(path)}"`);
+  const { transform } = await import("esbuild");
+  writeFileSync(at("dist/whole.js"), (await transform(text, { minify: true, format: "esm" })).code);
 }
 
 /** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it, and indents tabs, which are a twentieth of the bytes less. */
@@ -231,6 +251,7 @@ const parts = {
       "cli",
       "quantize",
       "server",
+      "whole",
     ].map((name) => `dist/${name}.js`),
   },
   types: {

@@ -1,6 +1,8 @@
 // The calls about downloaded models that every adapter exports. Their code is a part of the package that plain loads do without: it comes when it is called for.
+
 import type { Availability, CacheQuery, Pulled } from "./downloads.ts";
 import type { LoadOptions, ModelSource, Platform } from "./lfm2.ts";
+import { part } from "./part.ts";
 import type { StoredModel, StoredModels } from "./weights/store.ts";
 
 /** What is downloaded, and what could be. */
@@ -34,7 +36,7 @@ export interface CacheCalls {
 }
 
 export function cacheCalls(platform: Platform): CacheCalls {
-  const code = (): Promise<typeof import("./downloads.ts")> => import("./downloads.ts");
+  const code = (): Promise<typeof import("./downloads.ts")> => part("downloads", () => import("./downloads.ts"));
   return {
     availability: async (source, options) => (await code()).availabilityWith(platform, source, options),
     pull: async (id, options) => (await code()).pullWith(platform, id, options),

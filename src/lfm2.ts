@@ -13,14 +13,15 @@ import { DTYPES, type DType, KV_DTYPES, type KvDType } from "./memory/dtype.ts";
 import { Model, type ModelInfo, type ModelParts } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
+import { part } from "./part.ts";
 import { type LoadProgress, Meter, type Progress } from "./progress.ts";
 import { checkObject, checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
-import { type ObjectSource, openObject } from "./weights/objects.ts";
+import type { ObjectSource } from "./weights/objects.ts";
+import { rightError } from "./weights/opened.ts";
 import type { ImageStore } from "./weights/packed-image.ts";
-import { checkRemoteOptions, findRemote, type NetworkPlatform, openAddress, type RemoteOptions } from "./weights/remote.ts";
-import { rightError } from "./weights/shards.ts";
+import { checkRemoteOptions, type NetworkPlatform, type RemoteOptions } from "./weights/remote.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
 import type { Store } from "./weights/store.ts";
 
@@ -124,6 +125,8 @@ function isUrl(source: ModelSource): source is URL {
   return typeof source === "object" && source !== null && "href" in source && "protocol" in source;
 }
 
+const network = (): Promise<typeof import("./weights/ways.ts")> => part("network", () => import("./weights/ways.ts"));
+
 const isAddress = (source: string | URL): boolean => /^https?:/i.test(String(source));
 
 /** What `source` means. */
@@ -141,6 +144,7 @@ export async function findModel(platform: Platform, id: HubId, options: LoadOpti
   if (dtype !== undefined && id.dtype !== undefined && dtype !== id.dtype)
     throw new InputError(`load: dtype: expected ${JSON.stringify(id.dtype)} as in the id, got ${JSON.stringify(dtype)}. Name one of them.`);
   const store = await storeFor(platform.store, options.cache);
+  const { findRemote } = await network();
   return findRemote(platform.network, id, options, { dtype, cache: cacheIn(store, use) }, signal);
 }
 
@@ -164,6 +168,7 @@ const plainly = (source: ByteSource | Folder): Opened => ({ source, hub: undefin
 async function openNamed(platform: Platform, source: string | URL, options: LoadOptions, { onFound, ...use }: SourceUse): Promise<Opened> {
   if (isAddress(source)) {
     const store = await storeFor(platform.store, options.cache, "addresses");
+    const { openAddress } = await network();
     return plainly(await openAddress(platform.network, source, options, cacheIn(store, use), options.signal));
   }
   try {
@@ -184,6 +189,7 @@ export async function openSource(platform: Platform, source: ModelSource, option
     if (source === "") throw new InputError("load: expected a path, a URL, a hub's id, bytes or a source, got an empty text.");
     return openNamed(platform, source, options, use);
   }
+  const { openObject } = await part("objects", () => import("./weights/objects.ts"));
   return plainly(await openObject(source, options.signal));
 }
 
@@ -354,7 +360,7 @@ async function loadOnce(
 /** The draft model that a load asks for, as its file stores it. */
 async function draftFor(platform: Platform, target: Checkpoint, options: LoadOptions): Promise<DraftModel | undefined> {
   if (options.draft === undefined) return undefined;
-  const { loadDraft } = await import("./draft.ts");
+  const { loadDraft } = await part("draft", () => import("./draft.ts"));
   const { source, hub, dtype } = await openSource(platform, options.draft, options);
   const optionsFor = (checkpoint: Checkpoint): LoadModelOptions => {
     const { maxPositionEmbeddings } = checkpoint.config;

@@ -1,4 +1,5 @@
 // The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
+
 import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
 import { dropOldest, type Prompt } from "./context.ts";
 import { AbortError, InputError, UnsupportedError } from "./errors.ts";
@@ -8,6 +9,7 @@ import type { SamplingOptions } from "./generate/sampler.ts";
 import type { Variant } from "./kernels/variants.ts";
 import type { KvDType, WeightDType } from "./memory/dtype.ts";
 import type { Lfm2Config } from "./models/config.ts";
+import { part } from "./part.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { EmbedOptions, Perplexity, PerplexityOptions, Score } from "./score.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
@@ -180,7 +182,7 @@ export class Model {
    * const { logits } = await model.forward({ inputIds: [1, 2, 3], logitsToKeep: 1 });   // (1, 1, V)
    */
   async forward(input: ForwardInput): Promise<ForwardOutput> {
-    const { forward } = await import("./forward.ts"); // few use it
+    const { forward } = await part("forward", () => import("./forward.ts"));
     return forward(this.#host(), input);
   }
 
@@ -235,7 +237,7 @@ export class Model {
    * @throws InputError for fewer than two tokens, or more than the context; AbortError
    */
   async score(text: string | Uint32Array, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
-    const { score } = await import("./score.ts");
+    const { score } = await part("score", () => import("./score.ts"));
     return score(this.#host(), await this.#encodeText(text), signal);
   }
 
@@ -246,7 +248,7 @@ export class Model {
    * const { perplexity } = await model.perplexity(await readFile("own.txt", "utf8"));
    */
   async perplexity(text: string | Uint32Array, options: PerplexityOptions = {}): Promise<Perplexity> {
-    const { perplexity } = await import("./score.ts");
+    const { perplexity } = await part("score", () => import("./score.ts"));
     return perplexity(this.#host(), await this.#encodeText(text), checkObject("perplexity", options));
   }
 
@@ -258,7 +260,7 @@ export class Model {
   async embed(texts: readonly (string | Uint32Array)[], options: EmbedOptions = {}): Promise<Float32Array[]> {
     if (!Array.isArray(texts)) throw new InputError(`embed: expected a list of texts, got ${kindOf(texts)}. Pass [text].`);
     const rows = await Promise.all(texts.map((text) => this.#encodeText(text)));
-    const { embed } = await import("./score.ts");
+    const { embed } = await part("score", () => import("./score.ts"));
     return embed(this.#host(), rows, checkObject("embed", options));
   }
 

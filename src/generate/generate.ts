@@ -1,7 +1,9 @@
 // The generation loop: brings a session to the prompt, then samples token after token. Sees a model only as LanguageModel; each resumption computes one step.
+
 import { InputError } from "../errors.ts";
 import type { Logits } from "../kernels/logits.ts";
 import type { LanguageModel } from "../models/language-model.ts";
+import { part } from "../part.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
 import type { BeamSearch, BeamSequence } from "./beam.ts";
@@ -94,7 +96,7 @@ export async function* generate(
   try {
     const start = performance.now();
     const { ids, sampling } = request;
-    const beam = request.beams && (await import("./beam.ts"));
+    const beam = request.beams && (await part("beam", () => import("./beam.ts")));
     if (request.beams) beam?.checkBeams(request.beams, scheduler.model, request);
     const { maxContextTokens } = scheduler.model.options;
     // the last token of a full context needs no place of its own: it is not fed any more

@@ -1,7 +1,9 @@
 // The engine in this thread: sessions by number, calls that can be cancelled, turns on one session in order.
+
 import { AbortError, InputError } from "../errors.ts";
 import type { KernelTime } from "../kernels/profile.ts";
 import type { LanguageModel } from "../models/language-model.ts";
+import { part } from "../part.ts";
 import type { ByteTable } from "../text/byte-level.ts";
 import type {
   CancelCheck,
@@ -25,6 +27,8 @@ interface SessionSlot {
   /** Resolves when the last turn that was queued has ended. */
   last: Promise<void>;
 }
+
+const savedSession = (): Promise<typeof import("./saved-session.ts")> => part("saved-session", () => import("./saved-session.ts"));
 
 /** @returns the error of every call on an engine that is gone */
 export function disposed(): AbortError {
@@ -86,11 +90,15 @@ export class LocalEngine implements Engine {
   }
 
   async save(session: number, note: string): Promise<Uint8Array> {
-    return this.#inOrder(session, (slot) => slot.session.save(this.#use(), note));
+    return this.#inOrder(session, async (slot) => {
+      const { saveSession } = await savedSession();
+      return saveSession(slot.session, this.#use(), note);
+    });
   }
 
   async restore(session: number, bytes: Uint8Array): Promise<RestoredSession> {
-    const { session: restored, note } = Session.restore(this.#use(), bytes);
+    const { restoreSession } = await savedSession();
+    const { session: restored, note } = restoreSession(this.#use(), bytes);
     this.#add(session, restored);
     return { tokens: restored.tokens.toArray(), note };
   }
@@ -130,7 +138,7 @@ export class LocalEngine implements Engine {
         own.push(new Session(this.#use().openCache()));
         return own.at(-1)!;
       });
-      const { forward } = await import("./forward.ts");
+      const { forward } = await part("engine-forward", () => import("./forward.ts"));
       yield* forward(() => this.#use(), sessions, request, isCancelled);
     } finally {
       this.#end(call);
@@ -223,7 +231,7 @@ export class LocalEngine implements Engine {
   async #speculation(session: Session, request: GenerateRequest): Promise<Speculation | undefined> {
     const { speculation, beams } = request;
     if (!speculation || beams) return undefined;
-    this.#speculator ??= import("./speculation.ts").then(({ Speculator }) => {
+    this.#speculator ??= part("speculation", () => import("./speculation.ts")).then(({ Speculator }) => {
       const draft = this.#draftModel && new Scheduler(() => this.#draftModel ?? fail());
       return new Speculator(this.#scheduler, draft);
     });
@@ -278,11 +286,11 @@ export class LocalEngine implements Engine {
     throw new InputError(`session: expected an open session, got number ${session}, which is closed. Open a new chat.`, { code: "closed" });
   }
 
-  async #inOrder<T>(session: number, run: (slot: SessionSlot) => T): Promise<T> {
+  async #inOrder<T>(session: number, run: (slot: SessionSlot) => T | Promise<T>): Promise<T> {
     const { slot, end } = await this.#turn(session);
     try {
       this.#use();
-      return run(slot);
+      return await run(slot);
     } finally {
       end();
     }

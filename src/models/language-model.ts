@@ -1,4 +1,5 @@
 // A layer range in linear memory, ready to run: weights placed, scratch taken, one step at a time for one sequence or several. What a layer is stands in lfm2.ts; text and sampling are above.
+
 import { InputError, PlatformError } from "../errors.ts";
 import {
   COMMAND_BYTES,
@@ -10,13 +11,14 @@ import {
 } from "../kernels/commands.ts";
 import { Executor } from "../kernels/executor.ts";
 import { Logits } from "../kernels/logits.ts";
-import { CommandTimer, type KernelTime } from "../kernels/profile.ts";
+import type { KernelTime } from "../kernels/profile.ts";
 import type { Threads } from "../kernels/threads.ts";
 import type { KernelInstance } from "../kernels/variants.ts";
 import type { Arena } from "../memory/arena.ts";
 import { BLOCK, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
 import type { Rows } from "../memory/tensor.ts";
 import { type WasmMemory, Words } from "../memory/wasm.ts";
+import { part } from "../part.ts";
 import type { PlanItem } from "../weights/plan.ts";
 import { type Cache, CachePool, cacheSize, KEPT_ROWS } from "./cache.ts";
 import type { Lfm2Config } from "./config.ts";
@@ -276,7 +278,8 @@ export class LanguageModel {
    * Times each command of the next steps (`true`, from zero) or no more. Steps are slower by the clock's calls, some per cent of a small model's.
    * @returns what was measured since the last call with `true`
    */
-  profile(isOn: boolean): readonly KernelTime[] {
+  async profile(isOn: boolean): Promise<readonly KernelTime[]> {
+    const { CommandTimer } = await part("profile", () => import("../kernels/profile.ts"));
     const times = this.#executor.timer?.times() ?? [];
     this.#executor.timer = isOn ? new CommandTimer(this.#memory, matrixUses(this.#lfm2.weights)) : undefined;
     return times;

@@ -5,9 +5,10 @@ import { instantiateKernels, type KernelInstance, type KernelSource, type Varian
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
 import { type DType, type KvDType, WEIGHT_DTYPES, type WeightDType } from "../memory/dtype.ts";
 import { type WasmMemory, WebAssembly } from "../memory/wasm.ts";
+import { part } from "../part.ts";
 import { loadWeights, type WeightProgress, type Window, windowFor, writeDescriptors } from "../weights/load.ts";
-import { IMAGE_SCRATCH_BYTES, type ImageStore, imageKey, isWorthAnImage, readImage, writeImage } from "../weights/packed-image.ts";
-import { checkPlan, type PlanItem, placeWeights, resolveWeights, WeightList, weightBytes } from "../weights/plan.ts";
+import type { ImageStore } from "../weights/packed-image.ts";
+import { checkPlan, isWorthAnImage, type PlanItem, placeWeights, resolveWeights, WeightList, weightBytes } from "../weights/plan.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { LanguageModel, type RunOptions, runPlan } from "./language-model.ts";
 import { type LayerRange, type Lfm2Weights, nameWeights } from "./lfm2.ts";
@@ -160,19 +161,20 @@ async function fill(
   options: LoadModelOptions,
 ): Promise<LoadedModel["packedImage"]> {
   const { packed = isWorthAnImage(list, tensors), signal } = options;
-  const key = options.images && packed ? imageKey(list, tensors) : undefined;
+  const image = options.images && packed ? await part("packed-image", () => import("../weights/packed-image.ts")) : undefined;
+  const key = image?.imageKey(list, tensors);
   const images = key && (await options.images?.().catch(() => undefined)); // without a place for them nothing is kept
   const target = { kernels, memory, scratch: windowAddress };
   // the model takes zeros; what it never writes, such as the logits of more rows than one, then never becomes resident
   const clear = (bytes: number): unknown => new Uint8Array(memory.buffer, windowAddress, bytes).fill(0);
-  if (images && key && (await readImage(images, key, list, target, options))) {
+  if (image && images && key && (await image.readImage(images, key, list, target, options))) {
     writeDescriptors(list, memory);
-    clear(IMAGE_SCRATCH_BYTES);
+    clear(image.IMAGE_SCRATCH_BYTES);
     return "read";
   }
   await loadWeights(list, tensors, { kernels, memory, windowAddress, window }, options);
   if (images && key) await verify(signal);
-  const isWritten = images && key && (await writeImage(images, key, list, target, options));
+  const isWritten = image && images && key && (await image.writeImage(images, key, list, target, options));
   clear(plan.windowBytes);
   return isWritten ? "written" : undefined;
 }

@@ -1,7 +1,9 @@
 // load(): here, or in a worker that an adapter starts. What only a worker needs comes when it is needed.
+
 import { PlatformError } from "../errors.ts";
 import { checkLoadOptions, type LoadOptions, loadParts, loadWith, type ModelSource, type Platform } from "../lfm2.ts";
 import { Model } from "../model.ts";
+import { part } from "../part.ts";
 import type { EngineWorkers } from "./workers.ts";
 
 /** The worker never answered. */
@@ -32,7 +34,7 @@ export async function loadModelWith(
   const { engine = "auto" } = options;
   if (engine === "here" || (engine === "auto" && !workers?.isDefault)) return loadWith(platform, source, options);
   if (!workers) throw new NoStart(new Error("this runtime has no workers"));
-  const { loadInWorker } = await import("./in-worker.ts");
+  const { loadInWorker } = await part("in-worker", () => import("./in-worker.ts"));
   try {
     return await loadInWorker(workers, source, options, (cause) => new NoStart(cause));
   } catch (error) {

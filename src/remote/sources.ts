@@ -1,7 +1,7 @@
 // Where a checkpoint is, told to another side: a name crosses as it is, and so does what the runtime clones by reference (a File, a handle); everything else stays
 // and is read over the channel, range by range.
 import type { ModelSource } from "../lfm2.ts";
-import { openObject } from "../weights/objects.ts";
+import { part } from "../part.ts";
 import { type ByteSource, type Folder, sourceOf } from "../weights/source.ts";
 import type { Channel, Handler } from "./channel.ts";
 
@@ -38,6 +38,7 @@ export class ServedSources {
   async pack(source: ModelSource, crosses: (source: object) => boolean, signal?: AbortSignal): Promise<PackedSource> {
     if (source instanceof URL) return { kind: "url", href: source.href };
     if (typeof source === "string" || source === null || source === undefined || crosses(source)) return { kind: "clone", value: source };
+    const { openObject } = await part("objects", () => import("../weights/objects.ts"));
     const opened = await openObject(source, signal);
     if (!("open" in opened)) return this.#file(opened);
     const id = this.#ids++;

@@ -1,8 +1,9 @@
 // Addresses as sources: a GGUF file, or a folder of files. Knows no hub and not what the bytes mean.
 import { FormatError, NetworkError, UnsupportedError } from "../errors.ts";
 import { quoted } from "../values.ts";
+import { checkAddress } from "./address-check.ts";
 import { HttpSource } from "./http.ts";
-import { checkAddress, type Network } from "./request.ts";
+import type { Network } from "./request.ts";
 import { type ByteSource, type Folder, isFolderFile, isPlainPath } from "./source.ts";
 
 const isMissing = (error: unknown): boolean => error instanceof NetworkError && (error.status === 404 || error.status === 410);

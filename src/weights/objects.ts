@@ -2,19 +2,9 @@
 // shape: no type of the DOM, no runtime, and not what the bytes mean.
 import { InputError, StorageError, throwIfAborted } from "../errors.ts";
 import { isRecord, kindOf } from "../values.ts";
+import { type BlobLike, blobSource, NAMELESS, unreadable } from "./blob.ts";
 import { isR2Address, openR2, type R2Address } from "./r2.ts";
 import { type ByteSource, bytesSource, type Folder, type ReadPart, readClipped, sourceOf, truncated, unlessAborted } from "./source.ts";
-
-/** Of a `Blob` or `File` what is used. */
-export interface BlobLike {
-  readonly size: number;
-  /** Of a `File`. */
-  readonly name?: string;
-  /** Of a `File` that was chosen with its folder: the path in it, the folder's name first. */
-  readonly webkitRelativePath?: string;
-  slice(start?: number, end?: number): BlobLike;
-  arrayBuffer(): Promise<ArrayBuffer>;
-}
 
 interface SyncHandle {
   read(target: Uint8Array<ArrayBuffer>, options?: { at?: number }): number;
@@ -53,11 +43,6 @@ export type ObjectSource =
   | R2Address
   | ReadsByRanges
   | Folder;
-
-/** Bytes of a Blob that are in memory at once. */
-const PART_BYTES = 1 << 20;
-/** What bytes without a name are called: only a GGUF can be loaded from one file. */
-const NAMELESS = "model.gguf";
 
 const can = (value: object, ...names: readonly string[]): boolean =>
   names.every((name) => typeof (value as Record<string, unknown>)[name] === "function");
@@ -129,23 +114,6 @@ function checkedFolder(from: Folder): Folder {
     return source && rangesSource(source);
   };
   return { name: from.name, open, ...(from.list && { list: async () => (await from.list?.()) ?? [] }) };
-}
-
-/** @returns a source over a Blob or File: a page's own file, or one of OPFS. */
-export function blobSource(blob: BlobLike, name: string = blob.name ?? NAMELESS): ByteSource {
-  const part: ReadPart = async (offset, length) => {
-    try {
-      return new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
-    } catch (cause) {
-      throw unreadable(name, cause); // the file has gone, or changed since it was chosen
-    }
-  };
-  return sourceOf(name, blob.size, part, PART_BYTES);
-}
-
-function unreadable(name: string, cause: unknown): StorageError {
-  const said = cause instanceof Error ? cause.message : String(cause);
-  return new StorageError(`${name}: expected to read the file, got an error: ${said} Choose the file again.`, { cause });
 }
 
 /** A list of Files is a folder; where all were chosen with one folder, paths begin below it. */

@@ -1,14 +1,14 @@
 // Packed weights kept as a file, so that the next start reads them straight into place. docs/loading.md draws it byte by byte. Knows no runtime: an adapter gives the store.
 import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
 import type { Kernels } from "../kernels/variants.ts";
-import { BLOCK, DTYPE_CODE, GROUP_ROWS, packedBlockBytes, packedBytes, roundUp, type WeightDType } from "../memory/dtype.ts";
+import { BLOCK, GROUP_ROWS, packedBlockBytes, packedBytes, roundUp, type WeightDType } from "../memory/dtype.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import type { WeightProgress } from "./load.ts";
 import type { WeightList } from "./plan.ts";
 import { readSafetensorsHeader } from "./safetensors.ts";
 import type { FileSink } from "./sink.ts";
 import { type ByteSource, readExactly } from "./source.ts";
-import { STORED_TYPES, type StoredTensor } from "./tensor.ts";
+import type { StoredTensor } from "./tensor.ts";
 
 /** Where packed images are kept. What it throws costs the image, never the load. */
 export interface ImageStore {
@@ -27,8 +27,6 @@ const ABOUT = { format: "lfm2-wasm packed image", version: "1", layout: "1" } as
 const PIECE_BYTES = 8 << 20;
 /** The data starts at a multiple of it, as memory's regions do. */
 const ALIGNMENT = 64;
-/** Smaller models load as fast as an image would. */
-const LEAST_BYTES = 16 << 20;
 
 /** A region of memory that the image holds. */
 interface Region {
@@ -84,17 +82,6 @@ export function imageKey(list: WeightList, tensors: ReadonlyMap<string, StoredTe
   }
   const all = JSON.stringify([...sources]);
   return { name: shortHash([ABOUT.version, ABOUT.layout, all, ...parts].join("\n")), sources: all };
-}
-
-/** @returns whether an image is worth its place on the disk: moving blocks as they are is as fast as reading them packed */
-export function isWorthAnImage(list: WeightList, tensors: ReadonlyMap<string, StoredTensor>): boolean {
-  let bytes = 0;
-  for (const m of list.matrices)
-    for (const { name, dtype, rows } of m.segments) {
-      const stored = tensors.get(name);
-      if (stored && STORED_TYPES[stored.type].code !== DTYPE_CODE[dtype]) bytes += packedBytes(dtype, rows, m.columns);
-    }
-  return bytes >= LEAST_BYTES;
 }
 
 /** What reading or writing needs of memory for itself. */

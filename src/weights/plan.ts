@@ -2,7 +2,7 @@
 import { FormatError, MemoryError, UnsupportedError } from "../errors.ts";
 import { descriptorBytes } from "../kernels/commands.ts";
 import { type Arena, formatBytes } from "../memory/arena.ts";
-import { BLOCK, DTYPES, type DType, packedBytes, roundUp } from "../memory/dtype.ts";
+import { BLOCK, DTYPE_CODE, DTYPES, type DType, packedBytes, roundUp } from "../memory/dtype.ts";
 import type { Matrix, Vector } from "../memory/tensor.ts";
 import { requireTensor, STORED_TYPES, type StoredTensor, tensorText, type WeightFile } from "./tensor.ts";
 
@@ -126,4 +126,18 @@ export function placeWeights(list: WeightList, arena: Arena): void {
     for (const s of m.segments) s.address = arena.alloc(packedBytes(s.dtype, s.rows, m.columns), `tensor "${s.name}"`);
   }
   for (const v of list.vectors) v.address = arena.alloc(vectorBytes(v), `tensor "${v.name}"`);
+}
+
+/** Smaller models load as fast as an image of packed weights would. */
+const LEAST_IMAGE_BYTES = 16 << 20;
+
+/** @returns whether an image of packed weights is worth its place on the disk: moving blocks as they are is as fast as reading them packed */
+export function isWorthAnImage(list: WeightList, tensors: ReadonlyMap<string, StoredTensor>): boolean {
+  let bytes = 0;
+  for (const m of list.matrices)
+    for (const { name, dtype, rows } of m.segments) {
+      const stored = tensors.get(name);
+      if (stored && STORED_TYPES[stored.type].code !== DTYPE_CODE[dtype]) bytes += packedBytes(dtype, rows, m.columns);
+    }
+  return bytes >= LEAST_IMAGE_BYTES;
 }

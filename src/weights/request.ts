@@ -1,6 +1,8 @@
 // One HTTP request: redirects followed by hand, the token kept to its origin, an end to silence, every failure an error of ours. Knows no ranges, no files, no runtime.
-import { AbortError, InputError, NetworkError } from "../errors.ts";
+
+import { AbortError, NetworkError } from "../errors.ts";
 import { quoted } from "../values.ts";
+import { isHttp } from "./address-check.ts";
 import { MAX_REDIRECTS, MAX_RETRIES, NETWORK_WINDOW_BYTES, STALL_MS } from "./limits.ts";
 import type { Pool } from "./piece.ts";
 
@@ -80,31 +82,6 @@ export class Interrupted extends Error {
 export const stallMs = ({ options }: Network): number => options?.stallMs ?? STALL_MS;
 export const maxRetries = ({ options }: Network): number => options?.maxRetries ?? MAX_RETRIES;
 export const windowBytes = ({ options }: Network): number => Math.max(1 << 16, options?.windowBytes ?? NETWORK_WINDOW_BYTES);
-
-const isHttp = ({ protocol }: URL): boolean => protocol === "https:" || protocol === "http:";
-
-/**
- * @returns the address as a URL
- * @throws InputError when it is none that can be fetched. The message does not repeat it: it may hold a password.
- */
-export function checkAddress(address: string | URL, what: string): URL {
-  let url: URL;
-  try {
-    url = new URL(String(address));
-  } catch {
-    throw new InputError(`load: ${what}: expected an address, got a text that is none.`);
-  }
-  if (!isHttp(url)) throw new InputError(`load: ${what}: expected an http: or https: address, got one of ${quoted(url.protocol)}.`);
-  if (url.username !== "" || url.password !== "")
-    throw new InputError(`load: ${what}: expected an address without user and password, got one with. Pass a token as an option.`);
-  return url;
-}
-
-/** @throws InputError when the token could not be sent; `fetch` would put it into its own error's message. */
-export function checkToken(token: string | undefined): void {
-  if (token === undefined || /^[\x21-\x7e]+$/.test(token)) return;
-  throw new InputError("load: token: expected printable ASCII without spaces, got other characters. Copy it again.");
-}
 
 /** One attempt at one request: ends with the caller's signal, or when nothing comes for a while. */
 export class Attempt {

@@ -149,3 +149,8 @@ export function commonMistake(head: Uint8Array): string | undefined {
   if (/^\s*<(?:!doctype|html|\?xml|head|body)/i.test(text)) return "an HTML page. Check the address, and whether it needs a login";
   return undefined;
 }
+
+/** @returns whether it is a folder; an object that can do both is a file */
+export function isFolder(source: ByteSource | Folder): source is Folder {
+  return "open" in source && !("read" in source);
+}

@@ -14,7 +14,9 @@ const { inspect } = lfm2;
 let forced: "here" | undefined;
 /** What is no options object is for load() to refuse. */
 const load: typeof lfm2.load = (source, options) =>
-  lfm2.load(source, forced && (options === undefined || typeof options === "object") ? { engine: forced, ...options } : options);
+  lfm2.load(source, forced && isOptions(options) ? { engine: forced, ...options } : options);
+const isOptions = (options: unknown): boolean =>
+  options === undefined || (typeof options === "object" && options !== null && !Array.isArray(options));
 
 /** What differs between runtimes, and how much is done. */
 export interface Everywhere {
@@ -33,6 +35,8 @@ export interface Everywhere {
   /** Whether files beside the module may be read. */
   readonly hasFiles: boolean;
   readonly cycles: number;
+  /** Milliseconds that a test may take. */
+  readonly testMs: number;
   /** Random programs of chats. */
   readonly programs: number;
   readonly replyTokens: number;
@@ -360,7 +364,7 @@ export async function run(files: Readonly<Record<string, unknown>>, o: Everywher
       sessionsSuite("from the packed package", (options) => load(mini, options), o.programs);
       lookupSuite((options) => load(mini, options));
       apiSuite("from the packed package", load, mini, new URL("model/", o.base));
-    }),
+    }, o.testMs),
   );
   return { ...outcome, replies, info, firstTokenMs: first, ms };
 }

@@ -36,13 +36,10 @@ const suite = (): Suite => {
   return current;
 };
 
-/** No test takes that long: a hang is told by name. */
-const TEST_MS = 60_000;
-
-async function within(body: Body): Promise<void> {
+async function within(body: Body, limitMs: number): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not done after ${TEST_MS / 1000} s`)), TEST_MS);
+    timer = setTimeout(() => reject(new Error(`not done after ${limitMs / 1000} s`)), limitMs);
   });
   try {
     await Promise.race([body(), late]);
@@ -51,8 +48,11 @@ async function within(body: Body): Promise<void> {
   }
 }
 
-/** Runs what `fill` describes with mocha's globals. */
-export async function runSuites(fill: () => void): Promise<Outcome> {
+/**
+ * Runs what `fill` describes with mocha's globals.
+ * @param limitMs no test takes that long: a hang is told by name
+ */
+export async function runSuites(fill: () => void, limitMs: number): Promise<Outcome> {
   Object.assign(globalThis, {
     describe: open,
     it: (name: string, body: Body) => suite().children.push({ name, body }),
@@ -63,7 +63,7 @@ export async function runSuites(fill: () => void): Promise<Outcome> {
   let passed = 0;
   const attempt = async (name: string, body: Body): Promise<boolean> => {
     try {
-      await within(body);
+      await within(body, limitMs);
       return true;
     } catch (error) {
       failed.push(`${name}: ${error instanceof Error ? `${error.message}\n${error.stack}` : error}`);

@@ -46,7 +46,7 @@ const PLACES = {
   },
 };
 
-const TYPES = { ".wasm": "application/wasm", ".js": "text/javascript" };
+const TYPES = { ".wasm": "application/wasm", ".js": "text/javascript", ".mjs": "text/javascript" };
 
 /**
  * @param {string} name for messages

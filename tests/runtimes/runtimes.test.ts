@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { build } from "esbuild";
 import type { Answer, Everywhere } from "../conformance/everywhere.ts";
 import { pick } from "../scale.ts";
@@ -15,8 +15,8 @@ import { type Server, serveFolders } from "./server.mjs";
 /** A runtime, and where in it the suite runs. */
 interface Where {
   readonly binary: string;
-  /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker. */
-  readonly way: "installed" | "browser" | "workerd";
+  /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker; "parts": as a browser's, in a file for each part that comes later, and with `lfm2-wasm/whole`. */
+  readonly way: "installed" | "browser" | "parts" | "workerd";
   readonly place?: string;
   readonly options: Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles">;
 }
@@ -27,12 +27,17 @@ const FULL = ["node20", "node22", "node24", "node26", "deno", "bun", "chromium",
 const NAMES = pick({ gate: GATE, full: FULL }).filter((name) => process.env.LFM2_TEST_RUNTIMES?.split(",").includes(name) ?? true);
 /** A browser runs the suite in these: "page" is cross-origin isolated, the others are not; in "page, here" the engine stays in the page's thread. */
 const PLACES: Readonly<Record<string, readonly string[]>> = {
-  chromium: pick({ gate: ["page", "worker", "service"], full: ["page", "page, here", "worker", "service"] }),
+  chromium: pick({ gate: ["page", "worker", "service, in parts"], full: ["page", "page, here", "worker", "service", "service, in parts"] }),
   firefox: ["page", "worker", "service"],
 };
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
-const SCALE = { cycles: pick({ gate: 10, full: 100 }), programs: pick({ gate: 2, full: 40 }), replyTokens: pick({ gate: 16, full: 64 }) };
+const SCALE = {
+  testMs: pick({ gate: 60_000, full: 300_000 }),
+  cycles: pick({ gate: 10, full: 100 }),
+  programs: pick({ gate: 2, full: 40 }),
+  replyTokens: pick({ gate: 16, full: 64 }),
+};
 
 function inBrowser(place: string): Pick<Everywhere, "runtime" | "threads" | "engine" | "forced"> {
   if (place === "page") return { runtime: "browser", threads: "two", engine: "worker" };
@@ -49,7 +54,7 @@ function places(): Map<string, Where> {
       for (const place of PLACES[name] ?? [])
         out.set(`${name}, ${place}`, {
           binary,
-          way: "browser",
+          way: place.endsWith("in parts") ? "parts" : "browser",
           place: place.split(",")[0] ?? "",
           options: { ...base, ...inBrowser(place) },
         });
@@ -77,9 +82,18 @@ async function bundles(project: string): Promise<Record<Where["way"], string>> {
     external: ["lfm2-wasm", "lfm2-wasm/*"],
     alias: { "node:assert/strict": resolve("tests", "conformance", "assert.ts") },
   });
-  const out = { installed: everywhere, browser: join(project, "browser", "module.mjs"), workerd: join(project, "workerd", "module.mjs") };
+  const out = {
+    installed: everywhere,
+    browser: join(project, "browser", "module.mjs"),
+    parts: join(project, "parts", "module.mjs"),
+    workerd: join(project, "workerd", "module.mjs"),
+  };
   const entryPoints = [everywhere];
   await build({ ...common, entryPoints, outfile: out.browser, platform: "browser" });
+  const inParts = join(project, "in-parts.mjs");
+  writeFileSync(inParts, 'import "lfm2-wasm/whole";\nexport * from "./everywhere.mjs";\n');
+  const split = { splitting: true, outdir: dirname(out.parts), outExtension: { ".js": ".mjs" } };
+  await build({ ...common, ...split, entryPoints: { module: inParts }, platform: "browser" });
   await build({
     ...common,
     entryPoints,
@@ -91,6 +105,7 @@ async function bundles(project: string): Promise<Record<Where["way"], string>> {
   for (const name of readdirSync(dist))
     for (const [way, pattern] of [
       ["browser", /\.(wasm|gguf)$|\.browser\.js$/],
+      ["parts", /\.(wasm|gguf)$/],
       ["workerd", /\.(wasm|gguf)$/],
     ] as const)
       if (pattern.test(name)) cpSync(join(dist, name), join(project, way, name));
@@ -190,5 +205,6 @@ describe("the packed package in every runtime", () => {
     const ids = Object.values((first as Answer).replies).map((reply) => `${reply}`);
     assert.ok(new Set(ids).size > 25, `${new Set(ids).size} texts`);
     assert.ok(readFileSync(join(project, "everywhere.mjs"), "utf8").includes('from "lfm2-wasm"'));
+    assert.ok(readdirSync(join(project, "parts")).length > 20, "no parts");
   });
 });

@@ -8,6 +8,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["errors.ts", 0],
   ["macrotask.ts", 0],
   ["math.ts", 0],
+  ["part.ts", 0],
   ["progress.ts", 0],
   ["values.ts", 0],
   ["memory/", 1],
@@ -110,6 +111,23 @@ describe("imports of src/", () => {
       const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
       assert.ok(!/"node:|\bprocess\.|\bBuffer\b|\bDeno\.|\bBun\.|\bnavigator\.|cloudflare:/.test(code), `src/${path} names a runtime`);
     }
+  });
+
+  it("loads parts later by part() alone, and lfm2-wasm/whole brings them all", () => {
+    const whole = "adapters/browser/whole.ts";
+    const brought = targets(whole).filter((to) => to !== "part.ts");
+    const later = new Map<string, string>();
+    for (const [path, text] of sources) {
+      if (/^(?:cli|adapters\/(?:node|deno|bun))\//.test(path)) continue; // no service worker runs them
+      const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "").replace(/typeof import\(/g, "");
+      for (const [, name = "", to = ""] of code.matchAll(/part\("([^"]+)", \(\) => import\("([^"]+)"\)\)/g))
+        later.set(name, posix.normalize(posix.join(dirname(path), to)));
+      assert.equal(code.match(/\bimport\(/g)?.length ?? 0, code.match(/part\("[^"]+", \(\) => import\(/g)?.length ?? 0, path);
+    }
+    assert.deepEqual([...later.values()].sort(), brought.sort());
+    const given = /bring\(\{([^}]+)\}/.exec(sources.get(whole) ?? "")?.[1] ?? "";
+    const names = [...given.matchAll(/^ {2}"?([a-z-]+)"?[,:]/gm)].map(([, name]) => name);
+    assert.deepEqual(names.sort(), [...later.keys()].sort());
   });
 
   it("leaves no choice of token to an engine's own mathematics", () => {

@@ -33,12 +33,14 @@ function sizes(dir: string, prefix = ""): Map<string, number> {
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);
 
-/** Files of dist/ that an entry imports statically, itself first. */
-function reached(installed: string, entry: string, seen: string[] = []): string[] {
+/** Files of dist/ that an entry imports statically, itself first. @param later parts that it has loaded by then, too */
+function reached(installed: string, entry: string, later: readonly string[] = [], seen: string[] = []): string[] {
   if (seen.includes(entry)) return seen;
   seen.push(entry);
   const text = readFileSync(join(installed, "dist", entry), "utf8");
-  for (const [, to = ""] of text.matchAll(/(?:from|import)\s*"\.\/([^"]+\.js)"/g)) reached(installed, to, seen);
+  for (const [, name = "", to = ""] of text.matchAll(/\("([a-z-]+)",\(\)=>import\("\.\/([^"]+\.js)"\)\)/g))
+    if (later.includes(name)) reached(installed, to, later, seen);
+  for (const [, to = ""] of text.matchAll(/(?:from|import)\s*"\.\/([^"]+\.js)"/g)) reached(installed, to, later, seen);
   return seen;
 }
 
@@ -80,6 +82,7 @@ describe("the package", () => {
       "index",
       "mini",
       "mini.workerd",
+      "part",
       "quantize",
       "server",
       "thread",
@@ -93,7 +96,7 @@ describe("the package", () => {
       "LICENSE",
       "README.md",
       ...[
-        ...["cli.js", "inline.js", "mini.gguf", "thread.browser.js", "worker.browser.js"],
+        ...["cli.js", "inline.js", "mini.gguf", "thread.browser.js", "whole.js", "worker.browser.js"],
         ...entries.flatMap((name) => [`${name}.js`, `${name}.js.map`]),
         ...builds.map((name) => `kernels.${name}.wasm`),
       ]
@@ -111,6 +114,14 @@ describe("the package", () => {
     assert.ok(total - size("mini.gguf") <= 1.5 * MB, `${total - size("mini.gguf")} bytes without the bundled model`);
     const core = sum(reached(installed, "index.js").map(size)) + size("kernels.plain.wasm") + size("kernels.relaxed.wasm");
     assert.ok(core <= 400 * KB, `core entry and wasm: ${core} bytes`);
+    const gzipped = (names: readonly string[]): number =>
+      gzipSync(Buffer.concat(names.map((name) => readFileSync(join(installed, "dist", name)))), { level: 9 }).length;
+    for (const entry of ["index.js", "browser.js", "deno.js", "bun.js", "workerd.js"]) {
+      const [first, gguf] = [reached(installed, entry), reached(installed, entry, ["gguf"])];
+      assert.ok(gguf.length > first.length, `${entry}: no part for GGUF`);
+      assert.ok(gzipped(first) <= 60 * KB, `${entry}: ${gzipped(first)} bytes gzipped`);
+      assert.ok(gzipped(gguf) <= 70 * KB, `${entry} and what a GGUF takes: ${gzipped(gguf)} bytes gzipped`);
+    }
     const forThreads = size("thread.js") + size("kernels.plain-threads.wasm") + size("kernels.relaxed-threads.wasm");
     assert.ok(forThreads <= 171 * KB, `what threads add: ${forThreads} bytes`);
     for (const name of files.keys())

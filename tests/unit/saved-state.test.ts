@@ -4,6 +4,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { load } from "lfm2-wasm";
 import { openPath } from "../../src/adapters/node/files.ts";
+import { restoreSession, saveSession } from "../../src/generate/saved-session.ts";
 import { Session } from "../../src/generate/session.ts";
 import { Hash } from "../../src/memory/hash.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
@@ -67,18 +68,18 @@ describe("saved sessions", () => {
     const V = model.config.vocabSize;
     const expected = feed(model, [...IDS, ...MORE]).slice(-V);
     if (process.env.LFM2_WRITE_FIXTURE && !existsSync(fixture(STATE_VERSION))) {
-      writeFileSync(fixture(STATE_VERSION), sessionOf(model, IDS).save(model, "first"));
+      writeFileSync(fixture(STATE_VERSION), saveSession(sessionOf(model, IDS), model, "first"));
     }
     assert.deepEqual(VERSIONS.at(-1), STATE_VERSION, "a new version of the format needs a fixture of its own");
     for (const version of VERSIONS) {
       const bytes = new Uint8Array(readFileSync(fixture(version)));
-      const { session, note } = Session.restore(model, bytes);
+      const { session, note } = restoreSession(model, bytes);
       assert.equal(note, "first");
       assert.deepEqual([...session.tokens.toArray()], IDS);
       assert.equal(session.cache.position, 64);
       assert.ok(sameBits(next(model, session, MORE), expected), `version ${version}`);
       if (version === STATE_VERSION)
-        assert.deepEqual(Buffer.from(sessionOf(model, IDS).save(model, "first")), Buffer.from(bytes), "the same bytes");
+        assert.deepEqual(Buffer.from(saveSession(sessionOf(model, IDS), model, "first")), Buffer.from(bytes), "the same bytes");
     }
     model.dispose();
   });
@@ -89,7 +90,7 @@ describe("saved sessions", () => {
     for (const variant of variants)
       for (const count of [1, 2]) {
         const model = await tiny({ variant, ...(count > 1 ? { threads: threads(count) } : {}) });
-        seen.push(next(model, Session.restore(model, bytes).session, MORE));
+        seen.push(next(model, restoreSession(model, bytes).session, MORE));
         model.dispose();
       }
     assert.ok(seen.length >= 2 && seen.every((logits) => sameBits(logits, seen[0]!)));
@@ -113,24 +114,24 @@ describe("saved sessions", () => {
 
   it("of a model in which one tensor has changed are refused", async () => {
     const model = await tiny();
-    const bytes = sessionOf(model, IDS).save(model, "");
+    const bytes = saveSession(sessionOf(model, IDS), model, "");
     const floats = new Float32Array(model.caches.memory.buffer);
     // one of the first norm's gains: they lie in front, near 1
     const at = floats.findIndex((x, i) => i > 16_384 && Math.abs(x - 1) < 0.5 && Math.abs((floats[i + 1] ?? 0) - 1) < 0.5);
     assert.ok(at > 0);
     floats[at] = (floats[at] ?? 0) + 0.25;
-    assert.throws(() => Session.restore(model, bytes), { name: "FormatError", code: "other-model" });
+    assert.throws(() => restoreSession(model, bytes), { name: "FormatError", code: "other-model" });
     model.dispose();
   });
 
   it("of more tokens than the memory has room for are a MemoryError, and leave nothing", async () => {
     const big = await tiny({ kvDtype: "f32" }, "tiny-attn-only");
-    const bytes = sessionOf(big, IDS).save(big, "");
+    const bytes = saveSession(sessionOf(big, IDS), big, "");
     const limit = big.caches.memory.buffer.byteLength;
     const small = await tiny({ kvDtype: "f32", maxMemoryBytes: limit }, "tiny-attn-only");
     const restored: Session[] = [];
     const fill = (): void => {
-      for (;;) restored.push(Session.restore(small, bytes).session);
+      for (;;) restored.push(restoreSession(small, bytes).session);
     };
     assert.throws(fill, { name: "MemoryError" });
     assert.ok(restored.length > 0);

@@ -1,6 +1,7 @@
 // Sessions as values: whatever is rewound, forked, saved, restored and interleaved, the logits are those of a run that never paused, bit for bit.
 import assert from "node:assert/strict";
 import { openPath } from "../../src/adapters/node/files.ts";
+import { restoreSession, saveSession } from "../../src/generate/saved-session.ts";
 import { Session } from "../../src/generate/session.ts";
 import { TokenList } from "../../src/generate/tokens.ts";
 import { KV_DTYPES } from "../../src/memory/dtype.ts";
@@ -90,7 +91,7 @@ function program(model: LanguageModel, r: Random, count: Map<string, number>): v
       keepAndRewind(model, on, r, fresh);
       did("keep and rewind");
     } else if (what === 8) {
-      const { session, note } = Session.restore(model, on.session.save(model, `after ${n}`));
+      const { session, note } = restoreSession(model, saveSession(on.session, model, `after ${n}`));
       assert.equal(note, `after ${n}`);
       on.session.cache.dispose();
       on.session = session;

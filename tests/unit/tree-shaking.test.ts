@@ -9,7 +9,7 @@ import { pick } from "../scale.ts";
 
 const FOREIGN = /(?:^|\/)src\/(?:server|cli|quantize|transformers)\/|(?:^|\/)(?:grammars?|tools?)(?:\/|[.-])/;
 /** Entries that `load` must not reach. */
-const ENTRIES = ["server.js", "cli.js", "quantize.js", "transformers.js", "inline.js"];
+const ENTRIES = ["server.js", "cli.js", "quantize.js", "transformers.js", "inline.js", "whole.js"];
 
 const ADAPTERS = pick({ gate: ["browser", "node"], full: ["browser", "node", "deno", "bun", "workerd"] });
 

@@ -1,5 +1,5 @@
 // The Cache API as a shelf, where a browser has no file system for an origin: a file is an answer under an address that nobody serves.
-import { type BlobLike, blobSource } from "../../weights/objects.ts";
+import { type BlobLike, blobSource } from "../../weights/blob.ts";
 import type { ByteSource } from "../../weights/source.ts";
 import { collected } from "./collected.ts";
 import { type Appender, doing, type Shelf } from "./shelf.ts";

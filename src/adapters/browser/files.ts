@@ -3,7 +3,7 @@ import { NetworkError, PlatformError, StorageError, UnsupportedError } from "../
 import type { FetchWasm } from "../../kernels/delivery.ts";
 import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import { quoted } from "../../values.ts";
-import { blobSource } from "../../weights/objects.ts";
+import { blobSource } from "../../weights/blob.ts";
 import type { ByteSource } from "../../weights/source.ts";
 
 export const fetchWasm: FetchWasm = (address) => fetch(address);

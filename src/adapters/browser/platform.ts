@@ -1,7 +1,9 @@
 // What a browser gives to the core, in a page and in workers: the network, a store, kernels beside this module, threads where memory can be shared.
+
 import { kernelSource } from "../../kernels/delivery.ts";
 import type { KernelBuild } from "../../kernels/variants.ts";
 import type { Platform } from "../../lfm2.ts";
+import { part } from "../../part.ts";
 import { createHash } from "../../weights/hash.ts";
 import { fetchWasm, openAddress } from "./files.ts";
 import { noThreads, threads } from "./threads.ts";
@@ -31,8 +33,8 @@ export const platform: Platform = {
     createHash,
     isCrossOrigin: true,
   },
-  store: async (dir) => (await import("./store.ts")).browserStore(dir),
-  images: async (dir) => (await import("./images.ts")).browserImages(dir),
+  store: async (dir) => (await part("browser-store", () => import("./store.ts"))).browserStore(dir),
+  images: async (dir) => (await part("browser-images", () => import("./images.ts"))).browserImages(dir),
   kernels: kernelSource(builds, fetchWasm),
   fetchWasm,
   get threads() {

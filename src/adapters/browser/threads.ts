@@ -1,10 +1,9 @@
 // Helper threads on Web Workers, where memory can be shared: in workers of a page that is cross-origin isolated.
 import type { ThreadSource } from "../../kernels/threads.ts";
+import { part } from "../../part.ts";
 import { startWorker, type WebWorker } from "./start.ts";
 
 declare const Worker: new (address: URL, options: { readonly type: "module" }) => WebWorker;
-/** Put in by the build: thread.ts, built, for where its file is refused. */
-declare const LFM2_THREAD: string;
 
 /** As it stands: Vite and webpack build the file that this names. */
 const fromFile = (): WebWorker => new Worker(new URL("./thread.browser.js", import.meta.url), { type: "module" });
@@ -20,7 +19,7 @@ export const threads: ThreadSource = {
     const ready = new Promise<void>((resolve, reject) => {
       const worker = startWorker({
         fromFile,
-        texts: [() => LFM2_THREAD],
+        texts: [async () => (await part("thread-text", () => import("./thread-text.ts"))).threadText],
         first: start,
         onMessage: () => {
           isReady = true;
