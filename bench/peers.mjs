@@ -356,10 +356,14 @@ try {
 }
 const goals = goalsOf({ cells, options, ceilings, firstPrompt: FIRST_PROMPT });
 writeResults({ ceilings, goals });
-const command = `npm run bench:peers -- ${process.argv
+/** What was asked for, without where things lie on this machine. */
+const words = process.argv
   .slice(2)
-  .filter((word) => !["--write", "--resume"].includes(word))
-  .join(" ")}`.trim();
+  .filter(
+    (word, i, all) =>
+      !["--write", "--resume"].includes(word) && !/^--(json|scratch)/.test(word) && !["--json", "--scratch"].includes(all[i - 1]),
+  );
+const command = ["npm run bench:peers", ...(words.length ? ["--", ...words] : [])].join(" ");
 const text = report({ about, cells, goals, options, firstPrompt: FIRST_PROMPT, command });
 console.log(text);
 if (options.write) writeReport(text);

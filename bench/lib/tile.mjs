@@ -4,6 +4,9 @@ import { presetOf } from "../../scripts/checkpoints/make-checkpoint.mjs";
 import { tileRate } from "../suites/kernels.mjs";
 import { Lab } from "./lab.mjs";
 
+/** The machine is shared: the best of so many is the tile's rate. */
+const ROUNDS = 3;
+
 const sum = (list) => list.reduce((a, b) => a + b, 0);
 
 /** Multiply-adds of a token in the layers. */
@@ -16,5 +19,6 @@ export function macsPerToken(shape) {
 /** GMAC/s of the int4 tile by itself, one thread, in the build that this engine runs. */
 export function int4Tile() {
   const variant = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain";
-  return tileRate(new Lab(variant), "q4");
+  const lab = new Lab(variant);
+  return Math.max(...Array.from({ length: ROUNDS }, () => tileRate(lab, "q4")));
 }
