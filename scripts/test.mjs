@@ -65,20 +65,25 @@ async function bundle(files) {
   for (const name of readdirSync("dist")) if (name.endsWith(".wasm")) cpSync(join("dist", name), join(out, name));
 }
 
-const suites = (files) => {
-  const by = new Map();
-  for (const file of files) {
-    const suite = file.split(/[\\/]/).slice(1, -1)[0] ?? "tests";
-    by.set(suite, [...(by.get(suite) ?? []), file.replace(/^tests/, out).replace(/\.ts$/, ".mjs")]);
-  }
-  return by;
-};
+const suiteOf = (file) => file.split(/[\\/]/)[1];
 
-/** Runs test files with a Node; `scale` chooses the counts. */
+/** Runs test files with a Node, two at a time; `scale` chooses the counts. */
 function mocha(files, { bin = process.execPath, scale = full ? "full" : "gate" } = {}) {
   const flags = ["--expose-gc", "--enable-source-maps", "node_modules/mocha/bin/mocha.js"];
-  const limits = scale === "full" ? { test: 1_200_000, run: 3_600_000 } : { test: 120_000, run: 480_000 };
-  const run = spawnSync(bin, [...flags, "--timeout", String(limits.test), "--reporter", "dot", ...files], {
+  const limits = scale === "full" ? { test: 1_200_000, run: 7_200_000 } : { test: 120_000, run: 1_200_000 };
+  const bundled = files.map((file) => file.replace(/^tests/, out).replace(/\.ts$/, ".mjs"));
+  const how = [
+    "--parallel",
+    "--jobs",
+    "2",
+    "--require",
+    "./tests/worker.mjs",
+    "--timeout",
+    String(limits.test),
+    "--reporter",
+    "./tests/reporter.mjs",
+  ];
+  const run = spawnSync(bin, [...flags, ...how, ...bundled], {
     stdio: "inherit",
     env: { ...process.env, LFM2_TEST_SCALE: scale, HF_HUB_CACHE: join(out, "hub-cache") }, // never the user's own
     timeout: limits.run, // a hang is a failure
@@ -111,7 +116,9 @@ if (full && !patterns.length)
     for (const folder of ["runtimes", "bundlers/next"]) execFileSync("npm", ["ci"], { cwd: join("tests", folder), stdio: "inherit" });
   });
 await stage("bundle tests", () => bundle(files));
-if (!process.exitCode) for (const [suite, paths] of suites(files)) await stage(suite, () => mocha(paths));
+// those that start engines take longest, so they go first
+const inOrder = [...files].sort((a, b) => Number(STARTS_ENGINES.includes(suiteOf(b))) - Number(STARTS_ENGINES.includes(suiteOf(a))));
+if (!process.exitCode) await stage("tests", () => mocha(inOrder));
 
 if (!patterns.length && !process.exitCode) {
   let others = [];
@@ -119,13 +126,11 @@ if (!patterns.length && !process.exitCode) {
     others = otherNodes();
   });
   for (const { binary, name } of others) {
-    for (const [suite, paths] of suites(files)) {
-      if (STARTS_ENGINES.includes(suite) || !(full || ENGINE_SUITES.includes(suite))) continue;
-      await stage(`${suite}, ${name}`, () => mocha(paths, { bin: binary, scale: "gate" }));
-    }
+    const again = files.filter((file) => (full ? !STARTS_ENGINES.includes(suiteOf(file)) : ENGINE_SUITES.includes(suiteOf(file))));
+    await stage(`tests, ${name}`, () => mocha(again, { bin: binary, scale: "gate" }));
   }
 }
 if (patterns.length) rmSync(out, { recursive: true, force: true });
 
-console.log("\nseconds per suite");
+console.log("\nseconds per stage");
 for (const [name, s] of seconds) console.log(`${s.toFixed(1).padStart(8)}  ${name}`);

@@ -99,16 +99,23 @@ async function* ofModel(title, model, length, options) {
   }
 }
 
-const COPIES = ["apple, pear, plum", "the fox met the owl", "one two three four five six seven"].map((text) => `Repeat this: ${text}.`);
+/** Words that the bundled model has learnt to repeat. */
+const WORDS = [
+  "apple river stone cloud bread lamp tiger honey candle mirror garden pencil",
+  "window basket forest engine button planet rocket castle ribbon pepper island thunder",
+  "violin whisper marble feather lantern saddle bridge copper kitten market orange pillow",
+];
 
 async function* copies(title, model, options) {
   const times = { plain: [], guessed: [] };
   for (let round = 0; round < 4 * options.rounds + 1; round++) {
     let [plain, guessed] = [0, 0];
-    for (const text of COPIES) {
+    for (const words of WORDS) {
+      const text = `Repeat exactly: ${words}`;
       const a = await model.generate(text, { temperature: 0 });
       const b = await model.generate(text, { temperature: 0, speculate: "prompt-lookup" });
-      check(a.text === b.text, `${title}: guesses change the text`);
+      check(a.text === words, `${title}: expected a copy of ${words}, got ${a.text}`);
+      check(b.text === words, `${title}: guesses change the text`);
       plain += a.timings.decodeMs;
       guessed += b.timings.decodeMs;
     }

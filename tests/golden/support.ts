@@ -52,14 +52,15 @@ export function goldenArrays(...path: string[]): Map<string, Float32Array> {
   return out;
 }
 
-/** Makes a file or folder once a run of the tests, whole or not at all. */
+/** Makes a file or folder once a run of the tests, whole or not at all; the first of two processes that make the same wins. */
 function made(path: string, make: (temporary: string) => void): string {
   if (existsSync(path)) return path;
   mkdirSync(join(path, ".."), { recursive: true });
   const temporary = `${path}.${process.pid}`;
   rmSync(temporary, { recursive: true, force: true });
   make(temporary);
-  renameSync(temporary, path);
+  if (existsSync(path)) rmSync(temporary, { recursive: true });
+  else renameSync(temporary, path);
   return path;
 }
 

@@ -1,0 +1,36 @@
+// Dots, and at the end the seconds that the tests and hooks of each suite and of the slowest files took. Files run side by side, so these add up to more than the run.
+import { basename, dirname } from "node:path";
+import Mocha from "mocha";
+
+const SLOWEST = 8;
+
+function add(sums, name, ms) {
+  sums.set(name, (sums.get(name) ?? 0) + ms / 1000);
+}
+
+function print(sums, rows) {
+  for (const [name, s] of [...sums].sort(([, a], [, b]) => b - a).slice(0, rows)) console.log(`${s.toFixed(1).padStart(8)}  ${name}`);
+}
+
+export default class extends Mocha.reporters.Dot {
+  constructor(runner, options) {
+    super(runner, options);
+    const suites = new Map();
+    const files = new Map();
+    const count = ({ file, duration }) => {
+      if (!file || !duration) return;
+      const suite = basename(dirname(file));
+      add(suites, suite, duration);
+      add(files, `${suite}/${basename(file, ".test.mjs")}`, duration);
+    };
+    const { EVENT_TEST_END, EVENT_HOOK_END, EVENT_RUN_END } = Mocha.Runner.constants;
+    runner.on(EVENT_TEST_END, count);
+    runner.on(EVENT_HOOK_END, count);
+    runner.once(EVENT_RUN_END, () => {
+      console.log("\nseconds per suite");
+      print(suites, suites.size);
+      console.log("the slowest files");
+      print(files, SLOWEST);
+    });
+  }
+}
