@@ -4,26 +4,35 @@ import type { StepCosts } from "./step-costs.ts";
 /** Tokens that are guessed at a time, at most: a pass takes one row more. */
 export const MOST_DRAFTED = 15;
 
-/** Credit of guesses, in single steps: what they may lose. At first, and at most when a turn begins, so much … */
+/** Credit of guesses, in single steps: what they may lose. At first so much … */
 const FREE_STEPS = 1.5;
+/** … at most so much of what earlier turns have gained when another begins … */
+const CARRIED = 4;
 /** … a little more with every token … */
 const STEPS_PER_TOKEN = 0.015;
 /** … and what they gain, up to so much. */
 const MOST_CREDIT = 8;
 /** How fast older outcomes fade. */
 const MEMORY = 0.9;
-/** Outcomes that stand for what nobody has seen yet, and how many of them were right. */
+/** Outcomes that stand for what a session has not seen yet; as many of them were right as of all sessions' guesses, at first three of four. */
 const PRIOR = 2;
-const PRIOR_RIGHT = 1.5;
+const PRIOR_RATE = 0.75;
 
 /** How often guesses have been right: fades, so that it follows the text. */
 export class Acceptance {
   readonly #right: number[] = [];
   readonly #wrong: number[] = [];
+  readonly #all: Acceptance | undefined;
+
+  /** @param all outcomes of all sessions, this one among them */
+  constructor(all?: Acceptance) {
+    this.#all = all;
+  }
 
   /** @returns the share of guesses of a kind that are right, where those before them were */
   rate(kind: number): number {
-    return ((this.#right[kind] ?? 0) + PRIOR_RIGHT) / ((this.#right[kind] ?? 0) + (this.#wrong[kind] ?? 0) + PRIOR);
+    const [right, wrong] = [this.#right[kind] ?? 0, this.#wrong[kind] ?? 0];
+    return (right + PRIOR * (this.#all?.rate(kind) ?? PRIOR_RATE)) / (right + wrong + PRIOR);
   }
 
   /** A new turn may be of another kind: what was seen counts for less. */
@@ -33,6 +42,7 @@ export class Acceptance {
 
   /** Takes in that of `drafted` guesses the first `accepted` were right. */
   count(kind: number, drafted: number, accepted: number): void {
+    this.#all?.count(kind, drafted, accepted);
     const isWrong = accepted < drafted;
     let fade = 1;
     for (let i = 0; i < accepted + (isWrong ? 1 : 0); i++) fade *= MEMORY;
@@ -51,8 +61,9 @@ export interface Place {
   readonly msPerToken: number;
 }
 
-/** What guesses of one kind of drafter have lost and gained on this engine. */
+/** What guesses of one kind of drafter have lost and gained on this engine, and how often they were right. */
 export class DraftBudget {
+  readonly acceptance = new Acceptance();
   readonly #costs: StepCosts;
   #credit = FREE_STEPS;
 
@@ -62,7 +73,7 @@ export class DraftBudget {
 
   /** A turn begins. */
   begin(): void {
-    this.#credit = Math.min(this.#credit, FREE_STEPS);
+    this.#credit = Math.min(this.#credit, CARRIED);
   }
 
   /** @returns how many guesses to check in the next step, `room` at most */

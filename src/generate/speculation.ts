@@ -49,12 +49,12 @@ export class Speculator {
     this.#known.set(session, known);
     const drafter = this.#drafter(known, request, asked);
     if (!drafter) return undefined;
-    const acceptance = known.acceptance.get(by) ?? new Acceptance();
-    acceptance.fade(OF_EARLIER_TURNS);
-    known.acceptance.set(by, acceptance);
     const budget = this.#budgets.get(by) ?? new DraftBudget(this.#costs);
     budget.begin();
     this.#budgets.set(by, budget);
+    const acceptance = known.acceptance.get(by) ?? new Acceptance(budget.acceptance);
+    acceptance.fade(OF_EARLIER_TURNS);
+    known.acceptance.set(by, acceptance);
     const place = (kind: number): Place => {
       const others = Math.max(0, this.#scheduler.decoding - 1);
       return { acceptance, kind, others, msPerToken: drafter.msPerToken };
