@@ -23,7 +23,8 @@ export default class extends Mocha.reporters.Dot {
       add(suites, suite, duration);
       add(files, `${suite}/${basename(file, ".test.mjs")}`, duration);
     };
-    const { EVENT_TEST_END, EVENT_HOOK_END, EVENT_RUN_END } = Mocha.Runner.constants;
+    const { EVENT_TEST_FAIL, EVENT_TEST_END, EVENT_HOOK_END, EVENT_RUN_END } = Mocha.Runner.constants;
+    runner.on(EVENT_TEST_FAIL, (test, error) => console.log(`\n  ${test.fullTitle()}: ${error.message}`)); // at once, as a run that hangs never ends
     runner.on(EVENT_TEST_END, count);
     runner.on(EVENT_HOOK_END, count);
     runner.once(EVENT_RUN_END, () => {

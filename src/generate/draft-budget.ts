@@ -63,7 +63,7 @@ export interface Place {
 
 /** What guesses of one kind of drafter have lost and gained on this engine, and how often they were right. */
 export class DraftBudget {
-  readonly acceptance = new Acceptance();
+  readonly acceptance: Acceptance = new Acceptance();
   readonly #costs: StepCosts;
   #credit = FREE_STEPS;
 
