@@ -1,8 +1,8 @@
 // From rows as a file stores them to f32 (decode_rows) and to the packed layouts that matmul reads (pack_rows). README.md draws both sides.
 import { decode_blocks, fits_q8, k_minimum, k_nibbles, k_scale, q6_k_values, widen_to_q8 } from "./dequantize";
 import {
-  BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q4_K, Q4KW_BLOCK, Q4KW_HEAD, Q6_K, Q6KW_BLOCK, Q6KW_HEAD, Q8, QB4W_BYTES, QB8W_BYTES,
-  stored_row_bytes, SUPER,
+  BF16, BLOCK, F16, F32, GROUP, packed_block_bytes, Q4, Q4_K, Q4KW_BLOCK, Q4KW_HEAD, Q6_K, Q6KW_BLOCK, Q6KW_HEAD, Q8, Q8_FLIP, QB4W_BYTES, QB8W_BYTES,
+  QBW_VALUES, stored_row_bytes, SUPER,
 } from "./lib/blocks";
 import { put_q4, put_q6, put_q8, store_nibbles, store_scaled } from "./lib/layout";
 import { bf16_bits, f16_bits, f32_of_f16, load_f16 } from "./lib/math";
@@ -220,25 +220,45 @@ function encode_group(dst: usize, dtype: i32, x: usize, Kp: usize): i32 {
   return fine;
 }
 
-/** n ≤ 8 stored rows of Q8_0 or Q4_0 to a group of the same dtype: integers and scales move as they are. Returns 1 when every scale is finite. */
-function move_group(dst: usize, dtype: i32, src: usize, n: usize, blocks: usize): i32 {
-  let fine = 1;
-  for (let lane: usize = 0; lane < GROUP; lane++) {
-    let o = dst;
-    for (let b: usize = 0; b < blocks; b++) {
-      const d = lane < n ? <u32>load<u16>(src) : 0, zero = i8x16.splat(0);
-      store<u16>(o + (lane << 1), <u16>d);
-      fine &= is_finite_f16(d);
-      if (dtype == Q8) {
-        if (lane < n) put_q8(o, lane, v128.load(src, 2), v128.load(src, 18)); else put_q8(o, lane, zero, zero);
-        o += QB8W_BYTES; src += 34;
-      } else {
-        put_q4(o, lane, lane < n ? v128.load(src, 2) : i8x16.splat(<i8>0x88));
-        o += QB4W_BYTES; src += 18;
-      }
-    }
+/** Words 0 to 3 of four rows at p, side by side, to o, o + 16, o + 32 and o + 48; each byte xored with flip. */
+function put_four_rows(o: usize, p: usize, row: usize, flip: v128): void {
+  const a = v128.load(p), b = v128.load(p + row), c = v128.load(p + 2 * row), d = v128.load(p + 3 * row);
+  const ab = low32(a, b), cd = low32(c, d), ef = high32(a, b), gh = high32(c, d);
+  v128.store(o, v128.xor(low64(ab, cd), flip)); v128.store(o, v128.xor(high64(ab, cd), flip), 16);
+  v128.store(o, v128.xor(low64(ef, gh), flip), 32); v128.store(o, v128.xor(high64(ef, gh), flip), 48);
+}
+
+/** 8 stored rows of Q8_0 or Q4_0 to a group of the same dtype: integers and scales move as they are. Returns 1 when every scale is finite. */
+function move_eight(dst: usize, dtype: i32, src: usize, blocks: usize): i32 {
+  const isQ8 = dtype == Q8, stored: usize = isQ8 ? 34 : 18, row = blocks * stored, upper = row << 2, flip = i8x16.splat(isQ8 ? <i8>Q8_FLIP : 0);
+  const exponent = i16x8.splat(0x7c00);
+  let fine = i16x8.eq(exponent, exponent);
+  for (const e = src + row; src < e; src += stored, dst += isQ8 ? QB8W_BYTES : QB4W_BYTES) {
+    let d = v128.load16_lane(src, exponent, 0), p = src + upper;
+    d = v128.load16_lane(src + row, d, 1); d = v128.load16_lane(src + 2 * row, d, 2); d = v128.load16_lane(src + 3 * row, d, 3);
+    d = v128.load16_lane(p, d, 4); d = v128.load16_lane(p + row, d, 5); d = v128.load16_lane(p + 2 * row, d, 6); d = v128.load16_lane(p + 3 * row, d, 7);
+    v128.store(dst, d);
+    fine = v128.and(fine, i16x8.ne(v128.and(d, exponent), exponent));
+    put_four_rows(dst + QBW_VALUES, src + 2, row, flip);
+    if (isQ8) {
+      put_four_rows(dst + QBW_VALUES + 64, src + 18, row, flip);
+      put_four_rows(dst + QBW_VALUES + 128, p + 2, row, flip);
+      put_four_rows(dst + QBW_VALUES + 192, p + 18, row, flip);
+    } else put_four_rows(dst + QBW_VALUES + 64, p + 2, row, flip);
   }
-  return fine;
+  return i16x8.all_true(fine);
+}
+
+/** As `move_eight` for n ≤ 8 rows; where they are fewer, `scratch` (src may be it) takes them with rows of zeros behind. */
+function move_group(dst: usize, dtype: i32, src: usize, n: usize, blocks: usize, scratch: usize): i32 {
+  if (n < GROUP) {
+    const row = blocks * (dtype == Q8 ? 34 : 18), end = scratch + GROUP * row;
+    memory.copy(scratch, src, n * row);
+    memory.fill(scratch + n * row, dtype == Q8 ? 0 : 0x88, (GROUP - n) * row);
+    if (dtype == Q4) for (let p = scratch + n * row; p < end; p += 18) store<u16>(p, 0);
+    src = scratch;
+  }
+  return move_eight(dst, dtype, src, blocks);
 }
 
 // @ts-ignore: decorator
@@ -305,7 +325,7 @@ function move_floats(dst: usize, dtype: i32, src: usize, K: usize): i32 {
  * needs: row0 % 8 == 0; a call that does not end on a multiple of 8 rows ends the segment; K a multiple of srcType's block
  * From a dtype to the same (Q4_K and Q6_K: nothing else is packed to them), Q5_0 → q8 and IQ4_NL → q8 the bits are moved (floats: whole groups whose K needs no
  * padding); everything else goes through f32 and is rounded once, to q8 and q4 with the scale of the least squared error.
- * cost:  0.5 to 1.5 ns a value, to q8 and q4 2.5 to 3, moves 0.1 to 0.4 ns
+ * cost:  0.5 to 1.5 ns a value, to q8 and q4 2.5 to 3, moves 0.1 to 0.4 ns, whole groups of Q8_0 and Q4_0 0.1
  */
 export function pack_rows(
   dst: usize, dstType: i32, row0: usize, src: usize, srcType: i32, rows: usize, K: usize, scratch: usize,
@@ -317,11 +337,11 @@ export function pack_rows(
   for (; rows > 0; dst += group, src += GROUP * stored) {
     const n = min<usize>(rows, GROUP);
     if (srcType == dstType && dstType > Q4) fine &= move_super(dst, dstType, src, n, K);
-    else if (srcType == dstType && dstType >= Q8) fine &= move_group(dst, dstType, src, n, blocks);
+    else if (srcType == dstType && dstType >= Q8) fine &= move_group(dst, dstType, src, n, blocks, scratch);
     else if (srcType == dstType && n == GROUP && K == Kp) fine &= move_floats(dst, dstType, src, K);
     else if (dstType == Q8 && fits_q8(srcType)) {
       widen_to_q8(scratch, src, srcType, n * blocks);
-      fine &= move_group(dst, dstType, scratch, n, blocks);
+      fine &= move_group(dst, dstType, scratch, n, blocks, scratch);
     }
     else {
       assert(dstType <= Q4);

@@ -1,4 +1,5 @@
-// Serves one file with ranges and an ETag, as a worker of the benchmarks: a process of its own beside those who download.
+// Serves one file with ranges and an ETag, as a worker of the benchmarks: a process of its own beside those who download. At /checked it tells the file's SHA-256 as a hub does.
+import { createHash } from "node:crypto";
 import { createReadStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { serve } from "./worker.mjs";
@@ -8,15 +9,23 @@ let server;
 serve({
   async load({ path }) {
     const { size } = statSync(path);
+    const hash = createHash("sha256");
+    for await (const part of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(part);
+    const sha256 = hash.digest("hex");
     server = createServer((request, response) => {
       const [, a = "", b = ""] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "") ?? [];
       const [from, to] = [Number(a), b === "" ? size : Math.min(size, Number(b) + 1)];
-      const about = { "content-length": to - from, etag: '"one"' };
+      const about = {
+        "content-length": to - from,
+        etag: '"one"',
+        ...(request.url === "/checked" ? { "x-linked-etag": `"${sha256}"` } : {}),
+      };
       if (a === "") response.writeHead(200, about);
       else response.writeHead(206, { ...about, "content-range": `bytes ${from}-${to - 1}/${size}` });
       createReadStream(path, { start: from, end: to - 1, highWaterMark: 1 << 20 }).pipe(response);
     });
     await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-    return { url: `http://127.0.0.1:${server.address().port}/model.gguf` };
+    const origin = `http://127.0.0.1:${server.address().port}`;
+    return { url: `${origin}/model.gguf`, checkedUrl: `${origin}/checked` };
   },
 });

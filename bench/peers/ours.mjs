@@ -8,8 +8,8 @@ let model;
 serve({
   async load({ path, threads, contextTokens, ...options }) {
     model = await load(path, { threads, maxContextTokens: contextTokens, prefixCacheBytes: 0, ...options });
-    const { variant, threads: count, weightBytes, kvBytesPerToken, dtypes, packedImage } = model.info;
-    return { variant, threads: count, weightBytes, kvBytesPerToken, dtypes, packedImage };
+    const { variant, threads: count, weightBytes, memoryBytes, kvBytesPerToken, dtypes, packedImage } = model.info;
+    return { variant, threads: count, weightBytes, memoryBytes, kvBytesPerToken, dtypes, packedImage };
   },
   generator: (ids) => greedy(model, ids),
 });

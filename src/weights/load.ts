@@ -10,7 +10,7 @@ import type { WeightList } from "./plan.ts";
 import { type ByteSource, readExactly } from "./source.ts";
 import { STORED_TYPES, type StoredTensor, storedBytes } from "./tensor.ts";
 
-/** Bytes of a file in memory at a time, or 8 rows of the widest matrix where that is more: large enough that a read's own cost does not show. */
+/** Bytes of a file in memory at a time, or twice 8 rows of the widest matrix where that is more: large enough that a read's own cost does not show. */
 const WINDOW_BYTES = 1 << 20;
 
 /** What `loadWeights` reports. */
@@ -20,7 +20,7 @@ export interface WeightProgress {
   readonly file: string;
 }
 
-/** The window through which a checkpoint streams: file bytes, then one group of rows as f32. */
+/** The window through which a checkpoint streams: file bytes in two halves, then one group of rows as f32. */
 export interface Window {
   readonly bytes: number;
   readonly groupBytes: number;
@@ -38,17 +38,28 @@ export function windowFor(list: WeightList, tensors: ReadonlyMap<string, StoredT
     columns = Math.max(columns, (v.length * v.taps) / GROUP_ROWS);
     row = Math.max(row, rowBytes(tensors.get(v.name), v.length * v.taps) / GROUP_ROWS);
   }
-  return { bytes: roundUp(Math.max(WINDOW_BYTES, row * GROUP_ROWS), 64), groupBytes: GROUP_ROWS * roundUp(columns, BLOCK) * 4 };
+  return { bytes: roundUp(Math.max(WINDOW_BYTES, 2 * row * GROUP_ROWS), 128), groupBytes: GROUP_ROWS * roundUp(columns, BLOCK) * 4 };
 }
+
+const halfOf = ({ bytes }: Window): number => bytes / 2;
 
 function rowBytes(tensor: StoredTensor | undefined, columns: number): number {
   return tensor ? storedBytes(tensor.type, columns) : 0;
 }
 
-/** One tensor's way into memory. */
+/** Bytes of a tensor, and what becomes of them once they lie somewhere in linear memory. */
+interface Step {
+  readonly tensor: StoredTensor;
+  /** Of the tensor's bytes, the first. */
+  readonly from: number;
+  readonly bytes: number;
+  take(address: number): void;
+}
+
+/** One tensor's way into memory: its steps, from front to back. */
 interface Job {
   readonly tensor: StoredTensor;
-  readonly run: (job: Job, loader: Loader) => Promise<void>;
+  readonly steps: (tensor: StoredTensor, target: LoadTarget) => Iterable<Step>;
 }
 
 /** Where the loader works. */
@@ -66,56 +77,63 @@ export interface LoadWeightsOptions {
   readonly onProgress?: ((progress: WeightProgress) => void) | undefined;
 }
 
-class Loader {
-  readonly target: LoadTarget;
-  readonly #options: LoadWeightsOptions;
-  readonly #totalBytes: number;
-  #loadedBytes = 0;
+/** @returns when the bytes of a step lie at `address` */
+async function bring({ tensor, from, bytes }: Step, address: number, memory: WasmMemory, signal: AbortSignal | undefined): Promise<void> {
+  const { source, offsetBytes } = tensor;
+  const target = new Uint8Array(memory.buffer, address, bytes);
+  if (source.readInto) await source.readInto(offsetBytes + from, target, signal);
+  else target.set(await readExactly(source, offsetBytes + from, bytes, signal));
+}
 
-  constructor(target: LoadTarget, options: LoadWeightsOptions, totalBytes: number) {
-    this.target = target;
-    this.#options = options;
-    this.#totalBytes = totalBytes;
-  }
-
-  /** Brings `bytes` bytes of the tensor from `at` on into the window. */
-  async fill(tensor: StoredTensor, at: number, bytes: number): Promise<void> {
-    const { signal, onProgress } = this.#options;
+/** Takes step after step through the window: while one half of it is packed, the other is read into. */
+async function stream(
+  steps: Iterable<Step>,
+  totalBytes: number,
+  { memory, windowAddress, window }: LoadTarget,
+  { signal, onProgress }: LoadWeightsOptions,
+): Promise<void> {
+  const todo = steps[Symbol.iterator]();
+  let count = 0;
+  const next = (): { step: Step; address: number; came: Promise<void> } | undefined => {
+    const { done, value: step } = todo.next();
+    if (done) return undefined;
     throwIfAborted(signal);
-    const { source } = tensor;
-    const offset = tensor.offsetBytes + at;
-    if (source.readInto) {
-      await source.readInto(offset, new Uint8Array(this.target.memory.buffer, this.target.windowAddress, bytes), signal);
-    } else {
-      const got = await readExactly(source, offset, bytes, signal);
-      new Uint8Array(this.target.memory.buffer, this.target.windowAddress, bytes).set(got);
-    }
+    const address = windowAddress + (count++ % 2) * halfOf(window);
+    const came = bring(step, address, memory, signal);
+    came.catch(() => {}); // heard of when its turn comes
+    return { step, address, came };
+  };
+  let loadedBytes = 0;
+  for (let current = next(); current; ) {
+    await current.came;
+    const ahead = next();
     await nextMacrotask();
     throwIfAborted(signal);
-    this.#loadedBytes += bytes;
-    onProgress?.({ loadedBytes: this.#loadedBytes, totalBytes: this.#totalBytes, file: source.name });
+    const { step, address } = current;
+    loadedBytes += step.bytes;
+    onProgress?.({ loadedBytes, totalBytes, file: step.tensor.source.name });
+    step.take(address);
+    current = ahead;
   }
 }
 
-async function packSegment(tensor: StoredTensor, segment: Segment, columns: number, loader: Loader): Promise<void> {
-  const { kernels, windowAddress, window } = loader.target;
+function* packSegment(
+  tensor: StoredTensor,
+  segment: Segment,
+  columns: number,
+  { kernels, windowAddress, window }: LoadTarget,
+): Iterable<Step> {
   const type = STORED_TYPES[tensor.type].code;
   const perRow = rowBytes(tensor, columns);
-  const step = Math.max(GROUP_ROWS, Math.floor(window.bytes / perRow / GROUP_ROWS) * GROUP_ROWS);
-  for (let row = 0; row < segment.rows; row += step) {
-    const rows = Math.min(step, segment.rows - row);
-    await loader.fill(tensor, row * perRow, rows * perRow);
-    const allFinite = kernels.pack_rows(
-      segment.address,
-      DTYPE_CODE[segment.dtype],
-      row,
-      windowAddress,
-      type,
-      rows,
-      columns,
-      windowAddress + window.bytes,
-    );
-    if (allFinite === 0) throw notFinite(tensor, segment.dtype);
+  const most = Math.max(GROUP_ROWS, Math.floor(halfOf(window) / perRow / GROUP_ROWS) * GROUP_ROWS);
+  for (let row = 0; row < segment.rows; row += most) {
+    const rows = Math.min(most, segment.rows - row);
+    const take = (address: number): void => {
+      const [to, scratch] = [DTYPE_CODE[segment.dtype], windowAddress + window.bytes];
+      const allFinite = kernels.pack_rows(segment.address, to, row, address, type, rows, columns, scratch);
+      if (allFinite === 0) throw notFinite(tensor, segment.dtype);
+    };
+    yield { tensor, from: row * perRow, bytes: rows * perRow, take };
   }
 }
 
@@ -135,28 +153,29 @@ export function notFinite({ name, source, type }: StoredTensor, dtype: WeightDTy
   );
 }
 
-async function widenVector(tensor: StoredTensor, vector: Vector, loader: Loader): Promise<void> {
-  const { kernels, memory, windowAddress, window } = loader.target;
-  const { length, taps, address } = vector;
+function* widenVector(tensor: StoredTensor, vector: Vector, { kernels, memory, windowAddress, window }: LoadTarget): Iterable<Step> {
+  const { length, taps, address: place } = vector;
   const stride = roundUp(length, BLOCK);
-  await loader.fill(tensor, 0, tensor.bytes);
-  const wide = windowAddress + window.bytes;
-  kernels.decode_rows(wide, length * taps, windowAddress, STORED_TYPES[tensor.type].code, 1, length * taps);
-  const from = new Float32Array(memory.buffer, wide, length * taps);
-  if (!from.every(Number.isFinite)) throw notFinite(tensor, "f32");
-  const to = new Float32Array(memory.buffer, address, taps * stride).fill(0);
-  // (length, taps) in the file, tap by tap in memory; the kernel takes rows of `length` floats
-  for (let tap = 0; tap < taps; tap++) for (let i = 0; i < length; i++) to[tap * length + i] = from[i * taps + tap] ?? 0;
+  const take = (address: number): void => {
+    const wide = windowAddress + window.bytes;
+    kernels.decode_rows(wide, length * taps, address, STORED_TYPES[tensor.type].code, 1, length * taps);
+    const from = new Float32Array(memory.buffer, wide, length * taps);
+    if (!from.every(Number.isFinite)) throw notFinite(tensor, "f32");
+    const to = new Float32Array(memory.buffer, place, taps * stride).fill(0);
+    // (length, taps) in the file, tap by tap in memory; the kernel takes rows of `length` floats
+    for (let tap = 0; tap < taps; tap++) for (let i = 0; i < length; i++) to[tap * length + i] = from[i * taps + tap] ?? 0;
+  };
+  yield { tensor, from: 0, bytes: tensor.bytes, take };
 }
 
 function jobs(list: WeightList, tensors: ReadonlyMap<string, StoredTensor>): Job[] {
   const out: Job[] = [];
-  const add = (name: string, run: Job["run"]): void => {
+  const add = (name: string, steps: Job["steps"]): void => {
     const tensor = tensors.get(name);
-    if (tensor) out.push({ tensor, run });
+    if (tensor) out.push({ tensor, steps });
   };
-  for (const m of list.matrices) for (const s of m.segments) add(s.name, (job, loader) => packSegment(job.tensor, s, m.columns, loader));
-  for (const v of list.vectors) add(v.name, (job, loader) => widenVector(job.tensor, v, loader));
+  for (const m of list.matrices) for (const s of m.segments) add(s.name, (tensor, target) => packSegment(tensor, s, m.columns, target));
+  for (const v of list.vectors) add(v.name, (tensor, target) => widenVector(tensor, v, target));
   // file after file, and in the order in which they lie in it: one pass from front to back
   const order = new Map<ByteSource, number>();
   for (const { source } of tensors.values()) if (!order.has(source)) order.set(source, order.size);
@@ -175,12 +194,11 @@ export async function loadWeights(
   options: LoadWeightsOptions = {},
 ): Promise<void> {
   const ordered = jobs(list, tensors);
-  const loader = new Loader(
-    target,
-    options,
-    ordered.reduce((sum, job) => sum + job.tensor.bytes, 0),
-  );
-  for (const job of ordered) await job.run(job, loader);
+  const totalBytes = ordered.reduce((sum, job) => sum + job.tensor.bytes, 0);
+  const steps = function* (): Iterable<Step> {
+    for (const job of ordered) yield* job.steps(job.tensor, target);
+  };
+  await stream(steps(), totalBytes, target, options);
   writeDescriptors(list, target.memory);
 }
 

@@ -94,6 +94,29 @@ describe("shards", () => {
     }
   });
 
+  it("are read ahead: the next tensor is on its way while one is packed", async () => {
+    const files = validSharded();
+    const ahead: number[] = [];
+    let begun = 0;
+    const folder: Folder = {
+      name: "folder",
+      open: async (path) => {
+        const source = await folderOf(files).open(path);
+        if (!source) return undefined;
+        const read: typeof source.read = async (offset, length) => {
+          const number = ++begun;
+          const bytes = await source.read(offset, length);
+          // before the turn of the event loop that follows a read, and the packing behind it
+          if (path.startsWith("model-") && offset > 0) setImmediate(() => ahead.push(begun - number));
+          return bytes;
+        };
+        return { name: source.name, size: source.size, read };
+      },
+    };
+    (await load(folder)).dispose();
+    assert.deepEqual(ahead, [...Array<number>(20).fill(1), 0]);
+  });
+
   it("are read file after file, each from front to back, and load to the same model", async () => {
     const reads: [string, number][] = [];
     const files = validSharded();
