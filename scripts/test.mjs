@@ -70,7 +70,7 @@ const suiteOf = (file) => file.split(/[\\/]/)[1];
 /** Runs test files with a Node, two at a time; `scale` chooses the counts. */
 function mocha(files, { bin = process.execPath, scale = full ? "full" : "gate" } = {}) {
   const flags = ["--expose-gc", "--enable-source-maps", "node_modules/mocha/bin/mocha.js"];
-  const limits = scale === "full" ? { test: 1_200_000, run: 7_200_000 } : { test: 120_000, run: 1_200_000 };
+  const limits = scale === "full" ? { test: 3_600_000, run: 14_400_000 } : { test: 120_000, run: 1_200_000 };
   const bundled = files.map((file) => file.replace(/^tests/, out).replace(/\.ts$/, ".mjs"));
   const how = [
     "--parallel",
