@@ -33,6 +33,8 @@ interface Stats {
 
 const isFull = pick({ gate: false, full: true });
 const LEAVERS = pick({ gate: 3, full: 24 });
+/** Models that are loaded and disposed of, twice. */
+const CYCLES = 50;
 /** A reply that nobody ends is as long as this: whoever has to wait for its end is found out by the count. */
 const ENDLESS = 1500;
 const SHORT = 40;
@@ -68,7 +70,13 @@ const OWN = `
   export default {
     async fetch(request, env, context) {
       if (request.url.endsWith("/stop")) stops++;
-      else if (!request.url.endsWith("/stats")) return handle(request, env, context);
+      else if (request.url.endsWith("/cycle")) {
+        const one = await load(mini);
+        await one.generate("Hello", { maxTokens: 2 });
+        const { memoryBytes } = await one.status();
+        one.dispose();
+        return Response.json({ memoryBytes });
+      } else if (!request.url.endsWith("/stats")) return handle(request, env, context);
       return Response.json({ loads, tokens, openSessions: (await model?.status())?.openSessions ?? 0 });
     },
   };`;
@@ -322,6 +330,27 @@ describe("the edge", () => {
   });
 
   if (!isFull) return;
+
+  it("workerd: load and dispose, over and over, leave nothing in the process", async function () {
+    this.timeout(600_000);
+    const { port, pid, close } = await serveWorker(folder, "own.js");
+    try {
+      const cycles = async (): Promise<number> => {
+        let bytes = 0;
+        for (let i = 0; i < CYCLES; i++)
+          bytes = ((await (await fetch(`http://127.0.0.1:${port}/cycle`)).json()) as { memoryBytes: number }).memoryBytes;
+        return bytes;
+      };
+      const residentBytes = (): number => Number(readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1]) * 4096;
+      await cycles();
+      const half = residentBytes();
+      const kept = CYCLES * (await cycles()); // what a leak of the memories alone would keep
+      const grown = residentBytes() - half;
+      assert.ok(grown < kept / 4, `the process grew by ${grown} bytes in ${CYCLES} cycles`);
+    } finally {
+      await close();
+    }
+  });
 
   for (const kind of ["R2", "assets"])
     it(`examples/cloudflare-worker takes its weights from ${kind}; a load that failed is tried again`, async () => {
