@@ -7,7 +7,7 @@ export const MOST_DRAFTED = 15;
 /** Credit of guesses, in single steps: what they may lose. At first so much … */
 const FREE_STEPS = 1.5;
 /** … at most so much of what earlier turns have gained when another begins … */
-const CARRIED = 4;
+const CARRIED = 6;
 /** … a little more with every token … */
 const STEPS_PER_TOKEN = 0.015;
 /** … and what they gain, up to so much. */

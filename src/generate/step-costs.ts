@@ -31,13 +31,13 @@ export class StepCosts {
     const known = this.#ms[rows];
     const single = this.#ms[1];
     if (known !== undefined) {
-      const isTrusted = rows === 1 || single === undefined || (this.#steps[rows] ?? 0) >= TRUSTED;
-      return isTrusted ? known : Math.min(known, single * (1 + GUESS * (rows - 1)));
+      if (rows === 1 || single === undefined) return known;
+      const isTrusted = (this.#steps[rows] ?? 0) >= TRUSTED;
+      return Math.min(known, single * (isTrusted ? rows : 1 + GUESS * (rows - 1))); // no row costs more than a step of its own, only code that is not compiled yet
     }
     for (let off = 1; off < MOST_ROWS; off++)
       for (const other of [rows - off, rows + off]) {
-        const ms = this.#ms[other];
-        if (ms !== undefined) return (ms * (1 + GUESS * (rows - 1))) / (1 + GUESS * (other - 1));
+        if (this.#ms[other] !== undefined) return (this.ms(other) * (1 + GUESS * (rows - 1))) / (1 + GUESS * (other - 1));
       }
     return 1 + GUESS * (rows - 1);
   }
