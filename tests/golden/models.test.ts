@@ -9,6 +9,7 @@ import { loadModel } from "../../src/models/load-model.ts";
 import { bytesSource, readExactly } from "../../src/weights/source.ts";
 import type { StoredTensor } from "../../src/weights/tensor.ts";
 import { BLOCK_TYPES, type BlockType, decodeBlocks } from "../reference/blocks.ts";
+import { pick } from "../scale.ts";
 import {
   checkpointFolder,
   distance,
@@ -37,6 +38,7 @@ interface Golden {
   readonly long_top_every_16: { position: number; top: [number, number][] }[];
 }
 
+const THREADS = pick({ gate: [2], full: [2, 3] });
 const names = ["tiny-conv-first", "tiny-attn-first", "tiny-conv-only", "tiny-attn-only", "tiny-gqa3", "tiny-deep"];
 /** Agreement of an f32 runtime with the float64 reference, on logits and hidden states. */
 const TOLERANCE = 1e-4;
@@ -144,7 +146,7 @@ for (const name of names) {
     }
 
     for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const satisfies readonly DType[]) {
-      it(`${dtype}: two and three threads give the bits of one, in every variant`, async () => {
+      it(`${dtype}: ${THREADS.join(" and ")} threads give the bits of one, in every variant`, async () => {
         const options = { dtype, chunkTokens: 256 } as const;
         const results = (model: LanguageModel): Float32Array[] => [
           feed(model, golden.prompt),
@@ -153,7 +155,7 @@ for (const name of names) {
         ];
         const one = await withModel(folder, options, results);
         for (const variant of variants) {
-          for (const count of [2, 3]) {
+          for (const count of THREADS) {
             await withModel(folder, { ...options, variant, threads: threads(count) }, (model) => {
               assert.equal(model.threads, count);
               results(model).forEach((rows, i) => {
