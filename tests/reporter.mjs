@@ -1,8 +1,9 @@
-// Dots, and at the end the seconds that the tests and hooks of each suite and of the slowest files took. Files run side by side, so these add up to more than the run.
+// Dots, and at the end the seconds that the tests and hooks of each suite took, of the slowest files and the slowest tests. Files run side by side, so these add up to more than the run.
 import { basename, dirname } from "node:path";
 import Mocha from "mocha";
 
 const SLOWEST = 8;
+const SLOWEST_TESTS = 24;
 
 function add(sums, name, ms) {
   sums.set(name, (sums.get(name) ?? 0) + ms / 1000);
@@ -17,11 +18,14 @@ export default class extends Mocha.reporters.Dot {
     super(runner, options);
     const suites = new Map();
     const files = new Map();
-    const count = ({ file, duration }) => {
+    const tests = new Map();
+    const count = (test) => {
+      const { file, duration } = test;
       if (!file || !duration) return;
       const suite = basename(dirname(file));
       add(suites, suite, duration);
       add(files, `${suite}/${basename(file, ".test.mjs")}`, duration);
+      add(tests, test.fullTitle(), duration);
     };
     const { EVENT_TEST_FAIL, EVENT_TEST_END, EVENT_HOOK_END, EVENT_RUN_END } = Mocha.Runner.constants;
     runner.on(EVENT_TEST_FAIL, (test, error) => console.log(`\n  ${test.fullTitle()}: ${error.message}`)); // at once, as a run that hangs never ends
@@ -32,6 +36,8 @@ export default class extends Mocha.reporters.Dot {
       print(suites, suites.size);
       console.log("the slowest files");
       print(files, SLOWEST);
+      console.log("the slowest tests");
+      print(tests, SLOWEST_TESTS);
     });
   }
 }

@@ -92,7 +92,7 @@ function compare(lab: Lab, p: Product): void {
     lab.run("matmul", [y, from, quantized ? xq : 0, matrix, M, yStride, stride, bias], nth);
     for (let m = 0; m < M; m++) lab.agree(group, first + m, `${M} rows, ${nth} threads`, lab.read(y + 4 * m * yStride, N));
   };
-  const counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, ...lab.pick({ gate: [16, 33, 70], full: [12, 13, 15, 16, 17, 31, 32, 33, 48, 64, 65, 70] })];
+  const counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, ...lab.pick({ gate: [33], full: [12, 13, 15, 16, 17, 31, 32, 33, 48, 64, 65, 70] })];
   for (let first = 0; first < rows; first++) multiply(first, 1, 1); // each row alone
   for (const M of counts) if (M <= rows && !(few && M > 9)) multiply((M * 5) % (rows - M + 1), M, 1);
   for (const nth of lab.threads([2, 3, 5]))

@@ -38,7 +38,9 @@ interface Golden {
   readonly long_top_every_16: { position: number; top: [number, number][] }[];
 }
 
+const DTYPES = ["f32", "bf16", "f16", "q8", "q4"] as const satisfies readonly DType[];
 const THREADS = pick({ gate: [2], full: [2, 3] });
+const THREADED = pick<readonly DType[]>({ gate: ["f16", "q4"], full: DTYPES });
 const names = ["tiny-conv-first", "tiny-attn-first", "tiny-conv-only", "tiny-attn-only", "tiny-gqa3", "tiny-deep"];
 /** Agreement of an f32 runtime with the float64 reference, on logits and hidden states. */
 const TOLERANCE = 1e-4;
@@ -122,7 +124,7 @@ for (const name of names) {
         }));
     }
 
-    for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const satisfies readonly DType[]) {
+    for (const dtype of DTYPES) {
       it(`${dtype}: any chunking gives the bits of one shot, in every variant`, async () => {
         for (const kvDtype of ["f32", "f16", "q8"] as const) {
           let first: { prompt: Float32Array; long: Float32Array } | undefined;
@@ -145,7 +147,7 @@ for (const name of names) {
       });
     }
 
-    for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const satisfies readonly DType[]) {
+    for (const dtype of THREADED) {
       it(`${dtype}: ${THREADS.join(" and ")} threads give the bits of one, in every variant`, async () => {
         const options = { dtype, chunkTokens: 256 } as const;
         const results = (model: LanguageModel): Float32Array[] => [

@@ -29,10 +29,10 @@ await handle.close();
 `;
 const slowly = { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(SLOW_DISK)}` };
 
-/** A machine on which every step takes 150 ms more: a prompt of some chunks takes a second. */
+/** A machine on which every step takes 60 ms more: a prompt of some chunks takes a while. */
 const SLOW_STEPS = `
 const { setImmediate: now } = globalThis;
-globalThis.setImmediate = (callback) => void setTimeout(() => now(callback), 150);
+globalThis.setImmediate = (callback) => void setTimeout(() => now(callback), 60);
 `;
 
 /** Runs a command on a terminal and passes on what it shows. */
