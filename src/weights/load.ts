@@ -92,10 +92,10 @@ async function stream(
   { memory, windowAddress, window }: LoadTarget,
   { signal, onProgress }: LoadWeightsOptions,
 ): Promise<void> {
-  const todo = steps[Symbol.iterator]();
+  const iterator = steps[Symbol.iterator]();
   let count = 0;
   const next = (): { step: Step; address: number; came: Promise<void> } | undefined => {
-    const { done, value: step } = todo.next();
+    const { done, value: step } = iterator.next();
     if (done) return undefined;
     throwIfAborted(signal);
     const address = windowAddress + (count++ % 2) * halfOf(window);

@@ -132,6 +132,40 @@ describe("how many guesses are worth while", () => {
       for (const tokens of [128, 256, 2000]) assert.ok(play(slope, () => 0, tokens) >= 0.97, `${slope} ${tokens}`);
   });
 
+  it("carries over to the next turn what guesses have gained, and no more than that", () => {
+    const costs = machine(0.5);
+    const most = (budget: DraftBudget): number => {
+      budget.begin();
+      const acceptance = new Acceptance();
+      acceptance.count(0, 100, 100);
+      return budget.most({ acceptance, kind: 0, others: 0, msPerToken: 0 }, 15);
+    };
+    const gained = new DraftBudget(costs);
+    const place: Place = { acceptance: new Acceptance(), kind: 0, others: 0, msPerToken: 0 };
+    for (let n = 0; n < 20; n++) gained.count(place, 4, 4);
+    assert.equal(most(new DraftBudget(costs)), 3, "1.5 steps at first");
+    assert.equal(most(gained), 12, "6 steps at most");
+  });
+
+  it("begins a session at the rate of all of them, and follows its own outcomes from there", () => {
+    const all = new Acceptance();
+    for (let n = 0; n < 50; n++) new Acceptance(all).count(0, 4, 4);
+    const session = new Acceptance(all);
+    assert.ok(session.rate(0) > 0.95, `${session.rate(0)}`);
+    assert.equal(session.rate(1), 0.75, "of another kind nothing is known");
+    for (let n = 0; n < 3; n++) session.count(0, 4, 0);
+    assert.ok(session.rate(0) < 0.5, `${session.rate(0)}`);
+  });
+
+  it("takes the time of steps whose code was not compiled yet for no price of their rows", () => {
+    const costs = new StepCosts();
+    for (let n = 0; n < 20; n++) costs.count(1, 1);
+    for (let n = 0; n < 6; n++) costs.count(2, 30);
+    for (const rows of [2, 3, 8]) assert.ok(costs.ms(rows) <= rows, `${rows} rows: ${costs.ms(rows)} steps`);
+    for (let n = 0; n < 20; n++) costs.count(2, 1.25);
+    assert.ok(Math.abs(costs.ms(2) - 1.25) < 0.01, `${costs.ms(2)}`);
+  });
+
   it("comes near to what can be had where all are right, and does better than nothing where most are", () => {
     for (const slope of [0.1, 0.3, 0.5]) {
       const most = 16 / (1 + 15 * slope);
