@@ -1,5 +1,5 @@
 // Workers of peers.mjs as the parent sees them: start, call, stop, and how much memory the processes took at most.
-import { fork, spawn } from "node:child_process";
+import { execFileSync, fork, spawn } from "node:child_process";
 import { createReadStream, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -102,8 +102,18 @@ class Remote {
   }
 }
 
-/** Starts `script` in a Node of its own. */
-export async function startNode(script, { execPath = process.execPath, sampled = false, env } = {}) {
+/** Binds a process, and the threads that it will start, to one core, where there is a way. */
+function bindTo(core, pid) {
+  try {
+    execFileSync("taskset", ["-a", "-c", "-p", String(core), String(pid)], { stdio: "ignore" });
+  } catch {} // no Linux, or no right: it runs where it is put
+}
+
+/**
+ * Starts `script` in a Node of its own.
+ * @param core the only one that it may use; default any
+ */
+export async function startNode(script, { execPath = process.execPath, sampled = false, core, env } = {}) {
   const child = fork(script, { execPath, execArgv: [], stdio: ["ignore", "ignore", "inherit", "ipc"], env: { ...process.env, ...env } });
   const ended = new Promise((resolve) => {
     child.once("exit", resolve);
@@ -124,6 +134,7 @@ export async function startNode(script, { execPath = process.execPath, sampled =
     });
   });
   await ready;
+  if (core !== undefined) bindTo(core, child.pid);
   return remote;
 }
 

@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Goals, percent, times } from "../../bench/lib/goals.mjs";
 import { pick } from "../scale.ts";
 
 interface Row {
@@ -48,6 +49,20 @@ describe("npm run bench", () => {
     const faster = bench(...ONE, "--compare", path);
     assert.equal(faster.status, 0);
     assert.match(faster.stdout, /nothing became slower by more than 5 %/);
+  });
+
+  it("tells a missed goal at once, and goes on", () => {
+    const lines: string[] = [];
+    const goals = new Goals((line: string) => lines.push(line));
+    goals.add("a", 1.5, { atMost: 1, show: times });
+    assert.deepEqual(lines, ["GOAL MISSED: a: 1.50 ×, at most 1.00 ×"]);
+    goals.add("b", 0.9, { atLeast: 0.9, show: percent, text: "just 90 %" });
+    goals.add("c", Number.NaN, { atLeast: 0, show: percent });
+    assert.deepEqual(lines.slice(1), ["goal met: b: just 90 %, at least 90 %", "GOAL MISSED: c: NaN %, at least 0 %"]);
+    assert.deepEqual(
+      goals.missed.map(({ key }) => key),
+      ["a", "c"],
+    );
   });
 
   it("refuses a suite that it has not", () => {
