@@ -80,6 +80,13 @@ function last_values(out: usize, K: usize, d: f32, low: v128, high: v128): void 
   }
 }
 
+/** Rows of all segments, without padding. */
+function true_rows(matrix: usize): usize {
+  let rows: usize = 0;
+  for (let i: usize = 0, n = segment_count(matrix); i < n; i++) rows += segment_rows(segment(matrix, i));
+  return rows;
+}
+
 /** Row id of the matrix (counted over the segments' true rows) to out (K) f32. */
 function row_of_matrix(out: usize, matrix: usize, id: usize, K: usize): void {
   let s = segment(matrix, 0);
@@ -113,6 +120,7 @@ export function gather_f32(out: usize, ids: usize, matrix: usize, T: usize, outS
   assert(outStride >= K);
   for (let t = share(T, ith, nth), e = share(T, ith + 1, nth); t < e; t++) {
     const o = out + (t * outStride << 2);
+    if (!ASC_NO_ASSERT) assert(load<usize>(ids + (t << 2)) < true_rows(matrix), "an id that is no row");
     row_of_matrix(o, matrix, load<usize>(ids + (t << 2)), K);
     memory.fill(o + (K << 2), 0, (outStride - K) << 2);
   }

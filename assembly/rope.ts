@@ -1,6 +1,6 @@
 // Rotary embedding (pairs i, i + hd/2), fused with the RMSNorm over head_dim that LFM2 applies to q and k before it, and with the write to the cache behind it.
 import { F16KV, F32KV, half_bytes, Q8KV, scales_at, scales_bytes, store_key, store_value, tile_bytes } from "./attention/page";
-import { clamp_row, first_row, first_written, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "./lib/rows";
+import { assert_pages, clamp_row, first_row, first_written, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "./lib/rows";
 import { share } from "./lib/threads";
 import { sum_squares } from "./norm";
 
@@ -50,6 +50,7 @@ function norm_rope_append(
 ): void {
   assert(H % G == 0 && hd % 16 == 0 && stride % 4 == 0);
   const head = hd << 2, per = H / G, tile = tile_bytes(hd, kv), ahead = scales_bytes(G, kv), half = half_bytes(G, hd, kv), total = total_rows(rows, nseq) * G, begin = share(total, ith, nth), end = share(total, ith + 1, nth);
+  if (!ASC_NO_ASSERT) assert_pages(rows, nseq, layerOffset, 2 * half);
   let before: usize = 0;
   for (let s: usize = 0; s < nseq; s++, rows += ROW_ENTRY_BYTES) {
     const n = row_count(rows) * G, last = clamp_row(end, before, n);

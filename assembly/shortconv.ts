@@ -1,6 +1,6 @@
 // LFM2's gated short convolution over the rows of many sequences, each with its own carried state; and its quantization for the matrix that comes next.
 import { BLOCK, QD8_BYTES } from "./lib/blocks";
-import { conv_state, first_row, kept_gates, kept_rows, ROW_ENTRY_BYTES, row_count } from "./lib/rows";
+import { assert_states, conv_state, first_row, kept_gates, kept_rows, ROW_ENTRY_BYTES, row_count } from "./lib/rows";
 import { share } from "./lib/threads";
 import { quantize_blocks } from "./quantize";
 
@@ -66,6 +66,7 @@ export function shortconv_f32(
   taps: usize, bias: usize, D: usize, Kc: usize, ith: usize, nth: usize,
 ): void {
   assert(Kc >= 2 && Kc <= 4 && D % 4 == 0 && yStride % 4 == 0 && (yq == 0 || yStride % BLOCK == 0));
+  if (!ASC_NO_ASSERT) assert_states(rows, nseq, layerOffset, Kc, D << 2);
   const blocks = (yStride + BLOCK - 1) / BLOCK, width = D << 2, yRow = yStride << 2, yqRow = yq ? blocks * QD8_BYTES : 0;
   const block = share(blocks, ith, nth), begin = block << 7, end = min<usize>(share(blocks, ith + 1, nth) << 7, yRow);
   if (begin >= end) return;

@@ -1,7 +1,7 @@
 // Causal attention with grouped queries over a paged cache, online softmax over pages of 32 positions, many sequences a call.
 // A row's keys are cut into segments at multiples of SEGMENT positions; each segment starts from nothing, and segments are added in ascending order. Whether one thread
 // does all segments of a tile of rows, or several threads one each with attention_merge behind them, the bits are the same.
-import { clamp_row, first_row, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "../lib/rows";
+import { assert_pages, clamp_row, first_row, PAGE, page_table, position, ROW_ENTRY_BYTES, row_count, total_rows } from "../lib/rows";
 import { CONST, CONST_ROUND } from "../lib/simd";
 import { claim, claim_end, share } from "../lib/threads";
 import { F16KV, F32KV, factor_for, half_bytes, largest_of, Q8KV, rounded8, scale_for, scales_at, scales_bytes, tile_bytes } from "./page";
@@ -174,6 +174,7 @@ function attention(
   scratch: usize, H: usize, G: usize, hd: usize, scale: f32, ith: usize, nth: usize, kv: i32,
 ): void {
   assert(H % G == 0 && hd % 16 == 0 && hd <= 1024 && outStride >= H * hd && outStride % 4 == 0 && qStride % 4 == 0);
+  if (!ASC_NO_ASSERT) assert_pages(rows, nseq, layerOffset, 2 * half_bytes(G, hd, kv));
   const per = H / G, tileRows = max<usize>(1, TILE / per), outRow = outStride << 2, qRow = qStride << 2, slotRow = H * (SLOT_HEAD + (hd << 2));
   const mine = scratch + ith * <usize>attention_scratch_bytes(<i32>H, <i32>G, <i32>hd), segments = split(rows, nseq, slotCount, H), shared = segments > 0;
   let total: usize = 0;

@@ -39,3 +39,33 @@ export function total_rows(table: usize, nseq: usize): usize {
 @inline export function clamp_row(row: usize, before: usize, count: usize): usize {
   return row <= before ? 0 : min<usize>(row - before, count);
 }
+
+/** Below it lie the module's own words (HEAP_START in src/memory/arena.ts). */
+const LOWEST: usize = 65536;
+
+// @ts-ignore: decorator
+@inline function is_room(at: usize, bytes: usize): bool {
+  return at >= LOWEST && at % 16 == 0 && <u64>at + <u64>bytes <= <u64>memory.size() << 16;
+}
+
+/**
+ * In a build with assertions: for every position up to a sequence's last, the page table's entry is a page whose layer, `bytes` from layerOffset on, lies in memory.
+ * The host proves more before a step, by the pages that the sequence holds; who wants to be told of a position beyond them clears the entries behind.
+ */
+export function assert_pages(rows: usize, nseq: usize, layerOffset: usize, bytes: usize): void {
+  for (let i: usize = 0; i < nseq; i++, rows += ROW_ENTRY_BYTES) {
+    const pages = (position(rows) + row_count(rows) + PAGE - 1) / PAGE;
+    assert(row_count(rows) > 0 && pages <= 1 << 27, "a sequence without rows, or one that is too long");
+    assert(is_room(page_table(rows), pages << 2), "a page table outside the memory");
+    for (let p: usize = 0; p < pages; p++) assert(is_room(load<usize>(page_table(rows) + (p << 2)), layerOffset + bytes), "an entry that is no page");
+  }
+}
+
+/** In a build with assertions: every sequence's convolution state of the layer, Kc-1 rows of `width` bytes, and its kept gates there lie in memory. */
+export function assert_states(rows: usize, nseq: usize, layerOffset: usize, Kc: usize, width: usize): void {
+  for (let i: usize = 0; i < nseq; i++, rows += ROW_ENTRY_BYTES) {
+    assert(is_room(conv_state(rows), layerOffset + (Kc - 1) * width), "a convolution state outside the memory");
+    const gates = layerOffset / (Kc - 1) * kept_rows(rows) + (Kc - 1 + row_count(rows)) * width;
+    assert(kept_gates(rows) == 0 || is_room(kept_gates(rows), gates), "kept gates outside the memory");
+  }
+}

@@ -1,13 +1,13 @@
 // Runs kernels on buffers between canaries, in every build that this engine validates and in three places of the address space; the builds for threads with real ones.
 // It knows commands and layouts, no kernel.
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { instantiateSync } from "@assemblyscript/loader";
 import { pick } from "../scale.ts";
+import { debugBuild } from "../tools/debug-build.ts";
 import { type DotKind, emulated } from "./dot-kinds.ts";
 
 /** The module's exports. */
@@ -46,18 +46,12 @@ export interface Variant {
   readonly threads: number;
 }
 
-/** The plain build with its assertions, made for the full run only. @returns its path */
-function debugBuild(): string {
-  execFileSync(process.execPath, ["node_modules/assemblyscript/bin/asc.js", "--config", "asconfig.json", "--target", "debug"]);
-  return "build/kernels.debug.wasm";
-}
-
 /** Builds that validate here; in the full run also the one that checks preconditions. */
 export const variants: readonly Variant[] = pick<Variant["name"][]>({
   gate: ["plain", "relaxed"],
   full: ["plain", "relaxed", "debug"],
 }).flatMap((name) => {
-  const bytes = readFileSync(name === "debug" ? debugBuild() : `dist/kernels.${name}.wasm`);
+  const bytes = name === "debug" ? debugBuild() : readFileSync(`dist/kernels.${name}.wasm`);
   return WebAssembly.validate(bytes) ? [{ name, module: new WebAssembly.Module(bytes), threads: 1 }] : [];
 });
 
