@@ -338,18 +338,21 @@ function noteOf({ messages, marks }: State, onContextFull: ChatOptions["onContex
   try {
     return JSON.stringify({ messages, marks, onContextFull } satisfies Note);
   } catch (cause) {
-    throw new InputError(`save: expected messages that JSON can hold, got others: ${(cause as Error).message}.`, { cause });
+    throw new InputError("save: expected messages that JSON can hold, got others.", { cause });
   }
 }
 
-/** @throws FormatError when the note is not one that `noteOf` wrote */
+/** @throws FormatError when the note is not one that `noteOf` wrote. It repeats nothing of it, as the parser's own error would. */
 function noted(note: string): Note {
-  const state = JSON.parse(note) as Note;
-  const { messages, marks }: Record<string, unknown> = state;
+  let state: Partial<Note> | null = null;
+  try {
+    state = JSON.parse(note);
+  } catch {} // told below
+  const { messages, marks } = state ?? {};
   const isMark = (mark: unknown): boolean =>
     isRecord(mark) && [mark.position, mark.messages, mark.droppedMessages].every((n) => Number.isSafeInteger(n));
   const isList = (list: unknown, isItem: (item: unknown) => boolean): boolean => Array.isArray(list) && list.every(isItem);
-  if (isList(messages, isRecord) && isList(marks, isMark) && state.marks.length > 0) return state;
+  if (isList(messages, isRecord) && isList(marks, isMark) && marks?.length) return state as Note;
   throw new FormatError("restore: expected the messages of a chat in the state, got others. The state was not made by chat.save().");
 }
 
@@ -358,6 +361,6 @@ function copyMessages(messages: readonly Message[]): readonly Message[] {
   try {
     return structuredClone(messages);
   } catch (cause) {
-    throw new InputError(`messages: expected plain data, got something that cannot be copied: ${(cause as Error).message}.`, { cause });
+    throw new InputError("messages: expected plain data, got something that cannot be copied.", { cause });
   }
 }

@@ -154,7 +154,7 @@ export class RemoteFile {
       this.#takesRanges = false;
       return new NoRanges();
     }
-    const error = refusal(answer, this.#where);
+    const error = refusal(answer, this.#where, this.#network);
     if (answer.url !== this.#url && error instanceof NetworkError && status >= 400) {
       if (this.#location === asked) this.#location = undefined; // such links live for an hour; the address gives a new one
       return new Interrupted(error);
@@ -258,7 +258,7 @@ export async function fetchSmall(
     const attempt = new Attempt(signal, stallMs(network), where);
     try {
       const answer = await ask(network, attempt, where, url, { "accept-encoding": "identity" });
-      if (answer.response.status !== 200) throw refusal(answer, where);
+      if (answer.response.status !== 200) throw refusal(answer, where, network);
       const bytes = await readAll(new Body(answer.response.body, attempt, where), maxBytes, where);
       const length = contentLength(answer);
       if (length !== undefined && length !== bytes.length) throw dropped(where, `${bytes.length} bytes of ${length}`);

@@ -302,10 +302,10 @@ function advice(status: number): string {
   return RETRYABLE.has(status) ? "The server is busy or broken: try again later" : "Check the address";
 }
 
-/** @returns the error for a status other than 200 and 206: an `Interrupted` where another attempt may help */
-export function refusal({ response: { status, headers } }: Answer, where: string): Interrupted | NetworkError {
-  const said = headers.get("x-error-message");
-  const message = `${where}: expected status 200, got ${status}${said === null ? "" : ` (${quoted(said)})`}. ${advice(status)}.`;
+/** @returns the error for a status other than 200 and 206: an `Interrupted` where another attempt may help. A server may repeat the token that it was sent: the error does not. */
+export function refusal({ response: { status, headers } }: Answer, where: string, { token }: Network): Interrupted | NetworkError {
+  const said = headers.get("x-error-message")?.replaceAll(token ?? "\0", "…");
+  const message = `${where}: expected status 200, got ${status}${said ? ` (${quoted(said)})` : ""}. ${advice(status)}.`;
   if (!RETRYABLE.has(status)) return new NetworkError(message, { status });
   return new Interrupted(new NetworkError(message, { status, retryable: true }), { retryAfterMs: retryAfter(headers.get("retry-after")) });
 }

@@ -4,7 +4,14 @@
 // LFS files (by extension, or > 1 MiB): 302 to the CDN, another origin, with X-Linked-ETag = the sha256 in quotes, X-Linked-Size, X-Repo-Commit; others 200/206 in
 // place with ETag = git's sha1 of the blob. Revisions: "main" and the commit; anything else is 404.
 import { createHash } from "node:crypto";
-import { createServer, type IncomingMessage, type OutgoingHttpHeaders, type Server, type ServerResponse } from "node:http";
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+  type Server,
+  type ServerResponse,
+} from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { gzipSync } from "node:zlib";
 
@@ -70,6 +77,8 @@ export interface Fault {
   readonly noLength?: boolean;
   /** Repositories need this bearer token: 401 without, 403 with another. */
   readonly token?: string;
+  /** Refuses, and repeats in its message what the client sent as authorization. */
+  readonly echo?: boolean;
   /** Files of a page of the listing. */
   readonly pageFiles?: number;
 }
@@ -147,6 +156,8 @@ export interface Request {
   readonly range: string | undefined;
   readonly authorization: string | undefined;
   readonly ifRange: string | undefined;
+  /** All that came, for who looks for what should not be there. */
+  readonly headers: IncomingHttpHeaders;
   status: number;
   sentBytes: number;
   /** Whether the answer is over, well or badly. */
@@ -233,6 +244,7 @@ class Answers {
       range,
       authorization,
       ifRange: ifRange as string | undefined,
+      headers: req.headers,
       status: 0,
       sentBytes: 0,
       isOver: false,
@@ -259,7 +271,8 @@ class Answers {
     const error = (status: number, code: string, message: string): void =>
       reply(status, { "x-error-code": code, "x-error-message": message }, api ? JSON.stringify({ error: message }) : message);
 
-    const { token } = this.#fault;
+    const { token, echo } = this.#fault;
+    if (host === "hub" && echo) return error(403, "GatedRepo", `Not for ${authorization}.`);
     if (host === "hub" && token !== undefined) {
       if (!authorization) return error(401, "GatedRepo", `Access to model ${name} is restricted. Please log in.`);
       if (authorization !== `Bearer ${token}`) return error(403, "GatedRepo", `Access to model ${name} is restricted.`);

@@ -11,7 +11,7 @@ import { type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
 import { pick } from "../scale.ts";
 import { type BadServer, SCENARIOS, type Scenario, serve } from "../tools/bad-server.ts";
-import { allOf, IMPATIENT, networkTo, noise, readToEnd, STALL_MS, untilQuiet, WatchedFetch } from "./network.ts";
+import { IMPATIENT, networkTo, noise, readToEnd, STALL_MS, untilQuiet, WatchedFetch } from "./network.ts";
 
 const SIZE = 700_001;
 const content = noise(SIZE);
@@ -341,66 +341,5 @@ describe("a load over the network", () => {
       assert.equal(from.pending, 0);
     }
     await untilQuiet(server);
-  });
-
-  it("sends its token to the hub alone and tells it to nobody", async () => {
-    const token = "hf_SECRETSECRETSECRET";
-    const scenarios = pick<readonly string[]>({
-      gate: [
-        "healthy",
-        "reset-always",
-        "500-always",
-        "redirect-loop",
-        "redirect-to-file",
-        "html-page",
-        "empty-body",
-        "403-expired-link",
-        "flip-a-bit-always",
-        "redirect-3-hops",
-      ],
-      full: Object.keys(SCENARIOS),
-    });
-    for (const name of scenarios) {
-      const scenario: Scenario = SCENARIOS[name] ?? assert.fail(name);
-      server.set({ ...scenario, token });
-      server.log.length = 0;
-      const result = await load("org/mini", { cache: false, endpoint: server.hub, token, network }).then(
-        tokensOf,
-        (error: unknown) => error,
-      );
-      if (result instanceof Error) assert.doesNotMatch(allOf(result), /SECRET/, name);
-      else assert.deepEqual(result, right, name);
-      assert.ok(
-        server.log.some((r) => r.host === "hub" && r.authorization === `Bearer ${token}`),
-        name,
-      );
-      assert.ok(
-        server.log.every((r) => r.host === "hub" || r.authorization === undefined),
-        name,
-      );
-    }
-    const refused = (options: object, source = "org/mini"): Promise<unknown> =>
-      load(source, { cache: false, endpoint: server.hub, network, ...options }).then(
-        () => assert.fail("loaded"),
-        (error: unknown) => error,
-      );
-    server.set({ token });
-    for (const [options, name, pattern] of [
-      [{}, "NetworkError", /401.*token/],
-      [{ token: "hf_SECRET2" }, "NetworkError", /403.*may not read/],
-      [{ token: "hf_SECRET\n" }, "InputError", /token: expected printable/],
-      [{ token: 5 }, "InputError", /token/],
-      [{ endpoint: "https://user:SECRET@example.org" }, "InputError", /without user/],
-    ] as const) {
-      const error = (await refused(options)) as Error;
-      assert.equal(error.name, name, error.message);
-      assert.match(error.message, pattern);
-      assert.doesNotMatch(allOf(error), /SECRET/);
-    }
-    for (const source of ["https://user:SECRET@example.org/x.gguf", "https://SECRET:x@[bad/x.gguf"]) {
-      const error = (await refused({}, source)) as Error;
-      assert.equal(error.name, "InputError");
-      assert.doesNotMatch(allOf(error), /SECRET/);
-    }
   });
 });

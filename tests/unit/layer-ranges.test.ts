@@ -102,7 +102,7 @@ describe("rows that a step computes to the end", () => {
         for (const logitsOf of [[1, 1], [2, 1], [3], [-1]])
           assert.throws(() => model.step([{ cache, ids: [1, 2, 3] }], { logitsOf }), {
             name: "RangeError",
-            message: /ascending row numbers below 3/,
+            message: /ascending rows below 3/,
           });
         assert.equal(cache.position, at);
         await checkpoint.close();
