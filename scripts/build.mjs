@@ -180,7 +180,7 @@ async function writeWhole({ outputs }) {
 }
 
 /** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it, and indents tabs, which are a twentieth of the bytes less. */
-function buildTypes() {
+async function buildTypes() {
   rmSync(at("dist/types"), { recursive: true, force: true });
   node("node_modules/typescript/bin/tsc", ["-p", "tsconfig.build.json"]);
   const rewrite = (dir) => {
@@ -197,24 +197,18 @@ function buildTypes() {
     }
   };
   rewrite(at("dist/types"));
-  prune();
+  await prune();
 }
 
-/** Removes declarations that no entry of the package reaches: nobody can import them, and they are a third of all. */
-function prune() {
+/** Removes declarations that no entry of the package reaches, which are half of all. */
+async function prune() {
   const typesOf = (value) => (typeof value === "string" ? (value.endsWith(".d.ts") ? [value] : []) : Object.values(value).flatMap(typesOf));
-  const reached = new Set();
-  const visit = (path) => {
-    if (reached.has(path) || !existsSync(path)) return;
-    reached.add(path);
-    for (const [, to] of readFileSync(path, "utf8").matchAll(/(?:from |import\()"(\.{1,2}\/[^"]+)\.js"/g))
-      visit(join(path, "..", `${to}.d.ts`));
-  };
-  for (const path of typesOf(JSON.parse(readFileSync(at("package.json"), "utf8")).exports)) visit(at(path));
-  for (const name of readdirSync(at("dist/types"), { recursive: true })) {
-    const path = at("dist/types", name);
-    if (name.endsWith(".d.ts") && !reached.has(path)) rmSync(path);
-  }
+  const entries = typesOf(JSON.parse(readFileSync(at("package.json"), "utf8")).exports);
+  const { pruneTypes } = await import("./prune-types.mjs"); // with it comes the compiler
+  pruneTypes(
+    at("dist/types"),
+    [...new Set(entries)].map((path) => at(path)),
+  );
 }
 
 const buildMini = () => node("scripts/make-mini.mjs", ["dist/mini.gguf"]);
@@ -256,7 +250,7 @@ const parts = {
   },
   types: {
     run: buildTypes,
-    from: ["src", "tsconfig.json", "tsconfig.build.json", "scripts/build.mjs"],
+    from: ["src", "tsconfig.json", "tsconfig.build.json", "scripts/build.mjs", "scripts/prune-types.mjs"],
     to: ["dist/types/adapters/node/index.d.ts"],
   },
   mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "scripts/checkpoints"], to: ["dist/mini.gguf"] },
