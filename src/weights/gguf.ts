@@ -146,7 +146,7 @@ async function readArray(reader: HeaderReader, at: string): Promise<Typed> {
   const count = readCount(length, MAX_GGUF_ARRAY_ITEMS, reader.remaining, each, `${at}: array length`);
   if (type !== STRING) return { value: (await readScalars(reader, type, count, at)) as GgufValue, type };
   const items: string[] = [];
-  for (let i = 0; i < count; i++) items.push(await readString(reader, MAX_GGUF_STRING_BYTES, at));
+  for (let i = 0; i < count; i++) items.push(reader.shortText() ?? (await readString(reader, MAX_GGUF_STRING_BYTES, at)));
   return { value: items, type };
 }
 

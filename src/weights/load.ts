@@ -7,7 +7,7 @@ import { BLOCK, DTYPE_CODE, GROUP_ROWS, roundUp, type WeightDType } from "../mem
 import type { Segment, Vector } from "../memory/tensor.ts";
 import type { WasmMemory } from "../memory/wasm.ts";
 import type { WeightList } from "./plan.ts";
-import { type ByteSource, readExactly } from "./source.ts";
+import { type ByteSource, fill } from "./source.ts";
 import { STORED_TYPES, type StoredTensor, storedBytes } from "./tensor.ts";
 
 /** Bytes of a file in memory at a time, or twice 8 rows of the widest matrix where that is more: large enough that a read's own cost does not show. */
@@ -77,14 +77,6 @@ export interface LoadWeightsOptions {
   readonly onProgress?: ((progress: WeightProgress) => void) | undefined;
 }
 
-/** @returns when the bytes of a step lie at `address` */
-async function bring({ tensor, from, bytes }: Step, address: number, memory: WasmMemory, signal: AbortSignal | undefined): Promise<void> {
-  const { source, offsetBytes } = tensor;
-  const target = new Uint8Array(memory.buffer, address, bytes);
-  if (source.readInto) await source.readInto(offsetBytes + from, target, signal);
-  else target.set(await readExactly(source, offsetBytes + from, bytes, signal));
-}
-
 /** Takes step after step through the window: while one half of it is packed, the other is read into. */
 async function stream(
   steps: Iterable<Step>,
@@ -99,7 +91,8 @@ async function stream(
     if (done) return undefined;
     throwIfAborted(signal);
     const address = windowAddress + (count++ % 2) * halfOf(window);
-    const came = bring(step, address, memory, signal);
+    const { tensor, from, bytes } = step;
+    const came = fill(tensor.source, tensor.offsetBytes + from, new Uint8Array(memory.buffer, address, bytes), signal);
     came.catch(() => {}); // heard of when its turn comes
     return { step, address, came };
   };

@@ -128,6 +128,12 @@ export async function readExactly(source: ByteSource, offset: number, length: nu
   );
 }
 
+/** Fills `target` from `offset`: straight where the source can, else as `readExactly` reads it. */
+export async function fill(source: ByteSource, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+  if (source.readInto) await source.readInto(offset, target, signal);
+  else target.set(await readExactly(source, offset, target.length, signal));
+}
+
 /** @returns whether `path` names something inside its folder: plain characters, no empty, `.` or `..` segment, no address. */
 export function isPlainPath(path: string): boolean {
   return path.length <= 1024 && path.split("/").every((part) => /^[A-Za-z0-9._-]+$/.test(part) && !/^\.{1,2}$/.test(part));

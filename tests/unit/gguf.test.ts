@@ -52,6 +52,31 @@ describe("GGUF header", () => {
     });
   });
 
+  it("reads short texts as TextDecoder does, wherever a window ends", async () => {
+    const texts = [
+      "",
+      "a",
+      "Ġthe",
+      "ÿĀ\u07ff",
+      "\u0800",
+      "日本",
+      "🦊",
+      "x".repeat(64),
+      "y".repeat(65),
+      "Ġ".repeat(32),
+      "Ġ".repeat(33),
+      "\0",
+    ];
+    const all = Array.from({ length: 4000 }, (_, i) => texts[(i * 7) % texts.length]!);
+    const list: Parts["keys"][number] = ["k", T.array, array(T.string, all.length, ...all.map(string))];
+    assert.deepEqual((await read(change((p) => p.keys.push(list)))).metadata.get("k"), all);
+    const broken = [[0x80], [0xc4], [0x61, 0xc4], [0xc4, 0x41], [0xc0, 0x80], [0xc1, 0xbf], [0xe0, 0x80, 0x80], [0xf8, 0x80]];
+    for (const bytes of broken) {
+      const file = change((p) => p.keys.push(["k", T.array, array(T.string, 2, string(Uint8Array.from(bytes)), string("\u00a0"))]));
+      await assert.rejects(read(file), /"k": expected UTF-8/, String(bytes));
+    }
+  });
+
   it("gives name, type, shape (rows first) and place of every tensor", async () => {
     const { bytes, dataStart } = ggufBytes(validParts());
     const { tensors, unsupported } = await read(bytes);
