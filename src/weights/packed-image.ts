@@ -7,7 +7,7 @@ import type { WeightProgress } from "./load.ts";
 import type { WeightList } from "./plan.ts";
 import { readSafetensorsHeader } from "./safetensors.ts";
 import type { FileSink } from "./sink.ts";
-import { type ByteSource, readExactly } from "./source.ts";
+import { type ByteSource, fill } from "./source.ts";
 import type { StoredTensor } from "./tensor.ts";
 
 /** Where packed images are kept. What it throws costs the image, never the load. */
@@ -25,6 +25,8 @@ export interface ImageStore {
 const ABOUT = { format: "lfm2-wasm packed image", version: "1", layout: "1" } as const;
 /** Bytes read or written between two looks at the signal. */
 const PIECE_BYTES = 8 << 20;
+/** Pieces that are read at a time: their memory is new, and its first touch takes longer than the copy; reads under way share it among the runtime's threads. */
+const READS = 2;
 /** The data starts at a multiple of it, as memory's regions do. */
 const ALIGNMENT = 64;
 
@@ -246,21 +248,38 @@ async function readRegions(
   const isSame = Object.entries({ ...ABOUT, dtypes: dtypesOf(regions), sources }).every(([name, value]) => metadata.get(name) === value);
   if (!isSame || (operand !== "signed" && operand !== "unsigned")) throw stale(image);
   if (entries.length !== regions.length) throw stale(image);
-  const sum = new Checksum(target);
-  const totalBytes = image.size - dataStart;
-  let done = 0;
+  const pieces: { readonly address: number; readonly offset: number; readonly bytes: number }[] = [];
+  let end = 0;
   for (const [i, { name, shape, address, bytes }] of regions.entries()) {
     const entry = entries[i];
-    if (entry?.name !== name || String(entry.shape) !== String(shape) || entry.begin !== done || entry.end !== done + bytes)
+    if (entry?.name !== name || String(entry.shape) !== String(shape) || entry.begin !== end || entry.end !== end + bytes)
       throw stale(image);
-    for (let at = 0; at < bytes; at += PIECE_BYTES) {
-      const length = Math.min(PIECE_BYTES, bytes - at);
-      await readInto(image, dataStart + done, new Uint8Array(memory.buffer, address + at, length), signal);
+    for (let at = 0; at < bytes; at += PIECE_BYTES)
+      pieces.push({ address: address + at, offset: dataStart + end + at, bytes: Math.min(PIECE_BYTES, bytes - at) });
+    end += bytes;
+  }
+  const sum = new Checksum(target);
+  const reads: Promise<void>[] = [];
+  const readOn = (): void => {
+    const piece = pieces[reads.length];
+    if (!piece) return;
+    const read = fill(image, piece.offset, new Uint8Array(memory.buffer, piece.address, piece.bytes), signal);
+    read.catch(() => {}); // heard of when its turn comes
+    reads.push(read);
+  };
+  try {
+    while (reads.length < Math.min(READS, pieces.length)) readOn();
+    let loadedBytes = 0;
+    for (const [i, { address, bytes }] of pieces.entries()) {
+      await reads[i];
+      readOn();
       throwIfAborted(signal);
-      sum.add(address + at, length);
-      done += length;
-      onProgress?.({ loadedBytes: done, totalBytes, file: image.name });
+      sum.add(address, bytes);
+      loadedBytes += bytes;
+      onProgress?.({ loadedBytes, totalBytes: end, file: image.name });
     }
+  } finally {
+    await Promise.allSettled(reads); // whoever fills the regions in another way must not be written over
   }
   if (sum.digest() !== metadata.get("checksum")) throw new FormatError(`${image.name}: expected the checksum of its header, got another.`);
   if (operand !== operandOf(kernels))
@@ -271,11 +290,6 @@ async function readRegions(
 function flip(words: Uint32Array): void {
   for (let block = 0; block < words.length; block += packedBlockBytes.q8 / 4)
     for (let i = block + 4; i < block + packedBlockBytes.q8 / 4; i++) words[i] = (words[i] ?? 0) ^ 0x80808080;
-}
-
-async function readInto(image: ByteSource, offset: number, target: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
-  if (image.readInto) await image.readInto(offset, target, signal);
-  else target.set(await readExactly(image, offset, target.length, signal));
 }
 
 const stale = (image: ByteSource): FormatError => new FormatError(`${image.name}: expected the image of these weights, got another.`);
