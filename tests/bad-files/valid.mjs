@@ -150,12 +150,7 @@ export function tensorShapes() {
 }
 export const product = (shape) => shape.reduce((a, b) => a * b, 1);
 /** Values in ±0.1 (norms: 1), the same for the same name in every format. */
-export const made = new Map();
-export function values(name, n) {
-  if (!made.has(name)) made.set(name, makeValues(name, n));
-  return made.get(name).slice();
-}
-export function makeValues(name, n) {
+function values(name, n) {
   if (name.includes("norm")) return new Float32Array(n).fill(1);
   let s = 2166136261;
   for (const c of name) s = Math.imul(s ^ c.charCodeAt(0), 16777619);
@@ -192,13 +187,21 @@ export function q8_0(x) {
   return out;
 }
 
+const made = new Map();
+/** A copy of a tensor's n values as `encode` (bf16, f16, f32 or q8_0) stores them: hundreds of files have the same ones. */
+export function stored(encode, name, n) {
+  const key = `${encode.name} ${name}`;
+  if (!made.has(key)) made.set(key, encode(values(name, n)));
+  return made.get(key).slice();
+}
+
 // ---------------------------------------------------------------- safetensors
 /** [name, {dtype, shape, data_offsets}, bytes] of the valid file, offsets filled in. */
 export function safetensorsEntries(names = Object.keys(tensorShapes())) {
   const shapes = tensorShapes();
   let at = 0;
   return names.map((name) => {
-    const bytes = bf16(values(name, product(shapes[name]))),
+    const bytes = stored(bf16, name, product(shapes[name])),
       info = { dtype: "BF16", shape: shapes[name], data_offsets: [at, at + bytes.length] };
     at += bytes.length;
     return [name, info, bytes];
@@ -355,10 +358,10 @@ export function ggufParts() {
       ["tokenizer.chat_template", T.str, TEMPLATE],
     ],
     tensors: Object.entries(shapes).map(([name, shape]) => {
-      const x = values(name, product(shape)),
-        type = name.includes("norm") || name.includes("conv.conv") ? GGML.F32 : name.includes("feed_forward") ? GGML.Q8_0 : GGML.F16;
+      const type = name.includes("norm") || name.includes("conv.conv") ? GGML.F32 : name.includes("feed_forward") ? GGML.Q8_0 : GGML.F16;
       const dims = shape.length === 3 ? [shape[2], shape[0]] : [...shape].reverse();
-      return { name: ggName(name), dims, type, data: type === GGML.F32 ? f32(x) : type === GGML.F16 ? f16(x) : q8_0(x), offset: undefined };
+      const encode = type === GGML.F32 ? f32 : type === GGML.F16 ? f16 : q8_0;
+      return { name: ggName(name), dims, type, data: stored(encode, name, product(shape)), offset: undefined };
     }),
     tail: new Uint8Array(0),
   };

@@ -87,10 +87,16 @@ const KINDS = {
 /** A kind of numbers. */
 export type Kind = "uniform" | "wide" | "wide12" | "tiny" | "huge" | "special" | "flat" | "ties";
 
-/** n numbers of a kind, the same in every engine. */
+const made = new Map<string, Float32Array>();
+
+/** n numbers of a kind, the same in every engine. Every build asks for them, so they are made once: nobody writes to them. */
 export function numbers(kind: Kind, n: number, name: string, times = 1): Float32Array {
-  const r = new Random(seedOf(`${kind} ${n} ${name}`));
+  const key = `${kind} ${n} ${name}`;
+  const before = made.get(`${key} ${times}`);
+  if (before) return before;
+  const r = new Random(seedOf(key));
   const out = new Float32Array(n);
+  made.set(`${key} ${times}`, out);
   const words = new Uint32Array(out.buffer);
   const write: Write = KINDS[kind];
   for (let i = 0; i < n; i++) write(r, out, words, i);

@@ -26,17 +26,19 @@ export function attention(
     for (let h = 0; h < H; h++) {
       const g = Math.floor((h * G) / H);
       const row = (t * H + h) * hd;
-      const scores = Array.from({ length: P + t + 1 }, (_, j) => {
+      const scores = new Float64Array(P + t + 1);
+      for (let j = 0; j < scores.length; j++) {
         let dot = 0;
         for (let i = 0; i < hd; i++) dot += q[row + i]! * k[(j * G + g) * hd + i]!;
-        return dot * scale;
-      });
+        scores[j] = dot * scale;
+      }
       const top = scores.reduce((a, s) => Math.max(a, s), Number.NEGATIVE_INFINITY);
       const p = scores.map((s) => Math.exp(s - top));
       const sum = p.reduce((a, s) => a + s, 0);
-      p.forEach((w, j) => {
-        for (let i = 0; i < hd; i++) y[row + i]! += (w / sum) * v[(j * G + g) * hd + i]!;
-      });
+      for (let j = 0; j < p.length; j++) {
+        const w = p[j]! / sum;
+        for (let i = 0; i < hd; i++) y[row + i]! += w * v[(j * G + g) * hd + i]!;
+      }
     }
   return y;
 }

@@ -27,6 +27,15 @@ const lengths: readonly bigint[] = [
   2n ** 64n - 1n,
 ];
 
+function joined(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((at, part) => {
+    out.set(part, at);
+    return at + part.length;
+  }, 0);
+  return out;
+}
+
 /** @returns `bytes` with one to four mutations: flips, splices, cuts, lengths. The first `hot` bytes get most of them. */
 export function mutate(bytes: Uint8Array, hot: number, next: () => number): Uint8Array {
   let out = new Uint8Array(bytes);
@@ -41,11 +50,11 @@ export function mutate(bytes: Uint8Array, hot: number, next: () => number): Uint
         out[at] = next();
         break;
       case 2:
-        out = Uint8Array.from([...out.subarray(0, at), ...out.subarray(at + length)]);
+        out = joined(out.subarray(0, at), out.subarray(at + length));
         break;
       case 3: {
         const from = next() % out.length;
-        out = Uint8Array.from([...out.subarray(0, at), ...out.subarray(from, from + length), ...out.subarray(at)]);
+        out = joined(out.subarray(0, at), out.subarray(from, from + length), out.subarray(at));
         break;
       }
       case 4:
