@@ -45,7 +45,7 @@ Object.assign(options, {
 await ensureBuilt();
 const note = (line) => console.error(line);
 const about = machine();
-const ceilings = measureCeilings();
+const ceilings = await measureCeilings();
 const rate = (x) => (x === undefined ? "–" : x.toFixed(1));
 console.log(`${about.cpu}, ${about.cores} cores, ${about.runtime}, ${about.date}`);
 console.log(

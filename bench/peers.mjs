@@ -339,7 +339,7 @@ function writeReport(text) {
 }
 
 await ensureBuilt();
-const ceilings = measureCeilings();
+const ceilings = await measureCeilings();
 const has = (part, peer) => options.parts.includes(part) && (!peer || engines.names.includes(peer));
 try {
   if (has("quantized", "native")) await quantized();

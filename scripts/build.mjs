@@ -1,9 +1,11 @@
 // Builds dist/. `node scripts/build.mjs` builds everything that is older than its sources; `wasm`, `js`, `types`, `mini` name single parts, `--force` builds regardless.
-import { execFileSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
+import { lanes } from "./lanes.mjs";
 import { thinMap } from "./thin-map.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -23,46 +25,59 @@ function newest(paths) {
 
 const oldest = (paths) => Math.min(...paths.map((path) => statSync(at(path), { throwIfNoEntry: false })?.mtimeMs ?? 0));
 
-function node(script, args) {
-  execFileSync(process.execPath, [at(script), ...args], { cwd: root, stdio: "inherit" });
-}
+const inLane = lanes(availableParallelism());
+
+/** Runs a script in a process of its own, as many at a time as there are cores. */
+const node = (script, args) =>
+  inLane(async () => {
+    const child = spawn(process.execPath, [at(script), ...args], { cwd: root, stdio: "inherit" });
+    const ended = await new Promise((resolve, reject) => {
+      child.on("error", reject);
+      child.on("close", (code, signal) => resolve(code ?? signal));
+    });
+    if (ended !== 0) throw new Error(`${script} ${args.join(" ")} ended with ${ended}`);
+  });
+
+const asc = (...args) => node("node_modules/assemblyscript/bin/asc.js", args);
 
 /** Builds of the kernels: with and without relaxed SIMD, and each again for threads, on a shared memory. */
 const KERNELS = ["plain", "relaxed", "plain-threads", "relaxed-threads"];
 
-function buildWasm() {
-  for (const target of KERNELS) node("node_modules/assemblyscript/bin/asc.js", ["--config", "asconfig.json", "--target", target]);
-}
+const buildWasm = () => Promise.all(KERNELS.map((target) => asc("--config", "asconfig.json", "--target", target)));
 
 /** The probes of the machine's ceilings: benchmarks read them in build/, the CLI carries them. Made where older than their source. @returns their paths */
-export function ensureProbes() {
+export async function ensureProbes() {
   const paths = ["plain", "relaxed"].map((name) => `build/probe.${name}.wasm`);
   if (oldest(paths) >= newest(["assembly/probe.ts"])) return paths;
   mkdirSync(at("build"), { recursive: true });
-  for (const path of paths)
-    node("node_modules/assemblyscript/bin/asc.js", [
-      ...["probe.ts", "--baseDir", "assembly", "-o", join("..", path)], // a base away from asconfig.json
-      ...["--enable", path.includes("relaxed") ? "simd,relaxed-simd" : "simd"],
-      ...["--runtime", "stub", "--importMemory", "--noAssert", "-O1"],
-    ]);
+  await Promise.all(
+    paths.map((path) =>
+      asc(
+        ...["probe.ts", "--baseDir", "assembly", "-o", join("..", path)], // a base away from asconfig.json
+        ...["--enable", path.includes("relaxed") ? "simd,relaxed-simd" : "simd"],
+        ...["--runtime", "stub", "--importMemory", "--noAssert", "-O1"],
+      ),
+    ),
+  );
   return paths;
 }
 
 /** The checksum kernel for runtimes without a streaming hash. Made where older than its source. @returns it as base64, for `LFM2_HASH_WASM` */
-export function ensureHash() {
+export async function ensureHash() {
   const path = "build/hash.wasm";
   if (oldest([path]) < newest(["assembly/hash.ts"])) {
     mkdirSync(at("build"), { recursive: true });
-    node("node_modules/assemblyscript/bin/asc.js", [
+    await asc(
       ...["hash.ts", "--baseDir", "assembly", "-o", join("..", path)], // a base away from asconfig.json
       ...["--enable", "simd", "--runtime", "stub", "--noAssert", "-O3", "--converge", "--initialMemory", "1"],
-    ]);
+    );
   }
   return readFileSync(at(path), "base64");
 }
 
 async function buildJs() {
-  const [plain, relaxed] = ensureProbes().map((path) => readFileSync(at(path), "base64"));
+  const [probes, hash] = await Promise.all([ensureProbes(), ensureHash()]);
+  const [plain, relaxed] = probes.map((path) => readFileSync(at(path), "base64"));
   const { build } = await import("esbuild");
   for (const name of readdirSync(at("dist"))) if (/^core-.*\.js/.test(name)) rmSync(at("dist", name));
   const common = {
@@ -92,7 +107,7 @@ async function buildJs() {
     sourcemap: false, // it is carried as text, too
   });
   const define = {
-    LFM2_HASH_WASM: JSON.stringify(ensureHash()),
+    LFM2_HASH_WASM: JSON.stringify(hash),
     LFM2_THREAD: JSON.stringify(readFileSync(at("dist/thread.browser.js"), "utf8").trim()),
   };
   const { metafile } = await build({
@@ -182,7 +197,7 @@ async function writeWhole({ outputs }) {
 /** Declaration files; relative `.ts` specifiers become `.js`, which every TypeScript resolves to the `.d.ts` beside it, and indents tabs, which are a twentieth of the bytes less. */
 async function buildTypes() {
   rmSync(at("dist/types"), { recursive: true, force: true });
-  node("node_modules/typescript/bin/tsc", ["-p", "tsconfig.build.json"]);
+  await node("node_modules/typescript/bin/tsc", ["-p", "tsconfig.build.json"]);
   const rewrite = (dir) => {
     for (const name of readdirSync(dir)) {
       const path = join(dir, name);
@@ -213,11 +228,12 @@ async function prune() {
 
 const buildMini = () => node("scripts/make-mini.mjs", ["dist/mini.gguf"]);
 
-/** Each part with its sources and what it makes. */
+/** Each part with its sources, what it makes, and the part that is to be made before. */
 const parts = {
   wasm: { run: buildWasm, from: ["assembly", "asconfig.json"], to: KERNELS.map((name) => `dist/kernels.${name}.wasm`) },
   js: {
     run: buildJs,
+    after: "wasm",
     from: [
       "src",
       "package.json",
@@ -256,16 +272,21 @@ const parts = {
   mini: { run: buildMini, from: ["models/lfm2-mini", "scripts/make-mini.mjs", "scripts/checkpoints"], to: ["dist/mini.gguf"] },
 };
 
-/** Builds the named parts (all without names) where an output is missing or older than a source. */
+/** Builds the named parts (all without names) where an output is missing or older than a source, side by side where they can be. */
 export async function ensureBuilt(names = Object.keys(parts), { force = false, log = (line) => console.error(line) } = {}) {
   mkdirSync(at("dist"), { recursive: true });
-  for (const name of names) {
+  const building = new Map();
+  const ensure = async (name) => {
     const part = parts[name];
-    if (!force && part.to.every((path) => existsSync(at(path))) && oldest(part.to) >= newest(part.from)) continue;
+    await building.get(part.after);
+    if (!force && part.to.every((path) => existsSync(at(path))) && oldest(part.to) >= newest(part.from)) return;
     const start = performance.now();
     await part.run();
     log(`built ${name} in ${((performance.now() - start) / 1000).toFixed(1)} s`);
-  }
+  };
+  for (const name of Object.keys(parts)) if (names.includes(name)) building.set(name, ensure(name)); // in order: what others wait for comes first
+  const failed = (await Promise.allSettled(building.values())).find(({ status }) => status === "rejected");
+  if (failed) throw failed.reason;
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -2,7 +2,7 @@
 // of tests/runtimes, which has relaxed SIMD. tests/bits and tests/runtimes themselves run in Deno, Bun, Chromium and those Nodes. `--full` is the same code with bigger counts and the large
 // shapes, and every suite in every Node of tests/runtimes. What is not installed is a printed notice, and a failure where CI=true.
 // With patterns (substrings of test paths) only those test files run, without lint, types and build.
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,8 +12,21 @@ import { ensureBuilt, ensureHash } from "./build.mjs";
 const root = fileURLToPath(new URL("..", import.meta.url));
 process.chdir(root);
 const args = process.argv.slice(2);
+const USAGE = `node scripts/test.mjs [--full] [PATTERN...]
+
+  without words  the gate, less than 10 minutes on two cores: build, lint, types, every test at small counts
+  --full         big counts, large shapes, every runtime: hours
+  PATTERN        only the test files whose path has it, say unit/cache; neither build nor lint nor types
+
+Set CI=true to make a runtime that is not installed a failure.`;
+if (args.includes("--help") || args.includes("-h")) {
+  console.log(USAGE);
+  process.exit(0);
+}
+const unknown = args.filter((a) => a.startsWith("-") && a !== "--full");
+if (unknown.length) throw new Error(`unknown option ${unknown.join(", ")}\n\n${USAGE}`);
 const full = args.includes("--full");
-const patterns = args.filter((a) => !a.startsWith("--"));
+const patterns = args.filter((a) => !a.startsWith("-"));
 const seconds = [];
 /** Runs with patterns may overlap: each has a folder of its own. */
 const out = patterns.length ? `build/tests-${process.pid}` : "build/tests";
@@ -39,7 +52,14 @@ function testFiles(dir = "tests") {
   });
 }
 
-const node = (script, argv, options = {}) => execFileSync(process.execPath, [script, ...argv], { stdio: "inherit", ...options });
+async function node(script, argv) {
+  const child = spawn(process.execPath, [script, ...argv], { stdio: "inherit" });
+  const ended = await new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code, signal) => resolve(code ?? signal));
+  });
+  if (ended !== 0) throw new Error(`${script} ended with ${ended}`);
+}
 
 /** Bundles the test files; what they import from src/ is bundled with them, packages (this one included) stay imports. */
 async function bundle(files) {
@@ -58,7 +78,7 @@ async function bundle(files) {
     packages: "external",
     sourcemap: "linked",
     logLevel: "warning",
-    define: { LFM2_HASH_WASM: JSON.stringify(ensureHash()) },
+    define: { LFM2_HASH_WASM: JSON.stringify(await ensureHash()) },
     tsconfigRaw: {},
   });
   mkdirSync(out, { recursive: true });
@@ -94,8 +114,51 @@ function mocha(files, { bin = process.execPath, scale = full ? "full" : "gate" }
 
 /** Suites whose result may depend on the engine; the packed package's own suite runs in every Node by tests/runtimes. */
 const ENGINE_SUITES = ["kernels", "golden"];
+/** But not: how far quantization takes a reply, when every engine gives the same bits (tests/bits). */
+const ONCE = /quality/;
 /** Suites that start the other engines themselves. */
 const STARTS_ENGINES = ["bits", "runtimes", "bundlers"];
+
+/**
+ * What takes longest goes first, so that no lane is left alone at the end (the run tells its slowest files). The two that have processes in lanes of their own are kept apart: beside one
+ * of them a test that waits leaves no core idle, and both at once would make everything late.
+ */
+const LONGEST = [
+  ...[
+    "runtimes/runtimes",
+    "golden/models",
+    "conformance/api",
+    "unit/cache-kill",
+    "bits/bits",
+    "unit/cli.",
+    "runtimes/page",
+    "runtimes/browser-cache",
+  ],
+  ...[
+    "kernels/attention",
+    "bundlers/bundlers",
+    "runtimes/edge",
+    "unit/cli-loading",
+    "unit/http",
+    "unit/cache.",
+    "unit/threads",
+    "golden/quality",
+  ],
+  ...[
+    "unit/cli-models",
+    "unit/build",
+    "unit/package",
+    "unit/tokenizer",
+    "unit/bad-files",
+    "unit/cli-bench",
+    "kernels/matmul",
+    "runtimes/crash",
+  ],
+];
+const place = (file) => {
+  const at = LONGEST.findIndex((name) => file.replaceAll("\\", "/").startsWith(`tests/${name}`));
+  return at < 0 ? LONGEST.length : at;
+};
 
 /** The Node versions to test with: all in the full run, the newest in the gate. */
 const otherNodes = () => installed(full ? NODES : NODES.slice(-1), "the suites in another Node, newer ones of which have relaxed SIMD");
@@ -104,20 +167,21 @@ const all = testFiles();
 const files = patterns.length ? all.filter((f) => patterns.some((p) => f.includes(p))) : all;
 if (!files.length) throw new Error(`no test file matches ${patterns.join(", ")}`);
 if (!patterns.length) {
-  await stage("build", () => ensureBuilt());
-  await stage("lint", () => node("node_modules/@biomejs/biome/bin/biome", ["check", "--error-on-warnings", "."]));
-  await stage("types", () => {
-    node("node_modules/typescript/bin/tsc", ["--noEmit"]);
-    node("node_modules/typescript/bin/tsc", ["--noEmit", "-p", "src/tsconfig.core.json"]);
-  });
+  await Promise.all([
+    stage("build", () => ensureBuilt()),
+    stage("lint", () => node("node_modules/@biomejs/biome/bin/biome", ["check", "--error-on-warnings", "."])),
+    stage("types", async () => {
+      await node("node_modules/typescript/bin/tsc", ["--noEmit"]);
+      await node("node_modules/typescript/bin/tsc", ["--noEmit", "-p", "src/tsconfig.core.json"]);
+    }),
+  ]);
 }
 if (full && !patterns.length)
   await stage("install runtimes", () => {
     for (const folder of ["runtimes", "bundlers/next"]) execFileSync("npm", ["ci"], { cwd: join("tests", folder), stdio: "inherit" });
   });
 await stage("bundle tests", () => bundle(files));
-// those that start engines take longest, so they go first
-const inOrder = [...files].sort((a, b) => Number(STARTS_ENGINES.includes(suiteOf(b))) - Number(STARTS_ENGINES.includes(suiteOf(a))));
+const inOrder = [...files].sort((a, b) => place(a) - place(b));
 if (!process.exitCode) await stage("tests", () => mocha(inOrder));
 
 if (!patterns.length && !process.exitCode) {
@@ -126,8 +190,9 @@ if (!patterns.length && !process.exitCode) {
     others = otherNodes();
   });
   for (const { binary, name } of others) {
-    const again = files.filter((file) => (full ? !STARTS_ENGINES.includes(suiteOf(file)) : ENGINE_SUITES.includes(suiteOf(file))));
-    await stage(`tests, ${name}`, () => mocha(again, { bin: binary, scale: "gate" }));
+    const isAgain = (file) => (full ? !STARTS_ENGINES.includes(suiteOf(file)) : ENGINE_SUITES.includes(suiteOf(file)) && !ONCE.test(file));
+    const again = inOrder.filter(isAgain);
+    await stage(`tests, ${name}`, () => mocha(again, { bin: binary, scale: full ? "gate" : "again" }));
   }
 }
 if (patterns.length) rmSync(out, { recursive: true, force: true });

@@ -35,8 +35,8 @@ function probe(path) {
  * @returns `read(bytes)`: GB/s of reading a working set of so many bytes again and again; `near` and `far`, the least and the most that was measured; `dot.plain`
  * and `dot.relaxed` (undefined where the engine lacks it), the best integer product, and `muladd`, f32, in GMAC/s
  */
-export function measureCeilings() {
-  const [plainPath, relaxedPath] = ensureProbes();
+export async function measureCeilings() {
+  const [plainPath, relaxedPath] = await ensureProbes();
   const { memory, exports: plain } = probe(plainPath);
   memory.grow(Math.ceil((REGION + FAR) / 65536));
   new Uint8Array(memory.buffer, REGION, FAR).fill(1); // pages that nobody wrote are all the same page of zeros

@@ -6,6 +6,7 @@ import { dirname, join, resolve } from "node:path";
 import { build } from "esbuild";
 import { load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
+import { lanes } from "../../scripts/lanes.mjs";
 import { checkpointFolder } from "../golden/support.ts";
 import { installed, NODES, RUNTIMES } from "../runtimes/index.mjs";
 import { pick } from "../scale.ts";
@@ -13,11 +14,11 @@ import type { Report } from "./driver.ts";
 import { Ledger } from "./ledger.ts";
 import { MINI, replies, replyTokens } from "./model.ts";
 
-/** The engines beside this one; in the gate the oldest Node and the newest. */
+/** The engines beside this one, the slowest first; in the gate the oldest Node and the newest. */
 const ENGINES = [
+  "bun",
   ...NODES.filter((name) => pick({ gate: ["node20", "node26"], full: NODES }).includes(name)),
   "deno",
-  "bun",
   "chromium",
   ...pick({ gate: [], full: ["workerd"] }),
 ];
@@ -75,12 +76,10 @@ describe("same bits", () => {
     // workerd has no threads, and refuses to wait for any
     const single = Object.fromEntries(Object.entries(job.files).filter(([path]) => !path.endsWith("-threads.wasm")));
     const jobOf = (name: string) => (name === "workerd" ? { ...job, files: single } : job);
-    const lanes: Promise<unknown>[] = Array.from({ length: LANES }, () => Promise.resolve());
-    for (const [i, { name, binary }] of found.entries()) {
-      const report = (lanes[i % LANES] as Promise<unknown>).then(
-        () => RUNTIMES[name]?.run(binary, jobOf(name), TIMEOUT_MS) as Promise<Report>,
-      );
-      lanes[i % LANES] = report.catch(() => {}); // told by its test
+    const inLane = lanes(LANES);
+    for (const { name, binary } of found) {
+      const report = inLane(() => RUNTIMES[name]?.run(binary, jobOf(name), TIMEOUT_MS) as Promise<Report>);
+      report.catch(() => {}); // told by its test
       there.set(name, report);
     }
     const bytes = await Promise.all(Object.entries(job.files).map(async ([name, path]) => [name, new Uint8Array(await readFile(path))]));

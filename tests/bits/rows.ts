@@ -214,8 +214,10 @@ function siluMul(lab: Lab): void {
           if (nth !== 2) yq.agree(`${nth} threads`);
         }
         if (F8 !== yStride) continue;
-        lab.run("silu_mul", [0, yStride, yq.address, ab, abStride, T, F8], 2);
-        yq.agree("without y");
+        for (const nth of lab.threads([2])) {
+          lab.run("silu_mul", [0, yStride, yq.address, ab, abStride, T, F8], nth);
+          yq.agree(`without y, ${nth} threads`);
+        }
       }
     }
   }

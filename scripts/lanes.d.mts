@@ -1,0 +1,2 @@
+/** See lanes.mjs. */
+export function lanes(count: number): <T>(run: () => Promise<T>) => Promise<T>;
