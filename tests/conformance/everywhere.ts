@@ -268,7 +268,7 @@ function limits(o: Everywhere): void {
           assert.deepEqual(different(expected.logits.data, got.logits.data), []);
         }
         const options = { seed: 3, maxTokens: o.replyTokens, temperature: 1.2 };
-        for (const text of PROMPTS.slice(0, 5))
+        for (const text of PROMPTS.slice(0, o.cycles >= 100 ? 5 : 2))
           assert.deepEqual([...(await two.generate(text, options)).tokens], [...(await one.generate(text, options)).tokens]);
         one.dispose();
         two.dispose();

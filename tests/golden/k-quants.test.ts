@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { pick } from "../scale.ts";
-import { divergence, feed, greedy, miniGguf, variants, withModel } from "./support.ts";
+import { divergence, feed, greedy, miniGguf, tried, withModel } from "./support.ts";
 
 const PROMPTS = ["What is the capital of France?", "Hello! Who are you?", "Add 12 and 30."];
 
@@ -37,7 +37,7 @@ async function prompts(): Promise<number[][]> {
 
 for (const [type, bound, dtypes] of TYPES) {
   describe(`lfm2-mini as ${type}`, () => {
-    for (const variant of variants) {
+    for (const variant of tried) {
       it(`divergence from its f32 below ${bound} nats in every row, the same greedy ids (${variant})`, async () => {
         const path = miniGguf(type);
         const [ids, count] = [await prompts(), type === "Q2_K" ? 8 : 16];

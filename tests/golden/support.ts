@@ -13,6 +13,7 @@ import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts"
 import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
 import { type LoadModelOptions, loadModel } from "../../src/models/load-model.ts";
 import { encodeQ4, encodeQ8, quantizeQ4, quantizeQ8 } from "../reference/convert.ts";
+import { isAgain } from "../scale.ts";
 
 const data = join("tests", "golden", "data");
 
@@ -23,6 +24,9 @@ export const kernels: KernelSource = (variant) => readFile(join("dist", `kernels
 export const variants: readonly Variant[] = (["plain", "relaxed"] as const).filter((v) =>
   WebAssembly.validate(readFileSync(join("dist", `kernels.${v}.wasm`))),
 );
+
+/** Of these the ones that are tried in every way: in the gate's second Node the plain one only gives what the relaxed one is compared with. */
+export const tried: readonly Variant[] = isAgain ? variants.filter((v) => v !== "plain") : variants;
 
 /** `count` threads, or an error. */
 export const threads = (count: number): ThreadOptions => ({

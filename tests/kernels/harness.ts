@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { instantiateSync } from "@assemblyscript/loader";
-import { pick } from "../scale.ts";
+import { isAgain, pick } from "../scale.ts";
 import { debugBuild } from "../tools/debug-build.ts";
 import { type DotKind, emulated } from "./dot-kinds.ts";
 
@@ -248,11 +248,15 @@ export class Sandbox {
 
 const agreed = new Map<string, Buffer>();
 
+/** In the gate's second Node the plain build only gives what the relaxed one is compared with. */
+const isTried = (name: Variant["name"]): boolean => !isAgain || name !== "plain";
+
 /** Registers `cases` for every build and place; with `readsInt8`, what depends on how a processor's dots read int8 weights, for every kind of processor too. */
 export function suite(title: string, cases: (lab: Sandbox) => void, readsInt8 = false): void {
   for (const place of ["low", "high", "cross", "top"] as const)
-    for (const variant of variants) describe(`${title} (${variant.name}, ${place})`, () => cases(new Sandbox(title, variant, place)));
-  for (const variant of threaded) {
+    for (const variant of variants.filter(({ name }) => place === "low" || isTried(name)))
+      describe(`${title} (${variant.name}, ${place})`, () => cases(new Sandbox(title, variant, place)));
+  for (const variant of threaded.filter(({ name }) => isTried(name))) {
     const { name, threads } = variant;
     describe(`${title} (${name}, ${threads} threads)`, () => cases(new Sandbox(title, variant, "low")));
   }
@@ -267,7 +271,7 @@ export function close(actual: ArrayLike<number>, expected: ArrayLike<number>, bo
   for (let i = 0; i < expected.length; i++) {
     const limit = typeof bound === "number" ? bound : bound(i);
     const error = Math.abs(actual[i]! - expected[i]!);
-    assert.ok(error <= limit, `${what} [${i}]: ${actual[i]}, expected ${expected[i]} ± ${limit}`);
+    if (!(error <= limit)) assert.fail(`${what} [${i}]: ${actual[i]}, expected ${expected[i]} ± ${limit}`); // a text for each value would take longest
   }
 }
 
@@ -280,11 +284,20 @@ export function random(seed: number): () => number {
   };
 }
 
-/** n normal deviates times `scale`, as f32. */
+const deviates = new Map<string, Float32Array>();
+
+/** n normal deviates times `scale`, as f32: a copy, for every build and place asks for the same. */
 export function normal(n: number, seed: number, scale = 1): Float32Array {
-  const r = random(seed);
-  for (let i = 0; i < 8; i++) r();
-  return Float32Array.from({ length: n }, () => scale * Math.sqrt(-2 * Math.log(1 - r())) * Math.cos(2 * Math.PI * r()));
+  const key = `${n} ${seed} ${scale}`;
+  let made = deviates.get(key);
+  if (!made) {
+    const r = random(seed);
+    for (let i = 0; i < 8; i++) r();
+    made = new Float32Array(n);
+    for (let i = 0; i < n; i++) made[i] = scale * Math.sqrt(-2 * Math.log(1 - r())) * Math.cos(2 * Math.PI * r());
+    deviates.set(key, made);
+  }
+  return made.slice();
 }
 
 /** Rows of `columns` values laid out `stride` apart, the gaps filled. */
@@ -298,7 +311,9 @@ export function spread(data: ArrayLike<number>, columns: number, stride: number,
 /** The inverse of `spread`: `columns` values of each row from column `from` on. */
 export function columnsOf(data: Float32Array, stride: number, columns: number, from = 0): Float32Array {
   const rows = data.length / stride;
-  return Float32Array.from({ length: rows * columns }, (_, i) => data[Math.floor(i / columns) * stride + from + (i % columns)]!);
+  const out = new Float32Array(rows * columns);
+  for (let r = 0; r < rows; r++) out.set(data.subarray(r * stride + from, r * stride + from + columns), r * columns);
+  return out;
 }
 
 /** `n` rounded up to a multiple of `to`. */

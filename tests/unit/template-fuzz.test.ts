@@ -30,7 +30,7 @@ describe("a chat template under mutation", () => {
       const seen = await fuzz(
         bytes,
         bytes.length,
-        pick({ gate: 2000, full: 1_000_000 }),
+        pick({ gate: 10_000, full: 1_000_000 }),
         (mutated) => {
           const template = new ChatTemplate(new TextDecoder().decode(mutated), special, tokenizer.addedTokens);
           return [render(template, token), render(template, harmless)] as const;
