@@ -368,7 +368,9 @@ export async function runForward(
   try {
     for await (const event of engine.forward(call, request)) {
       if (event.type === "result") rows = event.rows;
-      else onProgress?.({ processedTokens: event.processedTokens, totalTokens: event.totalTokens });
+      else if (!signal?.aborted)
+        // an engine that lives elsewhere may have worked ahead
+        onProgress?.({ processedTokens: event.processedTokens, totalTokens: event.totalTokens });
     }
     return rows;
   } catch (error) {

@@ -113,7 +113,7 @@ describe("same bits", () => {
       check(report);
       const other = Object.keys(here.hashes).filter((key) => here.hashes[key] !== report.hashes[key]);
       assert.deepEqual(other, []);
-      assert.deepEqual(Object.keys(report.hashes), Object.keys(here.hashes));
+      assert.deepEqual(Object.keys(report.hashes).sort(), Object.keys(here.hashes).sort()); // without threads the order is another
     });
   }
 
