@@ -139,10 +139,7 @@ const TRIALS_END: usize = 16;
 
 /** Eight of these integers to those of a trial: x·r / 2^15, halves up (the factors are small: neither build's product saturates). */
 // @ts-ignore: decorator
-@inline function tried(x: v128, r: v128, low: v128, high: v128): v128 {
-  const q = ASC_FEATURE_RELAXED_SIMD ? i16x8.relaxed_q15mulr_s(x, r) : i16x8.q15mulr_sat_s(x, r);
-  return i16x8.max_s(i16x8.min_s(q, high), low);
-}
+@inline function tried(x: v128, r: v128): v128 { return ASC_FEATURE_RELAXED_SIMD ? i16x8.relaxed_q15mulr_s(x, r) : i16x8.q15mulr_sat_s(x, r); }
 
 /** Products of 32 integers, as four sums. */
 // @ts-ignore: decorator
@@ -151,21 +148,37 @@ const TRIALS_END: usize = 16;
 }
 
 /**
- * The scale that gives the least squared error to 32 values at p which are rounded to integers in low..high. Each of eight trials puts `most` at another place and
+ * The scale that gives the least squared error to 32 values at p which are rounded to q8's or q4's integers. Each of eight trials puts `most` at another place and
  * rounds; for its integers q the best scale is Σxq / Σq², which gains (Σxq)² / Σq². The sums are exact: of values rounded to FINE parts of the largest.
- * Squared errors are within 0.3 % (q4) and 7 % (q8) of those of a search as fine as it may be.
+ * Squared errors are within 0.3 % (q4) and 7 % (q8) of those of a search as fine as it may be. Where no factor of a trial takes FINE beyond the integers, nothing is
+ * held within them: of q4's only the first five reach 8, and the first two -9.
  */
-function best_scale(p: usize, most: f32, trials: usize, low: v128, high: v128): f32 {
+function best_scale(p: usize, most: f32, isQ8: bool): f32 {
   const r = f32x4.splat(FINE / most), x0 = fine(p, r), x1 = fine(p + 32, r), x2 = fine(p + 64, r), x3 = fine(p + 96, r);
-  let best = f32x4.splat(0), scale = best;
-  for (const e = trials + TRIALS_END; trials < e; trials += 8) {
-    let t = v128.load16_splat(trials), q0 = tried(x0, t, low, high), q1 = tried(x1, t, low, high), q2 = tried(x2, t, low, high), q3 = tried(x3, t, low, high);
+  const high = i16x8.splat(isQ8 ? 127 : 7);
+  let best = f32x4.splat(0), scale = best, trials = TRIALS;
+  if (!isQ8) {
+    const low = i16x8.splat(-8);
+    trials += TRIALS_END;
+    let t = v128.load16_splat(trials), q0 = i16x8.max_s(i16x8.min_s(tried(x0, t), high), low), q1 = i16x8.max_s(i16x8.min_s(tried(x1, t), high), low), q2 = i16x8.max_s(i16x8.min_s(tried(x2, t), high), low), q3 = i16x8.max_s(i16x8.min_s(tried(x3, t), high), low);
     const xa = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qa = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
-    t = v128.load16_splat(trials, 2); q0 = tried(x0, t, low, high); q1 = tried(x1, t, low, high); q2 = tried(x2, t, low, high); q3 = tried(x3, t, low, high);
+    t = v128.load16_splat(trials, 2); q0 = i16x8.max_s(i16x8.min_s(tried(x0, t), high), low); q1 = i16x8.max_s(i16x8.min_s(tried(x1, t), high), low); q2 = i16x8.max_s(i16x8.min_s(tried(x2, t), high), low); q3 = i16x8.max_s(i16x8.min_s(tried(x3, t), high), low);
     const xb = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qb = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
-    t = v128.load16_splat(trials, 4); q0 = tried(x0, t, low, high); q1 = tried(x1, t, low, high); q2 = tried(x2, t, low, high); q3 = tried(x3, t, low, high);
+    t = v128.load16_splat(trials, 4); q0 = i16x8.min_s(tried(x0, t), high); q1 = i16x8.min_s(tried(x1, t), high); q2 = i16x8.min_s(tried(x2, t), high); q3 = i16x8.min_s(tried(x3, t), high);
     const xc = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qc = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
-    t = v128.load16_splat(trials, 6); q0 = tried(x0, t, low, high); q1 = tried(x1, t, low, high); q2 = tried(x2, t, low, high); q3 = tried(x3, t, low, high);
+    t = v128.load16_splat(trials, 6); q0 = i16x8.min_s(tried(x0, t), high); q1 = i16x8.min_s(tried(x1, t), high); q2 = i16x8.min_s(tried(x2, t), high); q3 = i16x8.min_s(tried(x3, t), high);
+    const xd = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qd = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
+    const xq = sums(xa, xb, xc, xd);
+    scale = f32x4.div(xq, sums(qa, qb, qc, qd)); best = f32x4.mul(xq, scale); trials += 8;
+  }
+  for (const e = isQ8 ? TRIALS + TRIALS_END : trials + 8; trials < e; trials += 8) {
+    let t = v128.load16_splat(trials), q0 = i16x8.min_s(tried(x0, t), high), q1 = i16x8.min_s(tried(x1, t), high), q2 = i16x8.min_s(tried(x2, t), high), q3 = i16x8.min_s(tried(x3, t), high);
+    const xa = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qa = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
+    t = v128.load16_splat(trials, 2); q0 = tried(x0, t); q1 = tried(x1, t); q2 = tried(x2, t); q3 = tried(x3, t);
+    const xb = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qb = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
+    t = v128.load16_splat(trials, 4); q0 = tried(x0, t); q1 = tried(x1, t); q2 = tried(x2, t); q3 = tried(x3, t);
+    const xc = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qc = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
+    t = v128.load16_splat(trials, 6); q0 = tried(x0, t); q1 = tried(x1, t); q2 = tried(x2, t); q3 = tried(x3, t);
     const xd = dot32(x0, x1, x2, x3, q0, q1, q2, q3), qd = dot32(q0, q1, q2, q3, q0, q1, q2, q3);
     const xq = sums(xa, xb, xc, xd), s = f32x4.div(xq, sums(qa, qb, qc, qd)), gain = f32x4.mul(xq, s), better = f32x4.gt(gain, best);
     best = v128.bitselect(gain, best, better); scale = v128.bitselect(s, scale, better);
@@ -176,14 +189,18 @@ function best_scale(p: usize, most: f32, trials: usize, low: v128, high: v128): 
   return s * (most / FINE);
 }
 
-/** The first of 32 values whose size is amax, with its sign. */
+/** Which of eight values have this size, as words of all ones. */
+// @ts-ignore: decorator
+@inline function of_size(p: usize, m: v128, abs: v128): v128 {
+  return i16x8.narrow_i32x4_s(f32x4.eq(v128.and(v128.load(p), abs), m), f32x4.eq(v128.and(v128.load(p, 16), abs), m));
+}
+
+/** The first of 32 values whose size is amax, with its sign; no branch, which would be guessed wrong. */
 function signed_largest(p: usize, amax: f32): f32 {
   const abs = v128.load(CONST + CONST_ABS), m = f32x4.splat(amax);
-  for (const e = p + 128; p < e; p += 16) {
-    const mask = i32x4.bitmask(f32x4.eq(v128.and(v128.load(p), abs), m));
-    if (mask) return load<f32>(p + (ctz(mask) << 2));
-  }
-  return amax;
+  const low = i8x16.bitmask(i8x16.narrow_i16x8_s(of_size(p, m, abs), of_size(p + 32, m, abs)));
+  const high = i8x16.bitmask(i8x16.narrow_i16x8_s(of_size(p + 64, m, abs), of_size(p + 96, m, abs)));
+  return load<f32>(p + (ctz(low | high << 16) << 2));
 }
 
 /** 16 products x·r rounded (half to even) to integers in low..high, as bytes. */
@@ -197,7 +214,7 @@ function signed_largest(p: usize, amax: f32): f32 {
 function encode_block(block: usize, dtype: i32, lane: usize, p: usize): i32 {
   const amax = largest(p), isQ8 = dtype == Q8, low = i16x8.splat(isQ8 ? -127 : -8), high = i16x8.splat(isQ8 ? 127 : 7);
   let scale = amax;
-  if (amax > SMALL && amax < LARGE) scale = best_scale(p, isQ8 ? amax : -signed_largest(p, amax), isQ8 ? TRIALS : TRIALS + TRIALS_END, low, high);
+  if (amax > SMALL && amax < LARGE) scale = best_scale(p, isQ8 ? amax : -signed_largest(p, amax), isQ8);
   store<u16>(block + (lane << 1), <u16>f16_of(scale));
   const d = load_f16(block + (lane << 1)), isFinite = d - d == 0, r = f32x4.splat(isFinite && d != 0 ? 1 / d : 0);
   const a = rounded_bytes(p, r, low, high), b = rounded_bytes(p + 64, r, low, high), eight = i8x16.splat(8);
