@@ -1,7 +1,7 @@
 // Leaves of the declaration files what a program can name or be given: what the entries export, and what that refers to. The rest nobody can import.
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import ts from "typescript";
+import ts from "typescript-6"; // 7 is no library yet
 
 /** One declaration file: what it declares, brings in and hands on, by name; and which of its statements are needed. */
 class DeclarationFile {
