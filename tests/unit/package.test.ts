@@ -123,7 +123,7 @@ describe("the package", () => {
       assert.ok(gzipped(gguf) <= 70 * KB, `${entry} and what a GGUF takes: ${gzipped(gguf)} bytes gzipped`);
     }
     const forThreads = size("thread.js") + size("kernels.plain-threads.wasm") + size("kernels.relaxed-threads.wasm");
-    assert.ok(forThreads <= 171 * KB, `what threads add: ${forThreads} bytes`);
+    assert.ok(forThreads <= 173 * KB, `what threads add: ${forThreads} bytes`);
     for (const name of files.keys())
       if (name.endsWith(".wasm")) assert.ok(gzipSync(readFileSync(join(installed, name)), { level: 9 }).length <= 60 * KB, name);
     const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };
