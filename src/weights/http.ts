@@ -16,6 +16,8 @@ const MAX_PIECE_BYTES = 1 << 20;
 const FAST_BYTES_PER_MS = 100_000;
 const FAST_REQUEST_MS = 500;
 const FAST_SHARE = 0.6;
+/** Pieces ahead of the reader then: what comes faster than it is read would only fill new memory, and leave the processor's cache before it is wanted. */
+const FAST_AHEAD = 8;
 
 /** Pieces that one request brings, one after the other. */
 interface Run {
@@ -198,7 +200,7 @@ export class HttpSource implements ByteSource {
 
   /** Pieces ahead of the reader at most; with the one or two that are being read they fill the window. */
   get #mostAhead(): number {
-    return this.#windowPieces - 2;
+    return Math.min(this.#windowPieces - 2, this.#isFast ? FAST_AHEAD : Number.POSITIVE_INFINITY);
   }
 
   get #isFast(): boolean {
