@@ -18,7 +18,7 @@ export interface Browser {
   close(): Promise<void>;
   installExtension?(path: string): Promise<string>;
 }
-export function openBrowser(binary: string, extensions?: readonly string[]): Promise<Browser>;
+export function openBrowser(binary: string, extensions?: readonly string[], userDataDir?: string): Promise<Browser>;
 /** Listens to what a page says on the console, what fails in it and what it cannot fetch. @returns a list that grows */
 export function listen(page: Page): readonly string[];
 export function visit(

@@ -2,8 +2,8 @@
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-/** @param {string} binary Chromium's @param {string[]} extensions folders of extensions to load */
-export async function openBrowser(binary, extensions = []) {
+/** @param {string} binary Chromium's @param {string[]} extensions folders of extensions to load @param {string} [userDataDir] a profile that stays; else one for this browser alone */
+export async function openBrowser(binary, extensions = [], userDataDir = undefined) {
   const entry = resolve("tests", "runtimes", "node_modules", "puppeteer-core", "lib", "esm", "puppeteer", "puppeteer-core.js");
   const { default: puppeteer } = await import(pathToFileURL(entry).href);
   const args = [
@@ -19,6 +19,7 @@ export async function openBrowser(binary, extensions = []) {
     headless: true,
     timeout: 120_000, // with every core busy a start takes half a minute
     args,
+    ...(userDataDir ? { userDataDir } : {}),
     ...(extensions.length ? { pipe: true, enableExtensions: extensions } : {}),
   });
 }

@@ -1,6 +1,7 @@
 // What the tests of a browser's cache run in a page or a worker there: the packed package, and the stores' own suite. It is bundled, and called by name with JSON.
 import { listModels, load, pull, removeModel } from "lfm2-wasm";
 import { cacheStorage } from "../../src/adapters/browser/cache-storage.ts";
+import { browserImages } from "../../src/adapters/browser/images.ts";
 import { opfs } from "../../src/adapters/browser/opfs.ts";
 import { ShelfStore } from "../../src/adapters/browser/store.ts";
 import { storeChecks } from "../conformance/store.ts";
@@ -39,8 +40,40 @@ async function conformance(kind, sizeBytes) {
   return failed;
 }
 
+/** The bytes of a packed image of the test's own: its number, again and again. */
+const PIECE = new Uint8Array(1 << 18);
+const FOLDER = "suite-images";
+
+/** Writes an image; older ones give way. @returns whether it was kept */
+async function putImage(number, sizeBytes, mostBytes) {
+  const images = await browserImages(FOLDER, mostBytes);
+  const sink = await images.create(`image-${number}`, sizeBytes);
+  if (!sink) return false;
+  for (let left = sizeBytes; left > 0; left -= PIECE.length) await sink.write(PIECE.fill(number).subarray(0, left));
+  await sink.commit();
+  return true;
+}
+
+/** @returns the numbers of the images that open, each of them whole */
+async function wholeImages(sizeBytes) {
+  const images = await browserImages(FOLDER);
+  const whole = [];
+  for (const name of (await images.names()).sort()) {
+    const image = await images.open(name);
+    if (!image) continue;
+    const number = Number(name.slice("image-".length));
+    const bytes = await image.read(0, image.size);
+    await image.close?.();
+    if (bytes.length !== sizeBytes || !bytes.every((byte) => byte === number)) throw new Error(`${name} is torn: ${bytes.length} bytes`);
+    whole.push(number);
+  }
+  return whole;
+}
+
 const calls = {
   start,
+  putImage,
+  wholeImages,
   pull,
   listModels,
   removeModel,

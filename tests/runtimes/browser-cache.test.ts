@@ -1,17 +1,16 @@
 // The cache of a browser, in Chromium from the packed package: OPFS in a worker and in a page, the Cache API; reloads in the middle, two tabs, a full quota.
 import assert from "node:assert/strict";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { build } from "esbuild";
+import { join } from "node:path";
 import type { pull, StoredModel } from "lfm2-wasm";
 import { openBrowser } from "../bundlers/browser.mjs";
 import { pick } from "../scale.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
-import { installPacked } from "../tools/packed.ts";
 import { noise } from "../unit/network.ts";
+import { type Browser, type Context, call, openCachePage, type Page, serveCachePage } from "./cache-page.ts";
 import { installed } from "./index.mjs";
-import { type Server, serveFolders } from "./server.mjs";
+import type { Server } from "./server.mjs";
 
 const mini = readFileSync("dist/mini.gguf");
 /** A worker writes as bytes come; a page holds back 8 MiB. */
@@ -20,39 +19,11 @@ const isFull = pick({ gate: false, full: true });
 const TIMEOUT_MS = 240_000;
 const network = { backoffMs: 2, maxRetries: 3, windowBytes: 1 << 22 };
 
-type Place = "inPage" | "inWorker";
-
 const WORKER = ["OPFS in a worker", "inWorker", "opfs"] as const;
 const PLACES = pick({
   gate: [WORKER],
   full: [WORKER, ["OPFS in a page", "inPage", "opfs"], ["the Cache API", "inPage", "caches"]] as const,
 });
-
-/** Of puppeteer what is used. */
-interface Page {
-  goto(url: string): Promise<unknown>;
-  reload(): Promise<unknown>;
-  close(): Promise<void>;
-  evaluate(code: string): Promise<unknown>;
-  evaluateOnNewDocument(code: string): Promise<unknown>;
-  waitForFunction(code: string): Promise<unknown>;
-  createCDPSession(): Promise<{ send(method: string, parameters: object): Promise<unknown> }>;
-}
-interface Context {
-  newPage(): Promise<Page>;
-  close(): Promise<void>;
-}
-interface Browser {
-  createBrowserContext(): Promise<Context>;
-  close(): Promise<void>;
-}
-/** What the calls of browser-cache.page.mjs give. */
-interface Given {
-  readonly tokens: readonly number[];
-  readonly packedImage: string | undefined;
-  readonly phases: readonly string[];
-  readonly skipped: string | undefined;
-}
 
 for (const { binary } of installed(["chromium"], "the cache of a browser"))
   describe("the cache of a browser", function () {
@@ -65,30 +36,7 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
 
     before(async () => {
       project = mkdtempSync(join(tmpdir(), "lfm2-browser-cache-"));
-      const dist = join(installPacked(project), "dist");
-      const out = join(project, "public");
-      mkdirSync(out);
-      await build({
-        entryPoints: { module: resolve("tests", "runtimes", "browser-cache.page.mjs") },
-        outdir: out,
-        ...{ bundle: true, format: "esm", target: "es2022", splitting: true, platform: "browser", tsconfigRaw: {}, logLevel: "warning" },
-        nodePaths: [join(project, "node_modules")],
-        alias: { "lfm2-wasm": join(dist, "browser.js") },
-        define: { LFM2_HASH_WASM: '""' }, // of the stores' own suite, which hashes nothing
-      });
-      for (const name of ["plain", "relaxed"]) cpSync(join(dist, `kernels.${name}.wasm`), join(out, `kernels.${name}.wasm`));
-      cpSync(join(dist, "mini.gguf"), join(out, "mini.gguf"));
-      const page = `<!doctype html><title>waits</title><script type="module" src="/module.js"></script>`;
-      server = await serveFolders(
-        { "/": out },
-        {
-          answer: ({ url }, response) => {
-            if (url !== "/") return false;
-            response.writeHead(200, { "content-type": "text/html" }).end(page);
-            return true;
-          },
-        },
-      );
+      server = await serveCachePage(project);
       hub = await serve({
         "org/mini": { "mini.gguf": mini },
         "org/large": { "x.gguf": noise(SIZES.large) },
@@ -115,19 +63,7 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
       await open(page);
       return page;
     }
-    async function open(page: Page): Promise<void> {
-      await page.goto(server.url);
-      await page.waitForFunction("document.title === 'ready'");
-    }
-    /** What a call gives there; its error is thrown. */
-    async function call<T = Given>(page: Page, place: Place, name: string, ...args: unknown[]): Promise<T> {
-      const { value, error } = (await page.evaluate(`${place}(${JSON.stringify(name)}, ${JSON.stringify(args)})`)) as {
-        value: T;
-        error?: Error;
-      };
-      if (error) throw Object.assign(new Error(error.message), error);
-      return value;
-    }
+    const open = (page: Page): Promise<void> => openCachePage(page, server);
     const options = (more: object = {}): object => ({ endpoint: hub.hub, network, ...more });
     /** Bytes of files that were sent. */
     const sent = (): number => hub.log.filter((r) => r.host === "cdn").reduce((sum, r) => sum + r.sentBytes, 0);
