@@ -97,9 +97,10 @@ describe("files over HTTP", () => {
       server.log.length = 0;
       assert.deepEqual(await readToEnd(await byId()), content, `dropped at ${at}`);
       const starts = server.log.flatMap((r) => (r.range && r.host === "cdn" ? [Number(/=(\d+)/.exec(r.range)?.[1])] : []));
-      // eleven pieces and the one that broke; it went on inside the piece unless the break took all of it
-      assert.equal(starts.length, 12, `dropped at ${at}`);
-      assert.ok(drop === 0 || starts.some((s) => s % PIECE !== 0) || new Set(starts).size === 11, `dropped at ${at}: ${starts}`);
+      // eleven pieces and the one that broke, or fewer requests: where bytes come fast one brings several. It went on inside the piece unless the break took all of it
+      assert.ok(starts.length <= 12, `dropped at ${at}`);
+      const isWhole = new Set(starts).size === starts.length - 1;
+      assert.ok(drop === 0 || starts.some((s) => s % PIECE !== 0) || isWhole, `dropped at ${at}: ${starts}`);
       assert.ok(starts.every((s) => s % PIECE <= drop));
     }
   });
