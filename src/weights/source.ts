@@ -128,10 +128,12 @@ export async function readExactly(source: ByteSource, offset: number, length: nu
   );
 }
 
-/** Fills `target` from `offset`: straight where the source can, else as `readExactly` reads it. */
+/** Fills `target` from `offset`: straight where the source can, else as `readExactly` reads it. @throws what that throws */
 export async function fill(source: ByteSource, offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
-  if (source.readInto) await source.readInto(offset, target, signal);
-  else target.set(await readExactly(source, offset, target.length, signal));
+  if (!source.readInto) return target.set(await readExactly(source, offset, target.length, signal));
+  throwIfAborted(signal);
+  await source.readInto(offset, target, signal);
+  throwIfAborted(signal);
 }
 
 /** @returns whether `path` names something inside its folder: plain characters, no empty, `.` or `..` segment, no address. */
