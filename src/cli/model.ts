@@ -18,7 +18,7 @@ export function progressBar(status: StatusLine): (progress: LoadProgress) => voi
     }
     if (phase === "ready" || performance.now() < start + BAR_AFTER_MS || totalBytes === 0) return;
     status.show(
-      `${phase === "wait" ? "waiting for another process: " : ""}${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}, ${formatBytes(bytesPerSecond)}/s`,
+      `${phase === "wait" ? "waiting for another process: " : ""}${harmless(file)} ${bar(loadedBytes, totalBytes)} ${Math.floor((100 * loadedBytes) / totalBytes)} % of ${formatBytes(totalBytes)}${bytesPerSecond > 0 ? `, ${formatBytes(bytesPerSecond)}/s` : ""}`,
     );
   };
 }
