@@ -124,6 +124,7 @@ const STARTS_ENGINES = ["bits", "runtimes", "bundlers"];
  * of them a test that waits leaves no core idle, and both at once would make everything late.
  */
 const LONGEST = [
+  ...(full ? ["unit/template-fuzz", "runtimes/browser-kill", "unit/limits", "unit/memory"] : []), // by their counts
   ...[
     "runtimes/runtimes",
     "golden/models",
