@@ -16,6 +16,7 @@ function print(sums, rows) {
 export default class extends Mocha.reporters.Dot {
   constructor(runner, options) {
     super(runner, options);
+    process.exitCode = 1; // until mocha itself tells how the run went: one that is interrupted may end without a word
     const suites = new Map();
     const files = new Map();
     const tests = new Map();

@@ -269,7 +269,7 @@ export class LanguageModel {
   /** @param areOnTop these rows are the first ones of h */
   #recordHead(c: CommandEncoder, rows: readonly number[], areOnTop: boolean): void {
     const { logitsRows, logitsColumns } = this.#sizes;
-    if (rows.length > logitsRows) throw new RangeError(`the head takes ${logitsRows} rows`);
+    if (rows.length > logitsRows) throw new RangeError(`the head takes at most ${logitsRows} rows, got ${rows.length}`);
     new Int32Array(this.#memory.buffer, this.#at("rowNumbers"), rows.length).set(rows);
     this.#lfm2.head(c, this.#rows("logits", logitsColumns), areOnTop ? 0 : this.#at("rowNumbers"), rows.length);
   }
@@ -476,7 +476,7 @@ interface Recording {
 function checkRows(logitsOf: readonly number[], T: number): void {
   let before = -1;
   for (const row of logitsOf) {
-    if (!(row > before && row < T)) throw new RangeError(`logitsOf takes ascending rows below ${T}`);
+    if (!(row > before && row < T)) throw new RangeError(`logitsOf takes ascending rows below ${T}, got ${logitsOf}`);
     before = row;
   }
 }

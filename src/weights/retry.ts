@@ -53,11 +53,14 @@ export class Retries {
   #delay({ error, retryAfterMs }: Interrupted, gainedBytes: number): number {
     if (retryAfterMs !== undefined && retryAfterMs > MAX_RETRY_AFTER_MS) {
       const seconds = Math.ceil(retryAfterMs / 1000);
-      throw new NetworkError(`${error.message} It asks for ${seconds} s; ${MAX_RETRY_AFTER_MS / 1000} s is the most.`, {
-        status: error.status,
-        retryable: true,
-        code: "retry-after",
-      });
+      throw new NetworkError(
+        `${error.message} It asks to wait ${seconds} s; ${MAX_RETRY_AFTER_MS / 1000} s is the most that is waited. Try again later.`,
+        {
+          status: error.status,
+          retryable: true,
+          code: "retry-after",
+        },
+      );
     }
     if (gainedBytes >= WORTHWHILE_BYTES) return 0;
     const backoff = Math.min(MAX_BACKOFF_MS, this.#backoffMs * 2 ** (this.#failures - 1));

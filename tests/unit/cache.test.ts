@@ -332,6 +332,20 @@ describe("the cache on a disk", () => {
     assert.equal(sent(), mini.length - kept);
   });
 
+  it("a part that has all the bytes, left by a kill before its last step, needs none from the server", async () => {
+    const control = new AbortController();
+    server.set({ drip: [16_384, 1] });
+    void untilKept(300_000).then(() => control.abort());
+    await assert.rejects(load("org/mini", options({ signal: control.signal })), { name: "AbortError" });
+    await untilQuiet(server);
+    const [part = assert.fail("no part")] = partials();
+    writeFileSync(join(dir, part), mini);
+    server.set({});
+    server.log.length = 0;
+    assert.deepEqual(await tokensOf(await load("org/mini", options())), right);
+    assert.deepEqual([sent(), partials()], [0, []]);
+  });
+
   it("availability tells what is missing, what fits, and what cannot be, without the weights", async () => {
     const ask = (source: string, more: LoadOptions = {}): ReturnType<typeof availability> => availability(source, options(more));
     const before = await ask("org/mini");

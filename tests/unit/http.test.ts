@@ -7,6 +7,7 @@ import { FormatError, type Lfm2Error, NetworkError } from "../../src/errors.ts";
 import { openDirectly, openUrl } from "../../src/weights/address.ts";
 import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
+import { MAX_REDIRECTS } from "../../src/weights/limits.ts";
 import { type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
 import { pick } from "../scale.ts";
@@ -189,6 +190,14 @@ describe("files over HTTP", () => {
     server.log.length = 0;
     assert.deepEqual(await readToEnd(await byId()), content);
     assert.equal(server.log.filter((r) => r.host === "hub" && r.url.includes("/resolve/")).length, 2);
+  });
+
+  it("follow five redirects, and no sixth", async () => {
+    server.set({ hops: MAX_REDIRECTS });
+    assert.deepEqual(await byUrl("plain.dat").then(readToEnd), plain);
+    server.set({ hops: MAX_REDIRECTS + 1 });
+    await assert.rejects(byUrl("plain.dat").then(readToEnd), (e) => e instanceof NetworkError && e.code === "redirect");
+    await untilQuiet(server);
   });
 
   it("give up on a server that answers about ranges when none was asked for", async () => {

@@ -309,7 +309,7 @@ describe("patience", () => {
     const { waited: none, error } = await waits(new Retries(network), () => failure(60_001));
     assert.deepEqual(none, []);
     assert.equal((error as NetworkError).code, "retry-after");
-    assert.match((error as NetworkError).message, /61 s; 60 s is the most/);
+    assert.match((error as NetworkError).message, /wait 61 s; 60 s is the most that is waited/);
   });
 
   it("what is no interruption is thrown at once", async () => {
