@@ -15,7 +15,7 @@ async function take(generator, count) {
 }
 
 /**
- * @param engine `load(options)`, and `generator(ids)`: greedy ids after `ids` from an empty cache, computed as they are pulled; some have `likeliest(ids, count)`
+ * @param engine `load(options)`, and `generator(ids)`: greedy ids after `ids` from an empty cache, computed as they are pulled; some have `likeliest(ids, count)`, ours `abort(options)`
  * @returns the calls that a worker answers
  */
 export function callsOf(engine) {
@@ -38,6 +38,8 @@ export function callsOf(engine) {
     more: ({ count }) => take(open, count),
     /** The `count` likeliest ids after `ids`, of an engine that tells. */
     likeliest: ({ ids, count }) => engine.likeliest(ids, count),
+    /** A load that is aborted, by an engine that can. */
+    abort: (args) => engine.abort(args),
     close,
   };
 }

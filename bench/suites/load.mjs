@@ -201,6 +201,41 @@ async function overHttp(shape, dtype, { options, note, goals }) {
   }
 }
 
+/** A load that is aborted ends within so much, ms. */
+const ABORTED_MS = 100;
+/** Moments of a load at which it is aborted. */
+const ABORTS = 12;
+
+/** Loads that are aborted, one after another in one process, at moments spread over the time that one takes. */
+async function aborted(shape, dtype, { options, note, goals }) {
+  const title = `load ${shape} ${dtype} aborted`;
+  if (!options.wants(title)) return;
+  const path = await checkpointOf(shape, dtype);
+  const server = await startNode(worker("file-server"));
+  const remote = await startNode(worker("ours"));
+  try {
+    const { url } = await server.call("load", { path });
+    for (const [way, args] of [
+      ["from the file", { path }],
+      ["over http", { path: url }],
+      ["bf16 quantized", { path: await folder(shape), dtype }],
+    ]) {
+      const all = { threads: 1, cache: false, ...args };
+      const { ms } = await remote.call("load", all);
+      const late = [];
+      for (let i = 0; i < ABORTS; i++) {
+        const { lateMs } = await remote.call("abort", { ...all, afterMs: (ms * (i + 0.5)) / ABORTS });
+        if (lateMs !== undefined) late.push(lateMs);
+      }
+      check(late.length > ABORTS / 2, `${title}, ${way}: only ${late.length} loads were not over before`);
+      note(`${title}, ${way}: ${late.length} aborts, their errors after ${late.map((each) => each.toFixed(1)).join(", ")} ms`);
+      goals.add(`${title}, ${way}, at the latest`, Math.max(...late), { atMost: ABORTED_MS, show: (value) => `${value.toFixed(1)} ms` });
+    }
+  } finally {
+    await Promise.all([remote.stop(), server.stop()]);
+  }
+}
+
 export async function load({ options, note, goals }) {
   const rows = [];
   const empty = median([await baseline(), await baseline(), await baseline()]);
@@ -248,7 +283,9 @@ export async function load({ options, note, goals }) {
     for (const dtype of options.dtypes.filter((name) => name.startsWith("q")))
       rows.push(...(await converted(shape, dtype, { options, note, goals })));
   for (const shape of options.shapes.filter((name) => name !== "mini"))
-    for (const dtype of options.dtypes.filter((name) => name.startsWith("q")))
+    for (const dtype of options.dtypes.filter((name) => name.startsWith("q"))) {
       rows.push(...(await overHttp(shape, dtype, { options, note, goals })));
+      await aborted(shape, dtype, { options, note, goals });
+    }
   return { rows, baselineBytes: empty };
 }
