@@ -1,10 +1,15 @@
 // A long context in seconds: the pages of a short one again and again. How long a step takes does not depend on what they hold.
-import { decodeState, encodeState } from "../../src/models/saved-state.ts";
+import { build } from "esbuild";
 import { continued, newSession } from "./stepper.mjs";
 
 /** Where a saved session has its header (src/models/saved-state.ts). */
 const HEADER_AT = 16;
 const PAGE_POSITIONS = 32;
+
+// no part of the package; Node 20 runs no TypeScript
+const entry = new URL("../../src/models/saved-state.ts", import.meta.url).pathname;
+const { outputFiles } = await build({ entryPoints: [entry], bundle: true, format: "esm", write: false });
+const { decodeState, encodeState } = await import(`data:text/javascript;base64,${Buffer.from(outputFiles[0].contents).toString("base64")}`);
 
 /** @returns a state of `tokens` tokens and all whole pages for them, made of the saved state `bytes`; and the ids that it holds */
 function lengthened(bytes, tokens) {
