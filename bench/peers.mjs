@@ -61,7 +61,16 @@ const engines = new Engines(options, note);
 
 // ---- cells: what each engine took, in ms, one number a round ----
 
-const about = { ...machine(), versions: VERSIONS };
+/** The commit that is measured, where this is a clone. */
+function commitOf() {
+  try {
+    return execFileSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  } catch {
+    return undefined;
+  }
+}
+
+const about = { ...machine(), versions: VERSIONS, commit: commitOf() };
 /** Finished cells by key; written after each, so that a run that was cut off goes on with --resume. */
 const cells = options.resume ? earlierCells(options.json, about) : {};
 
@@ -254,7 +263,10 @@ async function speed(shape, type, threads) {
   }
 }
 
-/** Ours from the packed image of bf16 weights, native from its GGUF: start of the process, load, first token of a prompt, with both files in the page cache. */
+/**
+ * Start of the process, load, first token of a prompt, with what is read in the page cache. Not the same bytes: ours reads the packed image that an earlier load of a folder of bf16
+ * weights left, native its Q4_0 file, about as large.
+ */
 async function warmStart(shape, threads) {
   const key = `${shape} q4 ${threads}t warm start`;
   if (cells[key]) return;
@@ -280,7 +292,11 @@ async function warmStart(shape, threads) {
     return took;
   });
   const [ours, native] = [median(ms.ours), median(ms.native)];
-  keep(key, { tokens: 1, ms, note: `ours ${Math.round(ours)} ms, native ${Math.round(native)} ms from start to first token` });
+  keep(key, {
+    tokens: 1,
+    ms,
+    note: `ours, of the bf16 folder, ${Math.round(ours)} ms from start to first token, native from its Q4_0 file ${Math.round(native)}`,
+  });
 }
 
 /** Start of the process, load, first token of a prompt; and how much memory that took at most. */
@@ -339,6 +355,7 @@ function writeReport(text) {
 }
 
 await ensureBuilt();
+about.build = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain";
 const ceilings = await measureCeilings();
 const has = (part, peer) => options.parts.includes(part) && (!peer || engines.names.includes(peer));
 try {

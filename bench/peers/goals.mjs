@@ -19,8 +19,8 @@ function ratio(cells, key, peer) {
 
 /** Measured values of the goals, each a list of { value, name }. */
 class Values {
-  constructor(cells, options, ceilings) {
-    Object.assign(this, { cells, options, ceilings });
+  constructor(cells, options, machine) {
+    Object.assign(this, { cells, options, machine });
   }
 
   /** All ratios to a peer of the cells named `whats`. */
@@ -50,7 +50,7 @@ class Values {
   ofTile() {
     const list = cross(this.options.models, this.options.prefills).filter(([s, n]) => this.cells[`${s} Q4_0 1t prefill ${n}`]?.ms?.ours);
     if (!list.length) return [];
-    const tile = int4Tile();
+    const tile = this.machine.tile();
     return list.map(([shape, tokens]) => ({
       value: (macsPerToken(shape) * tokens) / median(this.cells[`${shape} Q4_0 1t prefill ${tokens}`].ms.ours) / 1e6 / tile,
       name: `${shape}, prefill ${tokens}, tile ${tile.toFixed(1)} GMAC/s`,
@@ -61,10 +61,8 @@ class Values {
   ofRead() {
     return cross(this.options.models, this.options.types).flatMap(([shape, type]) => {
       const { ms } = this.cells[`${shape} ${type} 1t decode 0`] ?? {};
-      const path = `build/bench/${shape}-${type}.gguf`;
-      if (!ms?.ours || !existsSync(path)) return [];
-      const bytes = fileBytes(path);
-      return [{ value: bytes / median(ms.ours) / 1e6 / this.ceilings.read(bytes), name: `${shape} ${type}` }];
+      const bytes = ms?.ours && this.machine.weightBytes(shape, type);
+      return bytes ? [{ value: bytes / median(ms.ours) / 1e6 / this.machine.read(bytes), name: `${shape} ${type}` }] : [];
     });
   }
 
@@ -83,9 +81,19 @@ class Values {
   }
 }
 
-/** @returns the goals, each with its worst and best measured value, and `isReached` where it was measured */
-export function goalsOf({ cells, options, ceilings, firstPrompt }) {
-  const v = new Values(cells, options, ceilings);
+/** Bytes of a file that the cells were measured with; undefined where it is gone. */
+function weightBytes(shape, type) {
+  const path = `build/bench/${shape}-${type}.gguf`;
+  return existsSync(path) ? fileBytes(path) : undefined;
+}
+
+/**
+ * @param run its cells by key, its options, the ceilings of its machine, tokens of its first prompt
+ * @param machine what else the machine says: `tile()`, GMAC/s of the int4 tile by itself, and `weightBytes(shape, type)`
+ * @returns the goals, each with all `values` that were measured for it, the worst first, and whether that one `isReached`: undefined where there is none
+ */
+export function goalsOf({ cells, options, ceilings, firstPrompt }, machine = { tile: int4Tile, weightBytes }) {
+  const v = new Values(cells, options, { ...machine, read: ceilings.read });
   const prefills = options.prefills.map((n) => `prefill ${n}`);
   const near = options.contexts.filter((n) => n <= 512).map((n) => `decode ${n}`);
   const decodes = options.contexts.map((n) => `decode ${n}`);
@@ -105,25 +113,38 @@ export function goalsOf({ cells, options, ceilings, firstPrompt }) {
     ["prefill q8", "onnxruntime-web", 2, v.ratios("onnxruntime-web", "Q8_0", prefills)],
     [first, "native", 1.5, v.starts("native")],
     [first, "wllama", 8, v.starts("wllama")],
-    [`${first}, packed image, time`, "native", 1.5, v.warmStarts(), isMost],
+    [`${first}, ours from the packed image of a bf16 folder, in time`, "native's from its Q4_0 file", 1.5, v.warmStarts(), isMost],
     ["peak memory above the runtime's", "file + KV", 1.1, v.memory(), isMost],
-    ["weights streamed by decode at 0", "read bandwidth", 0.8, v.ofRead(), share],
+    ["weights streamed by decode at 0", "the read bandwidth", 0.8, v.ofRead(), share],
     ["prefill, two threads", "one", 1.85, v.scaling(prefills)],
     ["decode, two threads", "one", 1.7, v.scaling(decodes)],
   ];
   return goals.map(([what, against, goal, list, { isMost = false, show = times } = {}]) => {
-    const sorted = list.toSorted((a, b) => (isMost ? b.value - a.value : a.value - b.value));
-    const [worst, best] = [sorted[0], sorted.at(-1)];
-    const isReached = worst && (isMost ? worst.value <= goal : worst.value >= goal);
-    return { what, against, goal, isMost, show, worst, best, count: sorted.length, isReached };
+    const values = list.toSorted((a, b) => (isMost ? b.value - a.value : a.value - b.value));
+    const isReached = values.length ? reaches(values[0].value, { goal, isMost }) : undefined;
+    return { what, against, goal, isMost, show, values, isReached };
   });
 }
 
-function goalRow({ what, against, goal, isMost, show, worst, best, count, isReached }) {
-  const limit = `${isMost ? "≤" : "≥"} ${show(goal)}`;
-  if (!count) return [what, against, limit, "not measured", ""];
-  const from = `${show(worst.value)} (${worst.name})`;
-  return [what, against, limit, count > 1 ? `${from} to ${show(best.value)}` : from, isReached ? "met" : "missed"];
+const reaches = (value, { goal, isMost }) => (isMost ? value <= goal : value >= goal);
+
+/** By how much the worst value misses, and in how many of the cells. */
+function missed(goal) {
+  const { values } = goal;
+  const by = 100 * Math.abs(1 - values[0].value / goal.goal);
+  const share = `missed by ${by < 1 ? by.toPrecision(1) : Math.round(by)} %`;
+  const count = values.filter(({ value }) => !reaches(value, goal)).length;
+  if (values.length === 1) return share;
+  return count === values.length ? `${share}, in all ${count} cells` : `${share}, in ${count} of ${values.length} cells`;
+}
+
+function goalRow(goal) {
+  const { what, against, isMost, show, values, isReached } = goal;
+  const name = `${what}: ${isMost ? "≤" : "≥"} ${show(goal.goal)} ${against}`;
+  if (!values.length) return [name, "not measured", ""];
+  const [worst, best] = [values[0], values.at(-1)].map((v) => `${show(v.value)} (${v.name})`);
+  if (values.length === 1) return [name, worst, isReached ? "met" : missed(goal)];
+  return [name, `${worst} to ${best}`, isReached ? `met in all ${values.length} cells` : missed(goal)];
 }
 
 const rate = (cell, engine) => {
@@ -132,16 +153,29 @@ const rate = (cell, engine) => {
   return tps.toFixed(tps < 10 ? 2 : 1);
 };
 
+/** Names of the cells "SHAPE TYPE Nt WHAT" for the first column: what is as in the row above is left out. */
+function rowNames(keys) {
+  let above = "";
+  return keys.map((key) => {
+    const [, shape, type, threads, what] = /^(\S+) (\S+) (\d+)t (.*)$/.exec(key);
+    const model = `${shape} ${type}, ${threadsText(Number(threads))}`;
+    const name = model === above ? what : `${model}, ${what}`;
+    above = model;
+    return name;
+  });
+}
+
 function speedTable(cells, peers) {
-  const list = Object.entries(cells).filter(([key, cell]) => cell.ms && !cell.peak && !key.endsWith("warm start"));
+  const list = Object.entries(cells).filter(([key]) => / (prefill|decode) \d+$/.test(key));
+  if (!list.length) return [];
+  const names = rowNames(list.map(([key]) => key));
   const over = (key, peer) => {
     const x = ratio(cells, key, peer);
     return x === undefined ? "–" : times(x);
   };
-  return table(
-    ["tokens/s", "ours", ...peers, ...peers.map((p) => `ours / ${p}`)],
-    list.map(([key, cell]) => [key, ...["ours", ...peers].map((e) => rate(cell, e)), ...peers.map((p) => over(key, p))]),
-  );
+  const head = ["tokens/s", "ours", ...peers, ...peers.map((p) => `ours / ${p}`)];
+  const rows = list.map(([key, cell], i) => [names[i], ...["ours", ...peers].map((e) => rate(cell, e)), ...peers.map((p) => over(key, p))]);
+  return ["", table(head, rows)];
 }
 
 function startTable(cells, peers, firstPrompt) {
@@ -150,32 +184,40 @@ function startTable(cells, peers, firstPrompt) {
   const engines = ["ours", ...peers];
   const each = (value) => engines.map((e) => value(e) ?? "–").join(" / ");
   const rows = list.map(([key, cell]) => [
-    key.replace(/ start$/, ""),
+    rowNames([key])[0].replace(/, start$/, ""),
     each((e) => cell.ms[e] && median(cell.ms[e]).toFixed(0)),
     each((e) => cell.load[e]?.toFixed(0)),
     each((e) => cell.peak[e] && (cell.peak[e] / 1e6).toFixed(0)),
     (cell.fileBytes / 1e6).toFixed(0),
   ]);
-  const head = ["weights", "start to first token, ms", "load, ms", "peak above the runtime's, MB", "file, MB"];
-  return ["", `Start of the process, load and first token after ${firstPrompt} tokens: ${engines.join(" / ")}.`, "", table(head, rows)];
+  const head = [engines.join(" / "), `start to first token of ${firstPrompt}, ms`, "load, ms", "peak above the runtime's, MB", "file, MB"];
+  return ["", table(head, rows)];
 }
 
-/** The report as Markdown. */
+/** Sentences on the cells that compare more than a rate: first ids, and starts from a packed image. */
+function sentences(cells) {
+  const notes = (pattern) =>
+    Object.entries(cells)
+      .filter(([key]) => pattern.test(key))
+      .map(([key, cell]) => `${key.replace(pattern, "")}: ${cell.note}`)
+      .join("; ");
+  const [same, warm] = [notes(/ agreement$/), notes(/ warm start$/)];
+  return [...(same ? ["", `The same weights: ${same}.`] : []), ...(warm ? ["", `From a packed image: ${warm}.`] : [])];
+}
+
+/** The report as Markdown: what ran, the goals, each met or by how much missed, every cell. It knows no causes: those stand around it. */
 export function report({ about, cells, goals, options, firstPrompt, command }) {
   const { peers, rounds, slowRounds } = options;
+  const { date, cpu, cores, runtime, build, commit } = about;
   const versions = Object.entries(about.versions).map((pair) => pair.join(" "));
-  const few = slowRounds < rounds ? ` (${slowRounds} of wllama and onnxruntime-web)` : "";
-  const lines = [
-    `${about.date}, ${about.cpu}, ${about.cores} cores, ${about.runtime}; ${versions.join(", ")}. Medians of ${rounds} rounds in turns${few}; ratios are medians of the rounds' pairs.`,
-    `\`${command}\``,
+  const few = slowRounds < rounds ? `, of ${slowRounds} for wllama and onnxruntime-web` : "";
+  return [
+    `${date}, ${cpu}, ${cores} cores, ${runtime}, ${build} build${commit ? `, ${commit}` : ""}; ${versions.join(", ")}. The same random weights.`,
+    `Medians of ${rounds} rounds in turns${few}; a ratio is the median of its rounds' ratios. \`${command}\``,
     "",
-    table(["goal", "against", "", "measured: worst to best", ""], goals.map(goalRow)),
-    "",
-    speedTable(cells, peers),
+    table(["goal", "measured, worst to best", ""], goals.map(goalRow)),
+    ...speedTable(cells, peers),
     ...startTable(cells, peers, firstPrompt),
-  ];
-  const agreements = Object.entries(cells).filter(([, cell]) => cell.same);
-  if (agreements.length)
-    lines.push("", `The same weights: ${agreements.map(([key, cell]) => `${key.replace(" agreement", "")}: ${cell.note}`).join("; ")}.`);
-  return lines.join("\n");
+    ...sentences(cells),
+  ].join("\n");
 }

@@ -1,10 +1,11 @@
-// `npm run bench` itself: what it measures and how it compares, on one small kernel.
+// `npm run bench` itself: what it measures and how it compares, on one small kernel; and what `npm run bench:peers` says of its cells.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Goals, percent, times } from "../../bench/lib/goals.mjs";
+import { type Cell, goalsOf, report } from "../../bench/peers/goals.mjs";
 import { pick } from "../scale.ts";
 
 interface Row {
@@ -69,5 +70,92 @@ describe("npm run bench", () => {
     const { status, stderr } = bench("kernel");
     assert.notEqual(status, 0);
     assert.match(stderr, /expected some of kernels, generate, steps, batch, cache, load, size, got "kernel"/);
+  });
+});
+
+describe("npm run bench:peers", () => {
+  /** Cells that nobody measured. @returns the goals' rows and the whole report, with single spaces */
+  function reportOf(cells: Record<string, Cell>, tile = 1): { rows: (what: string) => string[][]; text: string } {
+    const options = {
+      models: ["350m"],
+      types: ["Q4_0", "Q8_0"],
+      threads: [1, 2],
+      prefills: [128],
+      contexts: [0, 4096],
+      peers: ["native", "wllama"],
+      rounds: 3,
+      slowRounds: 1,
+    };
+    const run = { cells, options, ceilings: { read: () => 25 }, firstPrompt: 128 };
+    const goals = goalsOf(run, { tile: () => tile, weightBytes: (_, type) => (type === "Q4_0" ? 200e6 : undefined) });
+    const about = { date: "2026-11-30", cpu: "a CPU", cores: 2, runtime: "Node", build: "plain", versions: { peer: "1" } };
+    const text = report({ ...run, about, goals, command: "npm run bench:peers" }).replace(/ +/g, " ");
+    const table = text.split("\n").filter((line) => line.startsWith("| "));
+    const cellsOf = (line: string): string[] =>
+      line
+        .slice(1, -1)
+        .split("|")
+        .map((cell) => cell.trim());
+    return { rows: (what) => table.filter((line) => line.startsWith(`| ${what}`)).map(cellsOf), text };
+  }
+
+  it("says of each goal whether it was met, by how much and where it was missed, or that it was not measured", () => {
+    const { rows } = reportOf({
+      "350m Q4_0 1t decode 0": { tokens: 1, ms: { ours: [10, 10, 10], native: [14, 14, 14], wllama: [81] } }, // a slow peer: one round
+      "350m Q4_0 2t decode 0": { tokens: 1, ms: { ours: [5, 5, 5], native: [6, 6, 6] } },
+      "350m Q8_0 1t decode 0": { tokens: 1, ms: { ours: [1, 2, 4], native: [6, 2, 4] } }, // 6, 1 and 1 times: of the medians it were twice
+      "350m q4 1t warm start": { tokens: 1, ms: { ours: [200, 200, 200], native: [100, 100, 100] }, note: "a note" },
+      "350m Q4_0 1t start": {
+        tokens: 1,
+        ms: { ours: [100, 100, 100], native: [151, 151, 151] },
+        peak: { ours: 110, native: 300 },
+        load: { ours: 50, native: 60 },
+        fileBytes: 90,
+        kvBytes: 10,
+      },
+    });
+    const one = "(350m, 1 thread, decode 0)";
+    assert.deepEqual(rows("decode q4, context 0–512"), [
+      ["decode q4, context 0–512: ≥ 1.30× native", `1.20× (350m, 2 threads, decode 0) to 1.40× ${one}`, "missed by 8 %, in 1 of 2 cells"],
+      ["decode q4, context 0–512: ≥ 8.00× wllama", `8.10× ${one}`, "met"],
+    ]);
+    assert.deepEqual(rows("decode q4, context 4096"), [["decode q4, context 4096: ≥ 2.00× native", "not measured", ""]]);
+    assert.deepEqual(rows("decode q8: ≥ 1.50× native"), [["decode q8: ≥ 1.50× native", `1.00× ${one}`, "missed by 33 %"]]);
+    assert.deepEqual(rows("decode, two threads"), [["decode, two threads: ≥ 1.70× one", "2.00× (350m Q4_0, decode 0)", "met"]]);
+    assert.deepEqual(rows("prefill q4, whole step")[0]?.slice(1), ["not measured", ""]);
+    assert.deepEqual(rows("weights streamed")[0]?.slice(1), ["80 % (350m Q4_0)", "met"]); // just so; of Q8_0 the file is gone
+    assert.deepEqual(rows("peak memory")[0]?.slice(1), ["1.10× (350m Q4_0, 1 thread)", "met"]); // at most: just so
+    const [[image, measured, verdict] = []] = rows("start to first token after 128, ours from the packed image");
+    assert.match(image ?? "", /of a bf16 folder, in time: ≤ 1\.50× native's from its Q4_0 file$/);
+    assert.deepEqual([measured, verdict], ["2.00× (350m, 1 thread)", "missed by 33 %"]);
+    assert.deepEqual(rows("start to first token after 128: ≥ 1.50× native")[0]?.slice(1), ["1.51× (Q4_0, 350m, 1 thread, start)", "met"]);
+  });
+
+  it("has every cell: rates and ratios, starts, notes", () => {
+    const macs = 287_309_824; // of a token in the layers of 350M
+    const { rows, text } = reportOf(
+      {
+        "350m Q4_0 1t agreement": { same: { native: 7 }, note: "as native's after 7 of 8 prompts" },
+        "350m Q4_0 1t prefill 128": { tokens: 128, ms: { ours: [500, 500, 500], native: [250, 250, 250] } },
+        "350m Q4_0 1t decode 0": { tokens: 1, ms: { ours: [10, 10, 10] } },
+        "350m Q4_0 1t start": {
+          tokens: 1,
+          ms: { ours: [1000] },
+          peak: { ours: 260e6 },
+          load: { ours: 500 },
+          fileBytes: 200e6,
+          kvBytes: 1e6,
+        },
+      },
+      (macs * 128) / 500 / 1e6 / 0.7,
+    );
+    assert.deepEqual(rows("prefill q4, whole step")[0]?.[2], "missed by 7 %");
+    assert.deepEqual(rows("350m Q4_0, 1 thread"), [
+      ["350m Q4_0, 1 thread, prefill 128", "256.0", "512.0", "–", "0.50×", "–"],
+      ["350m Q4_0, 1 thread", "1000 / – / –", "500 / – / –", "260 / – / –", "200"],
+    ]);
+    assert.deepEqual(rows("decode 0"), [["decode 0", "100.0", "–", "–", "–", "–"]]);
+    assert.match(text, /^2026-11-30, a CPU, 2 cores, Node, plain build; peer 1\. .*\nMedians of 3 rounds in turns, of 1 for wllama/);
+    assert.ok(text.endsWith("The same weights: 350m Q4_0 1t: as native's after 7 of 8 prompts."));
   });
 });
