@@ -59,6 +59,20 @@ describe("the profile of a step", () => {
     assert.equal(times.find((t) => t.kernel === "gather")?.calls, 1);
   });
 
+  it("sends one row of a prompt of any length through the head: the last", async () => {
+    const { hiddenSize: D, vocabSize: V } = model.config;
+    for (const [i, prompt] of [1, 40, 300].entries()) {
+      await model.engine.profile(true);
+      await greedy(model.engine, 10 + i, prompt, 1);
+      const heads = (await model.engine.profile(false)).filter((t) => t.part.startsWith("head"));
+      assert.deepEqual(
+        heads.map(({ calls, macs }) => ({ calls, macs })),
+        [{ calls: 1, macs: V * D }],
+        `a prompt of ${prompt}`,
+      );
+    }
+  });
+
   it("counts every weight once a token, every product, and the keys and values that attention reads", async () => {
     const {
       hiddenSize: D,
