@@ -49,11 +49,15 @@ export function ggufName(name: string): string {
 
 /**
  * @returns the tensors under Hugging Face's names; unknown ones keep theirs
- * @throws FormatError when both spellings of the final norm are there
+ * @throws FormatError when two tensors are the same one by two spellings
  */
 export function hfNames({ tensors, unsupported }: WeightFile): WeightFile {
-  if (FINAL_NORMS.every((name) => tensors.has(name) || unsupported.has(name))) {
-    throw new FormatError(`gguf: expected one final norm, got both "${FINAL_NORMS.join('" and "')}". Convert the model again.`);
+  const spellings = new Map<string, string>();
+  for (const name of [...tensors.keys(), ...unsupported.keys()]) {
+    const other = spellings.get(hfName(name));
+    if (other !== undefined)
+      throw new FormatError(`gguf: expected one "${hfName(name)}", got both "${other}" and "${name}". Convert the model again.`);
+    spellings.set(hfName(name), name);
   }
   const renamed = <T>(map: ReadonlyMap<string, T>): Map<string, T> => new Map([...map].map(([name, value]) => [hfName(name), value]));
   return { tensors: renamed(tensors), unsupported: renamed(unsupported), nameInFile: ggufName };

@@ -39,6 +39,7 @@ export function checkTokenizer(json: unknown, rows: number | undefined): Checked
   const vocabulary = readVocabulary(model.vocab, ids);
   const addedTokens = readAddedTokens(json.added_tokens ?? [], vocabulary, ids);
   const merges = readMerges(model.merges ?? [], vocabulary);
+  checkMeanings(addedTokens, merges);
   const around = readPostProcessor(json.post_processor ?? null, ids);
   return { vocabulary, merges, ignoreMerges: model.ignore_merges === true, addedTokens, ...around, vocabularySize: limit ?? ids.next };
 }
@@ -188,6 +189,20 @@ function readAddedTokens(value: unknown, vocabulary: ReadonlyMap<string, number>
     const id = ids.take(entry.id, content, here);
     return { id, content, special: entry.special === true, lstrip: entry.lstrip === true, rstrip: entry.rstrip === true };
   });
+}
+
+/** Bytes are spelled as characters in the vocabulary, added tokens stand as they are: what is both must mean the same text, and no byte may be left without a token that users can write. */
+function checkMeanings(addedTokens: readonly AddedToken[], merges: readonly (readonly [string, string])[]): void {
+  for (const { content, special } of addedTokens) {
+    const isByte = BYTE_ALPHABET.includes(content);
+    const isSpelledAlike = /^[!-~]*$/.test(content);
+    const changes = isByte ? special || !isSpelledAlike : !special && !isSpelledAlike && merges.some(([a, b]) => a + b === content);
+    if (!changes) continue;
+    const what = isByte ? "a byte's token" : "one that merges make";
+    throw new FormatError(
+      `${FILE}: added_tokens: expected tokens of their own, got ${what}, ${quoted(content)}: texts with it would change. The file is damaged.`,
+    );
+  }
 }
 
 function readPostProcessor(value: unknown, ids: IdCheck): { prefixIds: number[]; suffixIds: number[] } {

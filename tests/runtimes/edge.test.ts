@@ -1,5 +1,5 @@
 // The edge: a worker of the test's own from the packed package in workerd and in Deno, behind a real socket: parts arrive as they are computed, a client that leaves ends
-// its reply and takes nobody along, and long work lets other requests in. And examples/cloudflare-worker, with weights from R2 and from static assets too.
+// its reply and takes nobody along, and long work lets other requests in; what comes from a hub is proved there. And examples/cloudflare-worker, with weights from R2 and from static assets too.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -10,6 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { pick } from "../scale.ts";
+import { serve as serveHub } from "../tools/bad-server.ts";
 import { installPacked } from "../tools/packed.ts";
 import { installed, RUNTIMES } from "./index.mjs";
 import { serveWorker } from "./workerd/serve.mjs";
@@ -76,6 +77,15 @@ const OWN = `
         const { memoryBytes } = await one.status();
         one.dispose();
         return Response.json({ memoryBytes });
+      } else if (request.url.endsWith("/hub")) {
+        try {
+          const one = await load("org/mini", { endpoint: env.HUB, network: { backoffMs: 2, maxRetries: 1 } });
+          const { text } = await one.generate("What is 3 + 4?");
+          one.dispose();
+          return Response.json({ text });
+        } catch ({ name, message }) {
+          return Response.json({ name, message });
+        }
       } else if (!request.url.endsWith("/stats")) return handle(request, env, context);
       return Response.json({ loads, tokens, openSessions: (await model?.status())?.openSessions ?? 0 });
     },
@@ -307,6 +317,25 @@ describe("the edge", () => {
     suite("Deno", serve, serve);
   }
   if (!hasWorkerd) return;
+
+  it("workerd: what comes from a hub has its sha256, or is a FormatError", async () => {
+    const mini = readFileSync(join("dist", "mini.gguf"));
+    const hub = await serveHub({ "org/mini": { "mini.gguf": mini } });
+    const { port, close } = await serveWorker(folder, "own.js", { env: { HUB: hub.hub } });
+    try {
+      const loaded = async (): Promise<unknown> => (await fetch(`http://127.0.0.1:${port}/hub`)).json();
+      const right = { text: "3 + 4 = 7" };
+      assert.deepEqual(await loaded(), right);
+      hub.set({ flip: mini.length - 100, match: "cdn" }); // a weight's: nothing but the checksum tells
+      const { name, message } = (await loaded()) as Error;
+      assert.equal(name, "FormatError", message);
+      assert.match(message, /mini\.gguf: expected bytes of sha256 [0-9a-f]{64}, got [0-9a-f]{64}: the file came damaged/);
+      hub.set({});
+      assert.deepEqual(await loaded(), right);
+    } finally {
+      await Promise.all([close(), hub.close()]);
+    }
+  });
 
   it("examples/cloudflare-worker answers whole and in parts, and asks for its key", async () => {
     const { port, close } = await serveWorker(folder, "worker.js", { env: { API_KEY: "secret" }, flags: ["enable_request_signal"] });

@@ -1,17 +1,32 @@
-// The cache and processes: a kill at any moment of a download, a write (of a packed image too) and an eviction; two at once; an interrupted command.
+// The cache and processes: a kill at any moment of a download, a write (of a packed image too), the replacement of an old version and an eviction; two at once; an interrupted command.
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { listModels, load, removeModel } from "lfm2-wasm";
+import { type LoadOptions, listModels, load, removeModel } from "lfm2-wasm";
 import { pick } from "../scale.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
 import { IMPATIENT } from "./network.ts";
+import { Plain } from "./plain-server.ts";
 
 const mini = readFileSync("dist/mini.gguf");
 const KILLS = pick({ gate: 10, full: 200 });
+/** Of plain addresses' downloads, of replacements, of packed images' evictions: each of these. */
+const MORE_KILLS = pick({ gate: 1, full: 60 });
 
 /** Numbers from 0 to 1 that are the same in every run. */
 function randoms(seed: number): () => number {
@@ -36,7 +51,8 @@ function run(code: string, args: object): ChildProcess & { readonly output: Prom
 const LOAD = `
 import { load } from "lfm2-wasm";
 const phases = new Set();
-const model = await load("org/mini", { ...args, onProgress: (p) => phases.add(p.phase) });
+const { source = "org/mini", ...options } = args;
+const model = await load(source, { ...options, onProgress: (p) => phases.add(p.phase) });
 const { tokens } = await model.generate("Hello", { maxTokens: 4, temperature: 0 });
 console.log(JSON.stringify({ tokens: [...tokens], phases: [...phases] }));
 model.dispose();
@@ -186,6 +202,139 @@ describe("the cache and processes", () => {
     assert.deepEqual(await listModels({ cacheDir: dir }), []);
   });
 
+  describe("at a plain address", () => {
+    const other = Buffer.from(mini);
+    other[other.length - 1]! ^= 1;
+    let plain: Plain;
+    let address: string;
+    before(async () => {
+      plain = new Plain();
+      address = `${await plain.start()}/models/mini.gguf`;
+    });
+    after(() => plain.close());
+
+    const serveVersion = (bytes: Buffer, etag: string, drip: number): void => {
+      plain.files.set("/models/mini.gguf", { bytes, etag });
+      Object.assign(plain, { sentBytes: 0, drip });
+    };
+    const options = (): LoadOptions => ({ network, cache: { dir } });
+    const startAt = async (more: LoadOptions = {}): Promise<void> => {
+      const model = await load(address, { ...options(), ...more });
+      assert.deepEqual([...(await model.generate("Hello", { maxTokens: 4, temperature: 0 })).tokens], right);
+      model.dispose();
+    };
+    const kept = (): string[] => filesIn(dir).filter((name) => name.includes("blobs"));
+    const keptPart = (): number => {
+      const name = kept().find((file) => file.endsWith(".incomplete"));
+      return name === undefined ? 0 : (statSync(join(dir, name), { throwIfNoEntry: false })?.size ?? 0);
+    };
+    /** What lies there under its name is one of the versions, whole. @returns which */
+    const whole = (what: string): string[] =>
+      kept()
+        .filter((name) => !name.endsWith(".incomplete"))
+        .map((name) => {
+          const bytes = readFileSync(join(dir, name));
+          assert.ok(bytes.equals(mini) || bytes.equals(other), `${what}: torn`);
+          return bytes.equals(other) ? "new" : "old";
+        });
+    /** Kills a load of `address` when so many bytes were sent, and a moment later. */
+    const killAt = async (bytes: number, delayMs: number): Promise<void> => {
+      const child = run(LOAD, { ...options(), source: address });
+      while (plain.sentBytes < Math.min(bytes, mini.length) && child.exitCode === null) await sleep(1);
+      await sleep(delayMs);
+      await kill(child);
+    };
+    /** The server may send the first piece of its first answer for nothing, and what is on its way when a connection is closed. */
+    const SLACK = 1 << 17;
+
+    // the gate has the replacement, which is a download as well
+    const downloads = pick({ gate: [], full: [MORE_KILLS] });
+    for (const kills of downloads)
+      it("go on at the byte where a download was killed", async () => {
+        const random = randoms(17);
+        for (let i = 0; i < kills; i++) {
+          dir = join(root, `address${i}`);
+          serveVersion(mini, '"one"', 1);
+          const [at, delayMs] = [Math.floor((0.2 + 0.9 * random()) * mini.length), random() * 20];
+          await killAt(at, delayMs);
+          const what = `kill ${i} at ${at} + ${delayMs.toFixed(1)} ms`;
+          const there = whole(what).length > 0 ? mini.length : keptPart();
+          if (at > mini.length / 2 && at < mini.length) assert.ok(there > mini.length / 4, `${what}: ${there} bytes were kept`);
+          serveVersion(mini, '"one"', 0);
+          await startAt();
+          assert.ok(plain.sentBytes <= mini.length - there + SLACK, `${what}: ${plain.sentBytes} bytes, ${there} were kept`);
+          assert.deepEqual([whole(what), keptPart()], [["old"], 0], what);
+        }
+      });
+
+    it("have the old version or the new one where its replacement was killed, without a network too", async () => {
+      const random = randoms(19);
+      const down = { fetch: () => Promise.reject(new TypeError("no network")) };
+      const states = new Set<string>();
+      for (let i = 0; i < MORE_KILLS; i++) {
+        dir = join(root, `replaced${i}`);
+        serveVersion(mini, '"one"', 0);
+        await startAt();
+        serveVersion(other, '"two"', 1);
+        // most of them late: the new version is proved and noted, and the old one goes, in the last milliseconds
+        const [at, delayMs] = [Math.floor((0.6 + 0.5 * random()) * mini.length), random() * 60];
+        await killAt(at, delayMs);
+        const what = `kill ${i} at ${at} + ${delayMs.toFixed(1)} ms`;
+        const there = whole(what);
+        states.add(there.sort().join());
+        assert.ok(there.length > 0, `${what}: none is left`);
+        await startAt(down);
+        const part = there.includes("new") ? mini.length : keptPart();
+        serveVersion(other, '"two"', 0);
+        await startAt();
+        assert.ok(plain.sentBytes <= mini.length - part + SLACK, `${what}: ${plain.sentBytes} bytes, ${part} were kept`);
+        assert.ok(whole(what).includes("new"), what);
+      }
+      if (MORE_KILLS > 10) assert.ok(states.has("old") && states.has("new"), [...states].join(" | "));
+    });
+  });
+
+  it("have room and whole images where the eviction of packed ones was killed", async () => {
+    const random = randoms(23);
+    const [count, sizeBytes, mostBytes] = [400, 1 << 26, 2 ** 34];
+    const folder = (): string => join(dir, ".lfm2-wasm", "packed");
+    const names = Array.from({ length: count }, (_, i) => `${i.toString(16).padStart(16, "0")}.safetensors`);
+    const bytesKept = (): number => images().reduce((sum, name) => sum + statSync(join(folder(), name)).size, 0);
+    dir = join(root, "images");
+    await start();
+    const [own = assert.fail()] = images();
+    const content = readFileSync(join(folder(), own));
+    const isOwn = (name: string): boolean => name === own;
+    let between = 0;
+    for (let i = 0; i < MORE_KILLS; i++) {
+      // files of zeros that take no room on the disk: 25 GiB, the first the longest unused
+      rmSync(folder(), { recursive: true });
+      mkdirSync(folder());
+      for (const [n, name] of names.entries()) {
+        writeFileSync(join(folder(), name), "");
+        truncateSync(join(folder(), name), sizeBytes);
+        utimesSync(join(folder(), name), 1_700_000_000 + n, 1_700_000_000 + n);
+      }
+      const child = run(LOAD, args());
+      const left = Math.floor(count - random() * (count - mostBytes / sizeBytes));
+      for (const until = Date.now() + 20_000; readdirSync(folder()).length > left && Date.now() < until; ) await sleep(0);
+      if (i % 4 === 3) await sleep(random() * 20); // while the new image is written, or named
+      await kill(child);
+      const there = images();
+      const others = there.filter((name) => !isOwn(name));
+      assert.deepEqual(others, names.slice(count - others.length), `kill ${i}: the longest unused go first, and only those that must`);
+      assert.ok(others.length * sizeBytes > mostBytes - 2 * sizeBytes, `kill ${i}: ${others.length} are left`);
+      assert.ok(others.length < count, `kill ${i}: none was evicted`);
+      if (others.length * sizeBytes > mostBytes) between++;
+      if (there.some(isOwn)) assert.ok(readFileSync(join(folder(), own)).equals(content), `kill ${i}: torn`);
+      assert.deepEqual(await start(), right);
+      assert.equal(packedImage, there.some(isOwn) ? "read" : "written");
+      assert.ok(readFileSync(join(folder(), own)).equals(content));
+      assert.ok(bytesKept() <= mostBytes, `kill ${i}: ${bytesKept()} bytes`);
+    }
+    if (MORE_KILLS > 10) assert.ok(between > MORE_KILLS / 4, `only ${between} were killed between two files`);
+  });
+
   it("download once where two start at once; the second says that it waits", async () => {
     server.set({ drip: [65_536, 2] });
     const two = [run(LOAD, args()), run(LOAD, args()), run(LOAD, args())];
@@ -222,7 +371,6 @@ describe("the cache and processes", () => {
   });
 
   it("put up with a lock that is torn or whose holder is silent", async () => {
-    const { mkdirSync, writeFileSync, utimesSync } = await import("node:fs");
     await start();
     rmSync(join(dir, "models--org--mini"), { recursive: true });
     const lock = (text: string, ageS: number): void => {

@@ -247,4 +247,14 @@ describe("a GGUF's metadata", () => {
     tensors.delete("token_embd_norm.weight");
     assert.deepEqual([...hfNames({ tensors, unsupported: new Map() }).tensors.keys()], ["model.embedding_norm.weight"]);
   });
+
+  it("refuses a tensor by the names of both formats: none takes the other's place unseen", () => {
+    const both = ["blk.3.attn_q.weight", "model.layers.3.self_attn.q_proj.weight"].map((name) => [name, {} as never] as const);
+    const says = /expected one "model\.layers\.3\.self_attn\.q_proj\.weight", got both "blk\.3\.attn_q\.weight" and "model/;
+    for (const file of [
+      { tensors: new Map(both), unsupported: new Map() },
+      { tensors: new Map(both.slice(0, 1)), unsupported: new Map([[both[1]?.[0] ?? "", "a sentence"]]) },
+    ])
+      assert.throws(() => hfNames(file), { name: "FormatError", message: says });
+  });
 });

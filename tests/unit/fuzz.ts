@@ -110,9 +110,16 @@ class Allocations {
   }
 }
 
+/** The kept seeds, then all from 0 on. */
+function* seedsOf(kept: readonly number[], cases: number): Generator<number> {
+  yield* kept;
+  for (let seed = 0; seed < cases; seed++) yield seed;
+}
+
 /**
  * Runs `parse` on mutations of a valid input. Only errors of this package may escape, nothing may take long, and no buffer may be made by a number that nobody has checked.
  * @param check - looks at what was accepted
+ * @param options - `seeds`: those that have failed once, tried first in every run
  * @returns how many were accepted and how many refused
  */
 export async function fuzz<T>(
@@ -121,12 +128,14 @@ export async function fuzz<T>(
   cases: number,
   parse: (bytes: Uint8Array) => Promise<T> | T,
   check: (result: T, bytes: Uint8Array) => void = () => {},
+  { seeds = [] }: { readonly seeds?: readonly number[] } = {},
 ): Promise<{ accepted: number; refused: number }> {
   const tally = { accepted: 0, refused: 0 };
   const allocations = new Allocations();
   try {
-    for (let seed = 0; seed < cases; seed++) {
-      if (seed === pick({ gate: Math.ceil(cases / 10), full: cases })) allocations.end(); // it costs a seventh of the time
+    let tried = 0;
+    for (const seed of seedsOf(seeds, cases)) {
+      if (tried++ === pick({ gate: Math.ceil(cases / 10), full: cases })) allocations.end(); // it costs a seventh of the time
       const bytes = mutate(valid, hot, random(seed));
       const start = performance.now();
       try {

@@ -431,4 +431,30 @@ describe("a tokenizer from a GGUF", () => {
       );
     });
   }
+
+  it("takes no byte's token as a special one, and none whose text would be another: what users write would change", () => {
+    const marked = (token: string, type: number, merge?: string): Map<string, unknown> => {
+      const m = base();
+      const tokens = list(m, "tokens") as string[];
+      const at = merge === undefined ? tokens.indexOf(token) : tokens.length - 1;
+      if (merge !== undefined) m.set(key("merges"), [...list(m, "merges"), merge]);
+      return m.set(key("tokens"), tokens.with(at, token)).set(key("token_type"), list(m, "token_type").with(at, type));
+    };
+    const [control, userDefined] = [3, 4];
+    for (const [what, m] of [
+      ["a byte's token", marked("_", control)],
+      ["a byte's token", marked("Ġ", control)],
+      ["a byte's token", marked("Ġ", userDefined)],
+      ["one that merges make", marked("Ġt", userDefined, "Ġ t")],
+    ] as const)
+      assert.throws(() => Tokenizer.fromJson(tokenizerFromGguf(m).tokenizer), {
+        name: "FormatError",
+        message: new RegExp(`added_tokens: expected tokens of their own, got ${what}, `),
+      });
+    for (const m of [marked("_", userDefined), marked("the", userDefined), marked("the", control), marked("Ġt", control, "Ġ t")]) {
+      const t = Tokenizer.fromJson(tokenizerFromGguf(m).tokenizer);
+      for (const controlTokens of [true, false])
+        assert.equal(t.decode(t.encode("the _ the Ġt", { controlTokens }), { skipSpecialTokens: false }), "the _ the Ġt");
+    }
+  });
 });
