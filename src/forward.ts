@@ -18,13 +18,18 @@ export type Batch = ArrayLike<number> | readonly ArrayLike<number>[];
 export class KeyValueCache {
   /** @internal */
   readonly sessions: readonly number[];
+  /** What holds the sessions. @internal */
+  readonly engine: Engine;
+  /** Columns of all calls so far, padding counted. @internal */
+  columns = 0;
   readonly #lengths: number[];
   readonly #close: (session: number) => void;
   #isOpen = true;
 
   /** @internal */
-  constructor(sessions: readonly number[], close: (session: number) => void) {
+  constructor(sessions: readonly number[], engine: Engine, close: (session: number) => void) {
     this.sessions = sessions;
+    this.engine = engine;
     this.#lengths = sessions.map(() => 0);
     this.#close = close;
     forgotten.register(this, { sessions, close }, this);
@@ -81,11 +86,11 @@ export interface ForwardInput {
   readonly attentionMask?: Batch | undefined;
   /** Positions for the rotary embedding (B,T) or (T,); default the number of real tokens before. Where they jump, without mask and cache, a new sequence begins. */
   readonly positionIds?: Batch | undefined;
-  /** Places in the cache (T,): as many as it holds, and so on. Only checked. */
+  /** Places in the cache (T,): as many as there were columns before, and so on; or as many as it holds, where padding is none. Only checked. */
   readonly cachePosition?: ArrayLike<number> | undefined;
   /** What an earlier call gave; it goes on to hold these tokens too. */
   readonly pastKeyValues?: KeyValueCache | undefined;
-  /** Gives `pastKeyValues`, to be disposed of by the caller; default true where a cache comes in, else false. */
+  /** Gives `pastKeyValues`, to be disposed of by the caller; default true where a cache comes in, else false, as it takes memory; the models of `lfm2-wasm/transformers` go by their configuration, where it is true. */
   readonly useCache?: boolean | undefined;
   /** Ids to be predicted (B,T), shifted here: the label of a token is scored by the logits before it. -100 is ignored. */
   readonly labels?: Batch | undefined;
@@ -256,6 +261,16 @@ function spreadAttention(
   return { data, dims: [B, H, T, S] };
 }
 
+/** @throws InputError unless `places` go on where the cache ends: columns of padding may be counted, as the reference does, or not */
+function checkPlaces(places: ArrayLike<number>, T: number, past: KeyValueCache | undefined): void {
+  const [columns = 0, held = 0] = [past?.columns, past && Math.max(...past.lengths)];
+  const goOn = (from: number): boolean => Array.from(places).every((place, t) => place === from + t);
+  const isEven = past?.lengths.every((length) => length === held) ?? true;
+  if (isList(places) && places.length === T && (goOn(columns) || (isEven && goOn(held)))) return;
+  const got = isList(places) ? `${places.length}: ${Array.from(places).slice(0, 8)}` : kindOf(places);
+  throw refuse("cachePosition", `${T} places from ${columns} on, where the cache ends`, got, "Leave it out.");
+}
+
 /** A batch as the engine takes it. */
 interface Prepared {
   readonly columns: Columns;
@@ -278,6 +293,9 @@ function prepare(host: ForwardHost, input: ForwardInput): Prepared {
       past.isOpen ? `one of ${past.sessions.length}` : "one that was disposed of",
       "Begin anew.",
     );
+  if (past && past.engine !== host.engine)
+    throw refuse("pastKeyValues", "a cache that this model gave", "one of another model", "Give it to the model that it came from.");
+  if (input.cachePosition !== undefined) checkPlaces(input.cachePosition, T, past);
   if (labels !== undefined && keptColumns(logitsToKeep, T).length !== T)
     throw refuse("logitsToKeep", "all columns where there are labels", String(logitsToKeep), "Leave one of them out.");
   const positions = positionIds === undefined ? undefined : broadcast("positionIds", positionIds, { B, T });
@@ -291,13 +309,6 @@ function prepare(host: ForwardHost, input: ForwardInput): Prepared {
         { code: "context-full" },
       );
     }
-    if (input.cachePosition && Array.from(input.cachePosition).some((place, i) => place !== held + i))
-      throw refuse(
-        "cachePosition",
-        `places from ${held} on, where the cache ends`,
-        String(Array.from(input.cachePosition)),
-        "Leave it out.",
-      );
     const own = positions && Uint32Array.from(real, (t) => whole("positionIds", positions[b]![t], 0, 0x8000_0000));
     const isPacked = own !== undefined && input.attentionMask === undefined && !past && !useCache;
     return {
@@ -340,6 +351,7 @@ export async function forward(host: ForwardHost, input: ForwardInput): Promise<F
     const asked = rows.map((row, b) => ({ ...row, session: cache?.sessions[b] }));
     const results = await runForward(host, { ...request, rows: asked }, input);
     for (const [b, real] of columns.real.entries()) cache?.advance(b, real.length);
+    if (cache) cache.columns += columns.T;
     return output(host.config, input, columns, kept, results, past, useCache ? cache : undefined);
   } catch (error) {
     cache?.dispose(); // some rows may have gone on, others not
@@ -349,7 +361,7 @@ export async function forward(host: ForwardHost, input: ForwardInput): Promise<F
 
 async function openCache(host: ForwardHost, B: number): Promise<KeyValueCache> {
   const sessions = await Promise.all(Array.from({ length: B }, () => host.open()));
-  return new KeyValueCache(sessions, (session) => host.close(session));
+  return new KeyValueCache(sessions, host.engine, (session) => host.close(session));
 }
 
 /** @returns what came of each row. @throws AbortError with the signal's own reason; what `onProgress` throws */

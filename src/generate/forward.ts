@@ -4,11 +4,12 @@ import { nextMacrotask } from "../macrotask.ts";
 import { exp } from "../math.ts";
 import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
+import { dependsOnLength } from "../models/rope.ts";
 import type { CancelCheck, ForwardEvent, ForwardRequest, ForwardRow, ForwardRowResult } from "./engine.ts";
 import { logSum } from "./logprobs.ts";
 import type { Session } from "./session.ts";
 
-/** In a session's list of ids, for a row that came as an embedding: no id is it, so no prompt continues from there by mistake. */
+/** In a session's list of ids, for a row whose keys no prompt of ids has: no id is it, so none continues from there by mistake. */
 const NO_ID = -1;
 
 /** A row on its way. */
@@ -144,8 +145,7 @@ function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRe
   const isWhole = taps !== undefined || request.hiddenStates !== undefined || heads.length > model.logitsRows;
   model.step(inputs, isWhole ? { taps, ropeLength } : { logitsOf: heads.map(({ row }) => row), ropeLength });
   for (const [i, { state, from, count }] of pieces.entries()) {
-    const ids = state.row.ids?.subarray(from, from + count) ?? new Int32Array(count).fill(NO_ID);
-    follow(state, inputs[i]!.cache.position, ids);
+    follow(state, inputs[i]!.cache.position, idsOf(model, { state, from, count }, ropeLength));
   }
   if (request.hiddenStates) takeNormed(model, pieces, request);
   for (let i = 0; i < heads.length; i += model.logitsRows) {
@@ -155,6 +155,16 @@ function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRe
   }
   if (taps) for (const piece of pieces) takeTaps(model, piece, taps, request);
   for (const { state, count } of pieces) state.done += count;
+}
+
+/** A piece's ids as its session keeps them: a row that came as an embedding, or whose key is turned by another position or frequency than a chat's, has none. */
+function idsOf({ config, options }: LanguageModel, { state, from, count }: Omit<Piece, "at">, ropeLength: number): Int32Array {
+  const { row, past } = state;
+  const isAlike = !dependsOnLength(config.ropeScaling) || ropeLength === options.maxContextTokens;
+  return Int32Array.from({ length: count }, (_, t) => {
+    const position = row.positions?.[from + t] ?? past + from + t;
+    return isAlike && position === past + from + t ? (row.ids?.[from + t] ?? NO_ID) : NO_ID;
+  });
 }
 
 function follow({ session }: RowState, position: number, ids: ArrayLike<number>): void {

@@ -33,6 +33,14 @@ export interface Lfm2Config {
   readonly ropeScaling: RopeScaling;
   readonly tieWordEmbeddings: boolean;
   readonly maxPositionEmbeddings: number;
+  /** Whether the reference's `forward` gives its cache unless it is told. */
+  readonly useCache: boolean;
+  /** Deviation of the weights of a new model. */
+  readonly initializerRange: number;
+  /** What an adjusted F is rounded up to. */
+  readonly blockMultipleOf: number;
+  /** Times which two thirds of F are taken; null: neither times nor rounded. */
+  readonly blockFfnDimMultiplier: number | null;
   readonly bosTokenId: number | undefined;
   readonly eosTokenIds: readonly number[];
   readonly padTokenId: number | undefined;
@@ -89,6 +97,22 @@ function positive(j: Json, keys: readonly string[], fallback: number): number {
   return value;
 }
 
+/** The defaults of what a GGUF does not tell: the reference's. */
+export const NOT_IN_GGUF = { useCache: true, initializerRange: 0.02, blockMultipleOf: 256, blockFfnDimMultiplier: 1 } as const;
+
+/** Most that a deviation of weights may be. */
+const MAX_RANGE = 1000;
+
+function initializerRange(j: Json): number {
+  const value = pick(j, "initializer_range") ?? NOT_IN_GGUF.initializerRange;
+  if (typeof value !== "number" || !(value >= 0 && value <= MAX_RANGE)) fail("initializer_range", `a number from 0 to ${MAX_RANGE}`, value);
+  return value;
+}
+
+/** @returns null where it is null, which is not the default */
+const multiplier = (j: Json): number | null => (j.block_ffn_dim_multiplier === null ? null : positive(j, ["block_ffn_dim_multiplier"], 1));
+const multipleOf = (j: Json): number => count(j, ["block_multiple_of"], 256);
+
 function flag(j: Json, keys: readonly string[], fallback: boolean): boolean {
   const value = pick(j, ...keys) ?? fallback;
   if (typeof value !== "boolean") fail(keys[0] ?? "", "true or false", value);
@@ -134,9 +158,8 @@ function layerTypes(j: Json, layers: number): LayerType[] {
 function adjusted(j: Json, size: number): number {
   if (!flag(j, ["block_auto_adjust_ff_dim"], true)) return size;
   const two = Math.trunc((2 * size) / 3);
-  if (j.block_ffn_dim_multiplier === null) return two;
-  const multiple = count(j, ["block_multiple_of"], 256);
-  return multiple * Math.ceil(Math.trunc(positive(j, ["block_ffn_dim_multiplier"], 1) * two) / multiple);
+  const [times, multiple] = [multiplier(j), multipleOf(j)];
+  return times === null ? two : multiple * Math.ceil(Math.trunc(times * two) / multiple);
 }
 
 /** Rows of w1. Where `intermediate_size` stands beside `block_ff_dim`, it is that size before or after the adjustment. */
@@ -253,6 +276,10 @@ export function parseConfig(json: unknown, hints: TensorHints = {}): Lfm2Config 
     ropeScaling: ropeScaling(j, { headDim, maxPositionEmbeddings }),
     tieWordEmbeddings: flag(j, ["tie_embedding", "tie_word_embeddings"], true),
     maxPositionEmbeddings,
+    useCache: flag(j, ["use_cache"], true),
+    initializerRange: initializerRange(j),
+    blockMultipleOf: multipleOf(j),
+    blockFfnDimMultiplier: multiplier(j),
     bosTokenId: ids(j, "bos_token_id", vocabSize)[0],
     eosTokenIds: ids(j, "eos_token_id", vocabSize),
     padTokenId: ids(j, "pad_token_id", vocabSize)[0],

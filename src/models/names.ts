@@ -3,7 +3,7 @@ import { FormatError, UnsupportedError } from "../errors.ts";
 import { quoted } from "../values.ts";
 import type { GgufValue } from "../weights/gguf.ts";
 import type { WeightFile } from "../weights/tensor.ts";
-import { checkConfig, type Lfm2Config, MAX_LAYERS, type TensorHints } from "./config.ts";
+import { checkConfig, type Lfm2Config, MAX_LAYERS, NOT_IN_GGUF, type TensorHints } from "./config.ts";
 import type { RopeScaling } from "./rope.ts";
 
 const parts: ReadonlyMap<string, string> = new Map([
@@ -195,6 +195,7 @@ export function configFromGguf(metadata: Metadata, ids: TokenIds, hints: GgufHin
     ropeScaling: ropeScaling(metadata, maxPositionEmbeddings),
     tieWordEmbeddings: hints.tied,
     maxPositionEmbeddings,
+    ...NOT_IN_GGUF,
     bosTokenId: ids.bosId,
     eosTokenIds: ids.eosIds ?? [],
     padTokenId: ids.padId,

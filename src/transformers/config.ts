@@ -43,8 +43,8 @@ export interface Lfm2ConfigOptions {
   readonly convLCache?: number | undefined;
   /** What an adjusted F is rounded up to; default 256. */
   readonly blockMultipleOf?: number | undefined;
-  /** Times which two thirds of F are taken; default 1. */
-  readonly blockFfnDimMultiplier?: number | undefined;
+  /** Times which two thirds of F are taken; default 1. With null they are taken as they are. */
+  readonly blockFfnDimMultiplier?: number | null | undefined;
   /** Whether F is adjusted; default true. */
   readonly blockAutoAdjustFfDim?: boolean | undefined;
   /** Layers that attend; default all. */
@@ -95,10 +95,7 @@ function optionsOf(options: Lfm2ConfigOptions): Record<string, unknown> {
   const strange = Object.keys(options).find((name) => !KEYS.has(name));
   if (strange !== undefined)
     throw new InputError(`Lfm2Config: expected the documented keys, got ${JSON.stringify(strange)}. They are in camelCase: convLCache.`);
-  const { initializerRange: range = 0, useCache = true, ropeParameters = {} } = options;
-  if (typeof range !== "number" || !(range >= 0 && range <= 1e3))
-    throw new InputError(`Lfm2Config: initializerRange: expected a number from 0 to 1000, got ${String(range)}. 0.02 is usual.`);
-  if (typeof useCache !== "boolean") throw new InputError(`Lfm2Config: useCache: expected true or false, got ${kindOf(useCache)}.`);
+  const { ropeParameters = {} } = options;
   if (!isRecord(ropeParameters))
     throw new InputError(`Lfm2Config: ropeParameters: expected an object, got ${kindOf(ropeParameters)}. Pass { ropeTheta: 1e6 }.`);
   return options as Record<string, unknown>;
@@ -131,7 +128,7 @@ export class Lfm2Config {
   readonly convBias: boolean;
   readonly convLCache: number;
   readonly blockMultipleOf: number;
-  readonly blockFfnDimMultiplier: number;
+  readonly blockFfnDimMultiplier: number | null;
   readonly blockAutoAdjustFfDim: boolean;
   readonly layerTypes: readonly LayerType[];
   /** As the engine takes it. @internal */

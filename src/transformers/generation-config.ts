@@ -1,5 +1,5 @@
 // generation_config.json by the names of `generate`: what a checkpoint wants where a call says nothing. Knows no model.
-import { FormatError, type GenerateOptions } from "lfm2-wasm";
+import { FormatError, type GenerateOptions, UnsupportedError } from "lfm2-wasm";
 import { isRecord, kindOf } from "../values.ts";
 
 /** What may stand in generation_config.json and in a call of `generate`, with the reference's names; what both leave out has its default. */
@@ -92,14 +92,35 @@ const KEYS: Readonly<Record<keyof GenerationDefaults, keyof typeof KINDS>> = {
   stopStrings: "text",
 };
 
+/** What would change the tokens and is not there, with the value that asks for nothing. */
+const UNSUPPORTED: Readonly<Record<string, unknown>> = {
+  renormalize_logits: false,
+  num_beam_groups: 1,
+  diversity_penalty: 0,
+  penalty_alpha: 0,
+  guidance_scale: 1,
+  encoder_repetition_penalty: 1,
+  encoder_no_repeat_ngram_size: 0,
+  constraints: null,
+  force_words_ids: null,
+  dola_layers: null,
+  watermarking_config: null,
+  top_h: null,
+};
+
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 
 /**
- * @param json content of a generation_config.json, undefined where there is none. What `generate` does not know is left out, and so is null
- * @throws FormatError for a value of another kind
+ * @param json content of a generation_config.json, undefined where there is none. What changes no token is left out, and so is null
+ * @throws FormatError for a value of another kind; UnsupportedError for what `generate` has not
  */
 export function generationDefaults(json: unknown): GenerationDefaults {
   const values = isRecord(json) ? json : {}; // what is no object, load() has refused
+  const strange = Object.keys(UNSUPPORTED).find((key) => (values[key] ?? UNSUPPORTED[key]) !== UNSUPPORTED[key]);
+  if (strange !== undefined)
+    throw new UnsupportedError(
+      `generation_config.json: "${strange}": expected ${JSON.stringify(UNSUPPORTED[strange])} or none, got ${JSON.stringify(values[strange])}. Take it out: generate() has no such rule.`,
+    );
   const found: Record<string, unknown> = {};
   for (const [name, kind] of Object.entries(KEYS)) {
     const value = values[snake(name)];

@@ -208,7 +208,7 @@ describe("forward goldens", () => {
       }
       assert.deepEqual(pastKeyValues?.lengths, [c.input_ids.length]);
       near(Float32Array.from(parts), golden(c.logits), "logits");
-      await assert.rejects(model.forward({ inputIds: [1], pastKeyValues, cachePosition: [0] }), /cachePosition: expected places from/);
+      await assert.rejects(model.forward({ inputIds: [1], pastKeyValues, cachePosition: [0] }), /cachePosition: expected 1 places from/);
       pastKeyValues?.dispose();
     },
   };
@@ -323,7 +323,79 @@ describe("forward goldens", () => {
     await refused({ inputsEmbeds: { data: new Float32Array(3), dims: [1, 1, 3] } }, /inputsEmbeds: expected a tensor/);
     const { pastKeyValues } = await model.forward({ inputIds: ids, useCache: true });
     await refused({ inputIds: [ids, ids], pastKeyValues }, /an open cache of 2 sequences, got one of 1/);
+    await refused({ inputIds: [4], pastKeyValues, cachePosition: [2] }, /cachePosition: expected 1 places from 3 on/);
+    await refused({ inputIds: [4], pastKeyValues, cachePosition: [] }, /cachePosition: expected 1 places from 3 on.*got 0/);
+    await refused({ inputIds: ids, cachePosition: [0, 1] }, /cachePosition: expected 3 places from 0 on.*got 2: 0,1/);
+    await refused({ inputIds: ids, cachePosition: 0 as never }, /cachePosition.*got number/);
+    const other = await load(checkpointFolder("tiny-conv-first"), { dtype: "f32", kvDtype: "f32" });
+    const chat = other.chat();
+    await assert.rejects(other.forward({ inputIds: ids, pastKeyValues }), { name: "InputError", message: /a cache that this model gave/ });
+    assert.deepEqual([chat.position, pastKeyValues?.lengths], [0, [3]]);
+    other.dispose();
     pastKeyValues?.dispose();
     await refused({ inputIds: ids, pastKeyValues }, /disposed/);
+  });
+
+  it("cachePosition counts columns, as the reference does, or tokens where none is padding", async () => {
+    const model = models.get("tiny-gqa3") ?? assert.fail();
+    const rows = [
+      [1, 20, 21],
+      [1, 22, 0],
+    ];
+    for (const [inputIds, attentionMask, next] of [
+      [
+        rows,
+        [
+          [1, 1, 1],
+          [1, 1, 0],
+        ],
+        [3],
+      ],
+      [
+        rows.map((ids) => ids.toReversed()),
+        [
+          [1, 1, 1],
+          [0, 1, 1],
+        ],
+        [3],
+      ],
+      [rows.map((ids) => ids.slice(0, 2)), undefined, [2]],
+      [[rows[1]!], [[1, 1, 0]], [2]],
+      [[rows[1]!], [[1, 1, 0]], [3]],
+    ] as const) {
+      const first = await model.forward({ inputIds, attentionMask, cachePosition: inputIds[0]!.map((_, t) => t), useCache: true });
+      const { pastKeyValues } = first;
+      const ids = inputIds.map(() => [30]);
+      await model.forward({ inputIds: ids, cachePosition: next, pastKeyValues });
+      await assert.rejects(model.forward({ inputIds: ids, cachePosition: [next[0] + 5], pastKeyValues }), { message: /cachePosition/ });
+      await model.forward({ inputIds: ids, cachePosition: [next[0] + 1], pastKeyValues });
+      pastKeyValues?.dispose();
+    }
+  });
+
+  it("keys at other positions than a prompt's are no prefix of it, open or closed", async () => {
+    const ids = Array.from({ length: 40 }, (_, i) => 20 + (i % 30));
+    const likely = async (model: Model): Promise<readonly [number, number]> => {
+      const { usage, logprobs } = await model.generate(Uint32Array.from(ids), { maxTokens: 1, temperature: 0, logprobs: true });
+      return [logprobs?.[0]?.logprob ?? assert.fail(), usage.cachedTokens];
+    };
+    for (const [positionIds, cached] of [
+      [ids.map((_, t) => 7 * t), 1],
+      [ids.map((_, t) => (t < 20 ? t : t + 1)), 20],
+      [ids.map((_, t) => t), 39],
+    ] as const) {
+      const model = await load(checkpointFolder("tiny-attn-first"), { dtype: "f32", kvDtype: "f32" });
+      const [right] = await likely(model);
+      const warm = await load(checkpointFolder("tiny-attn-first"), { dtype: "f32", kvDtype: "f32" });
+      const { pastKeyValues } = await warm.forward({ inputIds: ids, positionIds, useCache: true });
+      assert.deepEqual(await likely(warm), [right, cached]);
+      pastKeyValues?.dispose();
+      warm.dispose();
+      const again = await load(checkpointFolder("tiny-attn-first"), { dtype: "f32", kvDtype: "f32" });
+      (await again.forward({ inputIds: ids, positionIds, useCache: true })).pastKeyValues?.dispose();
+      await new Promise((resolve) => setTimeout(resolve, 5)); // the session closes by itself
+      assert.deepEqual(await likely(again), [right, cached]);
+      for (const each of [model, again]) each.dispose();
+    }
   });
 });

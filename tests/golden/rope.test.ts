@@ -1,6 +1,6 @@
 // Scaled rotary embeddings: frequencies, factors and logits of every kind against the reference, and by which length of the context they go.
 import assert from "node:assert/strict";
-import { load } from "lfm2-wasm";
+import { type LoadOptions, load, type Model } from "lfm2-wasm";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { instantiateKernels } from "../../src/kernels/variants.ts";
 import { WebAssembly } from "../../src/memory/wasm.ts";
@@ -91,6 +91,21 @@ describe("scaled rotary embeddings", () => {
         });
         await model.dispose();
       }
+    });
+  }
+
+  for (const c of logitsCases.filter(({ rope_parameters }) => ["dynamic", "longrope"].includes(rope_parameters.rope_type))) {
+    it(`${c.name}: a chat takes nothing over from a forward pass, whose frequencies go by its own length`, async () => {
+      const likely = async (model: Model): Promise<unknown> => {
+        const { usage, logprobs } = await model.generate(Uint32Array.from(c.input_ids), { maxTokens: 1, temperature: 0, logprobs: true });
+        return [logprobs, usage.cachedTokens];
+      };
+      const options: LoadOptions = { dtype: "f32", kvDtype: "f32", maxContextTokens: 200, threads: 1 };
+      const [clean, warm] = [await load(await scaled(c), options), await load(await scaled(c), options)];
+      const { pastKeyValues } = await warm.forward({ inputIds: [...c.input_ids], useCache: true });
+      assert.deepEqual(await likely(warm), await likely(clean));
+      pastKeyValues?.dispose();
+      for (const each of [clean, warm]) each.dispose();
     });
   }
 

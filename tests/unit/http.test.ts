@@ -90,20 +90,27 @@ describe("files over HTTP", () => {
     );
     const count = pick({ gate: 12, full: 400 });
     const spread = Array.from({ length: count }, (_, i) => Math.round((i * SIZE) / count) + (i % 7));
-    for (const at of [...edges, ...spread]) {
-      if (at < 0 || at >= SIZE) continue;
+    const places = [...edges, ...spread].filter((at) => at >= 0 && at < SIZE);
+    let unbroken = 0;
+    for (const at of places) {
       const hit = Math.floor(at / PIECE);
       const drop = at - hit * PIECE;
       server.set({ drop, after: hit, times: 1 });
       server.log.length = 0;
       assert.deepEqual(await readToEnd(await byId()), content, `dropped at ${at}`);
       const starts = server.log.flatMap((r) => (r.range && r.host === "cdn" ? [Number(/=(\d+)/.exec(r.range)?.[1])] : []));
+      // where bytes come fast one request brings the rest, and there is none that could have broken
+      if (starts.length <= hit) {
+        unbroken++;
+        continue;
+      }
       // eleven pieces and the one that broke, or fewer requests: where bytes come fast one brings several. It went on inside the piece unless the break took all of it
       assert.ok(starts.length <= 12, `dropped at ${at}`);
       const isWhole = new Set(starts).size === starts.length - 1;
       assert.ok(drop === 0 || starts.some((s) => s % PIECE !== 0) || isWhole, `dropped at ${at}: ${starts}`);
       assert.ok(starts.every((s) => s % PIECE <= drop));
     }
+    assert.ok(unbroken < places.length / 4, `${unbroken} of ${places.length} never broke`);
   });
 
   it("send If-Range with the first answer's ETag, and take nothing of another version", async () => {

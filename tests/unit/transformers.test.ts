@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type Folder, FormatError, InputError, load, type Model } from "lfm2-wasm";
 import { AutoTokenizer, type CallTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
 import { openPath } from "../../src/adapters/node/files.ts";
+import { randomCheckpoint } from "../../src/transformers/random.ts";
 import { bytesSource } from "../../src/weights/source.ts";
 import { pageExamples, SMALL } from "../conformance/transformers.ts";
 
@@ -69,6 +70,28 @@ describe("lfm2-wasm/transformers", () => {
       );
     });
 
+    it("keeps every key of a config.json, whether the engine looks at it or not", async () => {
+      const odd = new Lfm2Config({
+        ...SMALL,
+        ...{ useCache: false, initializerRange: 0.5, blockMultipleOf: 32, blockFfnDimMultiplier: 1.3, normEps: 1e-6, convLCache: 4 },
+        ...{ maxPositionEmbeddings: 4096, padTokenId: 3, bosTokenId: 4, eosTokenId: [5, 6], convBias: true, tieWordEmbeddings: false },
+        ...{ layerTypes: undefined, fullAttnIdxs: [1], ropeParameters: { ropeTheta: 5e5, ropeType: "linear", factor: 2 } },
+      });
+      const plain = new Lfm2Config();
+      const same = Object.keys(odd).filter((key) => JSON.stringify(odd[key as "checked"]) === JSON.stringify(plain[key as "checked"]));
+      assert.deepEqual(same, ["modelType", "blockAutoAdjustFfDim"], "none of them is at its default");
+      const read = await Lfm2Config.fromPretrained(randomCheckpoint(odd, 0));
+      assert.deepEqual(read.toJSON(), {
+        ...odd.toJSON(),
+        intermediate_size: odd.checked.intermediateSize,
+        block_auto_adjust_ff_dim: false,
+      });
+      const same2 = await Lfm2Config.fromPretrained(randomCheckpoint(new Lfm2Config({ ...SMALL, blockFfnDimMultiplier: null }), 0));
+      assert.equal(same2.blockFfnDimMultiplier, null);
+      using model = await Lfm2ForCausalLM.fromPretrained(randomCheckpoint(odd, 0), options);
+      assert.equal((await model.forward({ inputIds: [1, 2] })).pastKeyValues, undefined, "useCache is false");
+    });
+
     it("reads a checkpoint's, and refuses what config.json would be refused for", async () => {
       const config = await Lfm2Config.fromPretrained(MINI);
       assert.deepEqual([config.hiddenSize, config.intermediateSize, config.eosTokenId], [256, own.config.intermediateSize, 7]);
@@ -77,7 +100,7 @@ describe("lfm2-wasm/transformers", () => {
       assert.throws(() => new Lfm2Config({ numKeyValueHeads: 5 }), FormatError);
       assert.throws(() => new Lfm2Config({ layerTypes: ["conv"] }), FormatError);
       assert.throws(() => new Lfm2Config({ hidden_size: 64 } as object), InputError);
-      assert.throws(() => new Lfm2Config({ initializerRange: -1 }), InputError);
+      assert.throws(() => new Lfm2Config({ initializerRange: -1 }), FormatError);
     });
   });
 
