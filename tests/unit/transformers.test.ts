@@ -209,6 +209,10 @@ describe("lfm2-wasm/transformers", () => {
         [{ eos_token_id: "</s>" }, /"eos_token_id": expected a token id/],
       ] as const)
         await assert.rejects(Lfm2ForCausalLM.fromPretrained(await configured(config), options), { name: "FormatError", message });
+      for (const config of [{ renormalize_logits: true }, { num_beam_groups: 2 }, { force_words_ids: [[5]] }])
+        await assert.rejects(Lfm2ForCausalLM.fromPretrained(await configured(config), options), { name: "UnsupportedError" });
+      const idle = { renormalize_logits: false, num_beam_groups: 1, diversity_penalty: 0, guidance_scale: null };
+      await withConfig(idle, async (other) => assert.deepEqual(other.generationConfig, {}));
     });
 
     it("takes stop strings, functions on the logits and on when to stop", async () => {
