@@ -25,7 +25,7 @@ import { parseJsonBytes } from "./weights/json-scan.ts";
 import { MAX_CONFIG_BYTES } from "./weights/limits.ts";
 import { removeImagesOf } from "./weights/packed-image.ts";
 import { checkPlan } from "./weights/plan.ts";
-import { readExactly } from "./weights/source.ts";
+import { type ByteSource, type Folder, isFolder, readExactly } from "./weights/source.ts";
 import type { Store, StoredModel, StoredModels } from "./weights/store.ts";
 
 /** What the cache calls read: the folder of the cache where it is not the default. */
@@ -93,8 +93,7 @@ export async function listModelsWith(platform: Platform, query: CacheQuery = {})
 
 /** Removes a model from the cache, unfinished downloads too. */
 export async function removeModelWith(platform: Platform, id: string, query: CacheQuery = {}): Promise<StoredModel | undefined> {
-  const isAddress = /^https?:\/\//.test(id);
-  if (parseHubId(id)?.repo !== id && !isAddress)
+  if (parseHubId(id)?.repo !== id && !isAddress(id))
     throw new InputError(`removeModel: expected the id of a model in the cache, org/name, got ${quoted(String(id))}. See listModels().`);
   let removed: StoredModel | undefined;
   for (const store of await storesOf(platform, cacheIn(query))) removed ??= await store.remove(id);
@@ -192,9 +191,11 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
   let memoryBytes = 0;
   try {
     const opened = await openSource(platform, source, options, { isReadOnly: true });
-    const here = "read" in opened.source && isRemote(source) ? opened.source : undefined;
-    downloadBytes = opened.hub?.downloadBytes ?? here?.missingBytes ?? here?.size ?? 0;
-    const checkpoint = await openCheckpoint(opened.source, options.signal);
+    downloadBytes = opened.hub?.downloadBytes ?? 0;
+    const watched = watch(opened.source);
+    const checkpoint = await openCheckpoint(watched.source, options.signal);
+    const files = watched.filesOf(checkpoint);
+    if (!opened.hub && isAddress(source)) downloadBytes = missingOf(files);
     try {
       checkContext(checkpoint, options.maxContextTokens);
       const dtype = options.dtype ?? opened.dtype;
@@ -206,7 +207,7 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
       await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
     }
     if (downloadBytes === 0) return { status: "available", downloadBytes, memoryBytes };
-    const isUnderWay = opened.hub ? await isDownloading(platform, opened.hub, options) : false;
+    const isUnderWay = opened.hub ? await isDownloading(platform, opened.hub, options) : files.some((file) => file.isDownloading);
     return { status: isUnderWay ? "downloading" : "downloadable", downloadBytes, memoryBytes };
   } catch (error) {
     const isReason = error instanceof Lfm2Error && !(error instanceof InputError) && !options.signal?.aborted;
@@ -230,7 +231,26 @@ async function checkFits({ items, totalBytes }: Plan, dtype: DType | undefined, 
   checkPlan(items, limitBytes, dtype, (other) => others.get(other) ?? totalBytes);
 }
 
-const isRemote = (source: ModelSource): boolean => /^https?:/i.test(String(source));
+const isAddress = (source: unknown): boolean => /^https?:/i.test(String(source));
+
+/** @returns the source, and what tells which of its files a load reads, once it has been opened as a checkpoint: those of weights, and of a folder the texts beside them */
+function watch(source: ByteSource | Folder): { source: ByteSource | Folder; filesOf(checkpoint: Checkpoint): readonly ByteSource[] } {
+  const opened = new Set<ByteSource>();
+  const open = async (folder: Folder, path: string): Promise<ByteSource | undefined> => {
+    const file = await folder.open(path);
+    if (file) opened.add(file);
+    return file;
+  };
+  return {
+    source: isFolder(source) ? { name: source.name, open: (path) => open(source, path), ...listOf(source) } : source,
+    filesOf: ({ sources }) => [...new Set([...opened, ...sources])],
+  };
+}
+
+const listOf = (folder: Folder): Pick<Folder, "list"> => (folder.list && { list: folder.list.bind(folder) }) ?? {};
+
+/** A file that no cache can hold comes as a whole each time. */
+const missingOf = (files: readonly ByteSource[]): number => files.reduce((sum, { missingBytes, size }) => sum + (missingBytes ?? size), 0);
 
 async function isDownloading(platform: Platform, { files }: HubModel, { cache }: LoadOptions): Promise<boolean> {
   const store = await storeFor(platform.store, cache);

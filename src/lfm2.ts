@@ -351,7 +351,7 @@ async function loadOnce(
     };
   } catch (error) {
     draft?.model.dispose();
-    throw await rightError(error, [...new Set([...checkpoint.tensors.values()].map((tensor) => tensor.source))], options.signal);
+    throw await rightError(error, checkpoint.sources, options.signal);
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }

@@ -21,6 +21,8 @@ export interface Checkpoint extends WeightFile {
   readonly license?: string | undefined;
   /** generation_config.json, parsed. */
   readonly generationConfig: unknown;
+  /** The files of weights: one, all parts of a split one, or all shards. */
+  readonly sources: readonly ByteSource[];
   /** Proves the file of weights by its checksum, where it has one. @throws FormatError */
   verify(signal?: AbortSignal): Promise<void>;
   /** Releases the files. */

@@ -81,6 +81,7 @@ async function hfCheckpoint(folder: Folder, json: unknown, weights: ShardedWeigh
     tokenizer,
     template: tokenizer && source !== undefined ? templateOf(source, tokenizer, config) : undefined,
     generationConfig: await jsonOf(folder, "generation_config.json", signal),
+    sources,
     verify: (signal) => verifyAll(sources, signal),
     close: () => closeAll(sources),
   };

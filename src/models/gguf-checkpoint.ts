@@ -46,6 +46,7 @@ function gguf(source: ByteSource, file: GgufParts): Checkpoint {
     template: tokenizer && text?.chatTemplate !== undefined ? templateOf(text.chatTemplate, tokenizer, config) : undefined,
     generationConfig: undefined,
     license: licenseOf({ license: metadata.get("general.license"), name: metadata.get("general.license.name") }),
+    sources: file.sources,
     verify: (signal) => verifyAll(file.sources, signal),
     close: () => closeAll(file.sources),
   };

@@ -75,8 +75,9 @@ export class AddressCache {
     const blob = checksum?.algorithm === "sha256" ? checksum.hex : await digestOf(this.#network, [options.url, version, size].join("\n"));
     const file: StoreFile = { repo: place.repo, commit: blob.slice(0, 40), path: place.path, sizeBytes: size, blob };
     const missingBytes = (await orNothing(() => missingOf(store, file))) ?? size;
+    const isDownloading = this.#cache.isReadOnly && missingBytes > 0 ? await orNothing(() => store.isLocked(file)) : undefined;
     const source = await this.#keeper.open(file, { name: options.name, url: options.url, sizeBytes: size, checksum, version, begun });
-    return { ...this.#named(options, blob, source, () => this.#keep(place, file)), missingBytes };
+    return { ...this.#named(options, blob, source, () => this.#keep(place, file)), missingBytes, isDownloading };
   }
 
   /** The first answer of the server. With a version to fall back to, patience only costs time. */

@@ -4,6 +4,8 @@ import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { availability, type LoadOptions, listModels, load, type Model, removeModel } from "lfm2-wasm";
+import { validSharded, validSplit } from "../bad-files/catalogue.mjs";
+import { PART_NAMES, writeFiles } from "../bad-files/write.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
 import { IMPATIENT, untilQuiet } from "./network.ts";
 import { Plain } from "./plain-server.ts";
@@ -83,6 +85,43 @@ describe("the cache and plain addresses", () => {
     const down = { fetch: () => Promise.reject(new TypeError("no network")) };
     assert.deepEqual(await tokensOf(load(address(), options(down))), right);
     await assert.rejects(load(`${base}/other.gguf`, options(down)), { name: "NetworkError", code: "dropped" });
+  });
+
+  it("availability counts every file that a load of a folder, a split file or shards would bring", async () => {
+    const put = (folder: string, files: Readonly<Record<string, Uint8Array>>): void => {
+      for (const [name, bytes] of Object.entries(files)) plain.files.set(`/${folder}/${name}`, { bytes, etag: `"${folder}/${name}"` });
+    };
+    put("folder", filesOf(join("models", "lfm2-mini")));
+    put("split", filesOf(writeFiles(join(root, "split"), validSplit())));
+    put("sharded", filesOf(writeFiles(join(root, "sharded"), validSharded())));
+    for (const source of [
+      `${base}/folder/model.safetensors`,
+      `${base}/folder/`,
+      `${base}/split/${PART_NAMES[1]}`,
+      `${base}/sharded/model.safetensors.index.json`,
+    ]) {
+      dir = join(root, `cache${count++}`);
+      const before = await availability(source, options());
+      assert.equal(before.status, "downloadable", source);
+      plain.sentBytes = 0;
+      (await load(source, options())).dispose();
+      assert.equal(before.downloadBytes, plain.sentBytes, `${source}: what is foretold comes`);
+      const after = await availability(source, options());
+      assert.deepEqual([after.status, after.downloadBytes], ["available", 0], source);
+    }
+    // what no cache can hold comes again each time
+    plain.files.set("/models/mini.gguf", { bytes: mini, etag: undefined });
+    (await load(address(), options())).dispose();
+    assert.equal((await availability(address(), options())).downloadBytes, mini.length);
+    assert.equal((await availability(`${base}/split/${PART_NAMES[0]}`, options({ cache: false }))).status, "downloadable");
+    plain.files.set("/models/mini.gguf", { bytes: mini, etag: '"one"' });
+    plain.drip = 5;
+    const control = new AbortController();
+    const loading = load(address(), options({ signal: control.signal }));
+    while (partBytes() === 0) await new Promise((go) => setTimeout(go, 1));
+    assert.equal((await availability(address(), options())).status, "downloading");
+    control.abort();
+    await assert.rejects(loading, { name: "AbortError" });
   });
 
   it("loads at once share one download, and an aborted one goes on at its byte", async () => {

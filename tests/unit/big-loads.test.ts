@@ -62,6 +62,7 @@ async function checkpointOf(preset: string, open: (size: number) => ByteSource |
     tensors,
     unsupported: new Map(),
     ...texts,
+    sources: [source],
     verify,
     close: async () => source.close?.(),
   };

@@ -25,7 +25,8 @@ function headerOnly(preset: string, vocabulary?: number): Checkpoint {
   const done = (): Promise<void> => Promise.resolve();
   const texts = { tokenizer: undefined, template: undefined, generationConfig: undefined };
   const config = parseConfig(configJson(shape, "bfloat16"), { intermediateSize: shape.F });
-  return { format: "safetensors", names: [preset], config, tensors, unsupported: new Map(), ...texts, verify: done, close: done };
+  const sources = [source];
+  return { format: "safetensors", names: [preset], config, tensors, unsupported: new Map(), ...texts, sources, verify: done, close: done };
 }
 
 describe("all sizes", () => {
