@@ -1,6 +1,6 @@
 // Files over HTTP as byte sources: a bounded window of pieces ahead of the reader, brought by range requests, hashed in order. Knows no hub and not what the bytes mean.
 import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
-import { MAX_CONNECTIONS, MAX_UNSIZED_BYTES, REQUESTS_PER_WINDOW } from "./limits.ts";
+import { MAX_CONNECTIONS, MIN_UNSIZED_BYTES, REQUESTS_PER_WINDOW } from "./limits.ts";
 import { Piece, Pool } from "./piece.ts";
 import { type Checksum, NoLength, NoRanges, RemoteFile, type RemoteFileOptions } from "./remote-file.ts";
 import { type Hash, type Network, windowBytes } from "./request.ts";
@@ -34,6 +34,18 @@ interface Run {
 
 /** Nobody waits any more for what the request would bring. */
 class Unwanted extends Error {}
+
+/** Fills `target` from `offset` of what lies in blocks of one length, the last one shorter. */
+function copyOf(blocks: readonly Uint8Array[], offset: number, target: Uint8Array): undefined {
+  const blockBytes = blocks[0]?.length ?? 0;
+  for (let done = 0; done < target.length; ) {
+    const at = offset + done;
+    const from = at % blockBytes;
+    const part = blocks[Math.floor(at / blockBytes)]?.subarray(from, from + target.length - done) ?? new Uint8Array(0);
+    target.set(part, done);
+    done += part.length;
+  }
+}
 
 /** How a file is asked for, and how the files beside it are opened. */
 export interface HttpSourceOptions extends RemoteFileOptions {
@@ -74,8 +86,8 @@ export class HttpSource implements ByteSource {
   /** First piece of the read under way: those before are not kept. */
   #low = 0;
   #ahead = 0;
-  /** All of a file whose length its server does not tell. */
-  #whole: Uint8Array | undefined;
+  /** All of a file whose length its server does not tell, piece by piece. */
+  #whole: readonly Uint8Array[] | undefined;
   /** Why no more bytes come. */
   #error: Error | undefined;
   #hash: Hash | undefined;
@@ -142,7 +154,7 @@ export class HttpSource implements ByteSource {
     }
     if (this.#whole) {
       throwIfAborted(signal);
-      return target.set(this.#whole.subarray(offset, offset + target.length));
+      return copyOf(this.#whole, offset, target);
     }
     this.#moveTo(this.#indexAt(offset));
     for (let done = 0; done < target.length; ) {
@@ -191,6 +203,8 @@ export class HttpSource implements ByteSource {
     this.#caller?.removeEventListener("abort", this.#onAbort);
     this.#stop(new AbortError(`${this.name}: aborted: the source was closed.`));
     this.#pieces.clear();
+    if (this.#whole) this.#pool.wholeBytes -= this.size;
+    this.#whole = undefined;
     await Promise.allSettled(this.#tasks);
   }
 
@@ -476,11 +490,19 @@ export class HttpSource implements ByteSource {
   /** A server that tells no length: all of it is taken, up to a limit, to learn where it ends. */
   async #keepWhole(): Promise<void> {
     try {
-      this.#whole = await this.#file.whole(MAX_UNSIZED_BYTES, this.#current.signal);
+      const mostBytes = Math.max(windowBytes(this.#network), MIN_UNSIZED_BYTES) - this.#pool.wholeBytes;
+      const whole = await this.#file.whole(mostBytes, this.#pieceBytes, this.#current.signal);
+      if (this.#error) return; // closed meanwhile
+      this.#whole = whole;
+      this.#pool.wholeBytes += this.size;
+      if (this.#isHashing) for (const block of whole) this.#hashOf(this.#file.checksum as Checksum).update(block);
+      this.#hashed = this.#count;
       for (const piece of this.#pieces.values()) {
         piece.restart();
         this.#fit(piece);
-        if (!piece.isWhole) this.#put(piece, this.#whole.subarray(piece.at, piece.at + piece.lengthBytes), piece.at);
+        const bytes = new Uint8Array(piece.isWhole ? 0 : piece.lengthBytes);
+        copyOf(whole, piece.at, bytes);
+        if (bytes.length > 0) this.#put(piece, bytes, piece.at);
       }
     } catch (error) {
       this.#stop(error as Error);

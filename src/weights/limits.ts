@@ -82,8 +82,11 @@ export const REQUESTS_PER_WINDOW = 8;
 /** Requests for one file at a time: browsers allow six to a host, Workers six in all. */
 export const MAX_CONNECTIONS = 4;
 
-/** Largest file that a server may send without telling its length: it is kept in memory until its end is known. */
-export const MAX_UNSIZED_BYTES: number = 32 * 1024 * 1024;
+/**
+ * What files whose length no server tells may take together, for each is kept in memory as a whole: a window's worth, so that a load stays within its bound, and
+ * so much where a caller asks for a smaller window.
+ */
+export const MIN_UNSIZED_BYTES: number = 4 * 1024 * 1024;
 
 /** Longest answer of a hub's API: a listing of a thousand files takes some 300 KB. */
 export const MAX_LISTING_BYTES: number = 4 * 1024 * 1024;

@@ -11,6 +11,8 @@ interface Waiter {
  * window's worth.
  */
 export class Pool {
+  /** Of files that are in memory as a whole. */
+  wholeBytes = 0;
   readonly #spare: Uint8Array[] = [];
 
   take(bytes: number): Uint8Array {

@@ -102,12 +102,21 @@ export class RemoteFile {
 
   /**
    * Brings the whole of a file whose length the server does not tell.
-   * @throws NetworkError when it is longer than `maxBytes`
+   * @returns blocks of `blockBytes`, the last one shorter: an array that grows would be there twice
+   * @throws NetworkError `"no-length"` when it is longer than `maxBytes`
    */
-  async whole(maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
-    const { bytes } = await fetchSmall(this.#network, this.#location ?? this.#url, this.name, maxBytes, signal);
-    this.sizeBytes = bytes.length;
-    return bytes;
+  async whole(maxBytes: number, blockBytes: number, signal: AbortSignal): Promise<readonly Uint8Array[]> {
+    const { blocks } = await fetchBlocks(this.#network, this.#location ?? this.#url, this.#where, maxBytes, blockBytes, signal);
+    if (!blocks) throw this.#tooLong(maxBytes);
+    this.sizeBytes = blocks.reduce((sum, block) => sum + block.length, 0);
+    return blocks;
+  }
+
+  #tooLong(maxBytes: number): NetworkError {
+    return new NetworkError(
+      `${this.#where}: expected at most ${maxBytes} bytes from a server that tells no length, for they are kept in memory, got more. Download the file first, or pass a larger network.windowBytes.`,
+      { code: "no-length" },
+    );
   }
 
   #noSense(): NetworkError {
@@ -240,6 +249,9 @@ export class RemoteFile {
   }
 }
 
+/** Bytes of a block of a small answer. */
+const SMALL_BLOCK_BYTES = 1 << 16;
+
 /**
  * Brings a small answer as a whole, whatever its length.
  * @param what names it in errors
@@ -253,16 +265,34 @@ export async function fetchSmall(
   signal: AbortSignal,
 ): Promise<{ readonly bytes: Uint8Array; readonly headers: FetchResponse["headers"] }> {
   const where = `${what} (${new URL(url).host})`;
+  const { blocks, headers } = await fetchBlocks(network, url, where, maxBytes, SMALL_BLOCK_BYTES, signal);
+  if (!blocks)
+    throw new NetworkError(`${where}: expected at most ${maxBytes} bytes, the limit, got more. Check the endpoint.`, { code: "too-long" });
+  const bytes = new Uint8Array(blocks.reduce((sum, block) => sum + block.length, 0));
+  for (const [i, block] of blocks.entries()) bytes.set(block, i * SMALL_BLOCK_BYTES);
+  return { bytes, headers };
+}
+
+/** @returns all of an answer in blocks, the last one shorter; no blocks where it is longer than `maxBytes` */
+async function fetchBlocks(
+  network: Network,
+  url: string,
+  where: string,
+  maxBytes: number,
+  blockBytes: number,
+  signal: AbortSignal,
+): Promise<{ readonly blocks: readonly Uint8Array[] | undefined; readonly headers: FetchResponse["headers"] }> {
   const retries = new Retries(network);
   for (;;) {
     const attempt = new Attempt(signal, stallMs(network), where);
     try {
       const answer = await ask(network, attempt, where, url, { "accept-encoding": "identity" });
       if (answer.response.status !== 200) throw refusal(answer, where, network);
-      const bytes = await readAll(new Body(answer.response.body, attempt, where), maxBytes, where);
+      const blocks = await readBlocks(new Body(answer.response.body, attempt, where), maxBytes, blockBytes);
       const length = contentLength(answer);
-      if (length !== undefined && length !== bytes.length) throw dropped(where, `${bytes.length} bytes of ${length}`);
-      return { bytes, headers: answer.response.headers };
+      const got = blocks?.reduce((sum, block) => sum + block.length, 0) ?? length;
+      if (length !== undefined && length !== got) throw dropped(where, `${got} bytes of ${length}`);
+      return { blocks, headers: answer.response.headers };
     } catch (error) {
       throwIfAborted(signal);
       await retries.next(error, 0, signal);
@@ -272,29 +302,28 @@ export async function fetchSmall(
   }
 }
 
-/** @throws NetworkError when the body is longer than `maxBytes` */
-async function readAll(body: Body, maxBytes: number, where: string): Promise<Uint8Array> {
-  const parts: Uint8Array[] = [];
+/** @returns the body in blocks; undefined when it is longer than `maxBytes` */
+async function readBlocks(body: Body, maxBytes: number, blockBytes: number): Promise<Uint8Array[] | undefined> {
+  const blocks: Uint8Array[] = [];
   let length = 0;
   try {
     for (let bytes = await body.read(); bytes; bytes = await body.read()) {
-      length += bytes.length;
-      if (length > maxBytes) {
-        throw new NetworkError(
-          `${where}: expected at most ${maxBytes} bytes from a server that tells no length, got more. Download the file first.`,
-          {
-            code: "no-length",
-          },
-        );
+      if (length + bytes.length > maxBytes) return undefined;
+      for (let done = 0; done < bytes.length; ) {
+        const at = length % blockBytes;
+        if (at === 0) blocks.push(new Uint8Array(blockBytes));
+        const part = bytes.subarray(done, done + blockBytes - at);
+        blocks.at(-1)?.set(part, at);
+        done += part.length;
+        length += part.length;
       }
-      parts.push(bytes.slice());
     }
   } finally {
     body.cancel();
   }
-  const all = new Uint8Array(length);
-  for (let at = 0; parts.length > 0; at += parts[0]!.length, parts.shift()) all.set(parts[0]!, at);
-  return all;
+  const last = length % blockBytes;
+  if (last > 0) blocks.push((blocks.pop() as Uint8Array).slice(0, last));
+  return blocks;
 }
 
 /** Bytes that the body will have; a compressed one is longer than its header says. */

@@ -5,10 +5,12 @@ import { readFileSync } from "node:fs";
 import { load, type Model } from "lfm2-wasm";
 import { FormatError, type Lfm2Error, NetworkError } from "../../src/errors.ts";
 import { openDirectly, openUrl } from "../../src/weights/address.ts";
+import { HttpSource } from "../../src/weights/http.ts";
 import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { MAX_REDIRECTS } from "../../src/weights/limits.ts";
-import { type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
+import { Pool } from "../../src/weights/piece.ts";
+import { type Fetch, type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
 import { pick } from "../scale.ts";
 import { type BadServer, SCENARIOS, type Scenario, serve } from "../tools/bad-server.ts";
@@ -144,6 +146,52 @@ describe("files over HTTP", () => {
     }
     server.set({ noLength: true });
     assert.deepEqual(await readToEnd(await byUrl("plain.dat")), plain);
+  });
+
+  it("of a length that nobody tells are held once, up to a window together, and refused beyond it", async () => {
+    for (const [window, most] of [
+      [1 << 16, 4 << 20],
+      [4 << 20, 4 << 20],
+      [32 << 20, 32 << 20],
+    ] as const) {
+      const part = noise(1 << 16);
+      let [size, arrays] = [0, 0];
+      const fetch: Fetch = async () => {
+        let left = size;
+        const read = async (): Promise<{ done: boolean; value: Uint8Array }> => {
+          if (left % (1 << 19) === 0) arrays = Math.max(arrays, process.memoryUsage().arrayBuffers);
+          const value = part.subarray(0, left);
+          left -= value.length;
+          return { done: value.length === 0, value };
+        };
+        const body = { getReader: () => ({ read, cancel: async () => {} }), cancel: async () => {} };
+        return { status: 200, url: "", headers: { get: () => null }, body };
+      };
+      const network = networkTo("http://example.test", { windowBytes: window }, { fetch, pool: new Pool() });
+      const begun = async (bytes: number): Promise<HttpSource> => {
+        size = bytes;
+        const source = new HttpSource(network, { name: "x", url: "http://example.test/x" });
+        await source.begin();
+        return source;
+      };
+      const before = process.memoryUsage().arrayBuffers;
+      const whole = await begun(most);
+      assert.equal(whole.size, most);
+      assert.ok(arrays - before <= most + (2 << 20), `${arrays - before} bytes of arrays for ${most}`);
+      for (const [at, length] of [
+        [0, 100],
+        [(1 << 20) - 7, 65_600],
+        [most - 9, 9],
+      ] as const) {
+        const right = Uint8Array.from({ length }, (_, i) => part[(at + i) % part.length] ?? 0);
+        assert.deepEqual(await whole.read(at, length), right, `${length} bytes at ${at}`);
+      }
+      const refusal = (e: unknown): boolean => e instanceof NetworkError && e.code === "no-length" && e.message.includes("windowBytes");
+      await assert.rejects(begun(1), refusal, "another beside it");
+      await whole.close();
+      await assert.rejects(begun(most + 1), refusal);
+      await (await begun(most)).close();
+    }
   });
 
   it("say so when a pointer of Git LFS lies in the place of weights", async () => {
