@@ -16,8 +16,8 @@ export interface CacheCalls {
   availability(source: ModelSource, options?: LoadOptions): Promise<Availability>;
   /**
    * Downloads into the cache all that a load with the same options would read: what is there already is not asked for again, what is there in part goes on from there.
-   * @param id `org/name[@revision][:file or type]`
-   * @throws InputError, FormatError, NetworkError, AbortError; StorageError where it cannot be kept; PlatformError where there is no cache
+   * @param id `org/name[@revision][:file or type]`, or an https: address as for `load`
+   * @throws InputError, FormatError, UnsupportedError, NetworkError, AbortError; StorageError where it cannot be kept; PlatformError where there is no cache
    */
   pull(id: string, options?: LoadOptions): Promise<Pulled>;
   /**

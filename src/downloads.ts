@@ -1,15 +1,17 @@
 // What is downloaded and what could be: pull, availability, the list of models in the cache and their removal. Knows no runtime, and loads no model.
 import { storeFor } from "./cache.ts";
-import { InputError, Lfm2Error, PlatformError, throwIfAborted } from "./errors.ts";
+import { InputError, Lfm2Error, PlatformError, StorageError, throwIfAborted } from "./errors.ts";
 import {
   checkContext,
   checkLoadOptions,
   findModel,
   hubEvents,
+  isAddress,
   isWorthAnother,
   kernelsFor,
   type LoadOptions,
   type ModelSource,
+  missingBytes,
   openSource,
   type Platform,
 } from "./lfm2.ts";
@@ -22,6 +24,7 @@ import { isRecord, quoted } from "./values.ts";
 import type { HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
 import { parseJsonBytes } from "./weights/json-scan.ts";
+import { licenseBeside } from "./weights/license.ts";
 import { MAX_CONFIG_BYTES } from "./weights/limits.ts";
 import { removeImagesOf } from "./weights/packed-image.ts";
 import { checkPlan } from "./weights/plan.ts";
@@ -110,8 +113,9 @@ async function removeImages(platform: Platform, { revisions }: StoredModel, quer
 
 /** What `pull` brought. */
 export interface Pulled {
-  /** `org/name` of the repository that was chosen. */
+  /** `org/name` of the repository that was chosen; of an address its folder's. It is the model's id in `listModels`. */
   readonly id: string;
+  /** Of an address the name of the version that its server told. */
   readonly commit: string;
   /** The file of weights that was chosen. */
   readonly file: string;
@@ -126,15 +130,69 @@ export async function pullWith(platform: Platform, id: string, options: LoadOpti
   checkLoadOptions(options);
   throwIfAborted(options.signal);
   await storesOf(platform, options.cache);
-  const parsed = parseHubId(String(id));
-  if (!parsed) throw new InputError(`pull: expected a hub's id, org/name[@revision][:file or type], got ${quoted(String(id))}.`);
+  const parsed = isAddress(id) ? id : parseHubId(String(id));
+  if (!parsed)
+    throw new InputError(
+      `pull: expected a hub's id, org/name[@revision][:file or type], or an https: address, got ${quoted(String(id))}. A path is on this machine already.`,
+    );
   const meter = options.onProgress && new Meter(options.onProgress);
+  const once = (isDoubtful: boolean): Promise<Pulled> =>
+    typeof parsed === "string"
+      ? pullAddress(platform, parsed, options, isDoubtful, meter)
+      : pullOnce(platform, parsed, options, isDoubtful, meter);
   try {
-    return await pullOnce(platform, parsed, options, false, meter);
+    return await once(false);
   } catch (error) {
     if (options.signal?.aborted || !isWorthAnother(error, true)) throw error;
-    return pullOnce(platform, parsed, options, true, meter);
+    return once(true);
   }
+}
+
+/** Which files a load would read, only the checkpoint's headers tell. */
+async function pullAddress(platform: Platform, address: string, options: LoadOptions, isDoubtful: boolean, meter?: Meter): Promise<Pulled> {
+  const { signal } = options;
+  const events = hubEvents(meter);
+  let [before, totalBytes, now] = [0, 0, ""];
+  const opened = await openSource(platform, address, options, {
+    ...{ isDoubtful, onWait: events.onWait },
+    onBytes: ({ path }, bytes) => {
+      if (path === now) meter?.report({ phase: "download", file: path, loadedBytes: before + bytes, totalBytes });
+    },
+    onSkip: (error) => {
+      throw error;
+    },
+  });
+  const watched = watch(opened.source);
+  const checkpoint = await openCheckpoint(watched.source, signal);
+  try {
+    const { license, sources } = checkpoint;
+    const [file] = sources;
+    const files = watched.filesOf(checkpoint);
+    const unknown = files.find((each) => each.missingBytes === undefined);
+    if (!file || unknown) throw noVersion(unknown?.name ?? address);
+    totalBytes = files.reduce((sum, each) => sum + each.size, 0);
+    before = totalBytes - sources.reduce((sum, each) => sum + each.size, 0); // the texts have come
+    const downloadedBytes = missingBytes(files);
+    events.onFound({ file: file.name, downloadBytes: downloadedBytes, license });
+    for (const each of sources) {
+      now = each.name;
+      await each.verify?.(signal);
+      before += each.size;
+      meter?.report({ phase: "download", file: now, loadedBytes: before, totalBytes });
+    }
+    meter?.ready();
+    const commit = file.identity?.slice(0, 40) ?? "";
+    return { id: new URL(".", address).href, commit, file: file.name, license, sizeBytes: totalBytes, downloadedBytes };
+  } finally {
+    await checkpoint.close().catch(() => {}); // all is there, or a better error is on its way
+  }
+}
+
+function noVersion(name: string): StorageError {
+  return new StorageError(
+    `pull: ${name}: expected a server that tells an ETag or a date, by which the cache would know the file, got neither. Download it, and pass its path.`,
+    { code: "no-version" },
+  );
 }
 
 async function pullOnce(platform: Platform, id: HubId, options: LoadOptions, isDoubtful: boolean, meter?: Meter): Promise<Pulled> {
@@ -180,6 +238,8 @@ export interface Availability {
   readonly downloadBytes: number;
   /** Linear memory that the model would take before its first token; 0 where that is not known. */
   readonly memoryBytes: number;
+  /** As the hub, the file or the README beside it tells it. */
+  readonly license: string | undefined;
   readonly reason?: string;
 }
 
@@ -189,14 +249,16 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
   throwIfAborted(options.signal);
   let downloadBytes = 0;
   let memoryBytes = 0;
+  let license: string | undefined;
   try {
     const opened = await openSource(platform, source, options, { isReadOnly: true });
     downloadBytes = opened.hub?.downloadBytes ?? 0;
     const watched = watch(opened.source);
     const checkpoint = await openCheckpoint(watched.source, options.signal);
     const files = watched.filesOf(checkpoint);
-    if (!opened.hub && isAddress(source)) downloadBytes = missingOf(files);
+    if (!opened.hub && isAddress(source)) downloadBytes = missingBytes(files);
     try {
+      license = opened.hub?.license ?? checkpoint.license ?? (await licenseBeside(opened.source, options.signal));
       checkContext(checkpoint, options.maxContextTokens);
       const dtype = options.dtype ?? opened.dtype;
       const planFor = plansOf(checkpoint, platform, options);
@@ -206,13 +268,13 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
     } finally {
       await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
     }
-    if (downloadBytes === 0) return { status: "available", downloadBytes, memoryBytes };
+    if (downloadBytes === 0) return { status: "available", downloadBytes, memoryBytes, license };
     const isUnderWay = opened.hub ? await isDownloading(platform, opened.hub, options) : files.some((file) => file.isDownloading);
-    return { status: isUnderWay ? "downloading" : "downloadable", downloadBytes, memoryBytes };
+    return { status: isUnderWay ? "downloading" : "downloadable", downloadBytes, memoryBytes, license };
   } catch (error) {
     const isReason = error instanceof Lfm2Error && !(error instanceof InputError) && !options.signal?.aborted;
     if (!isReason) throw error;
-    return { status: "unavailable", downloadBytes, memoryBytes, reason: error.message };
+    return { status: "unavailable", downloadBytes, memoryBytes, license, reason: error.message };
   }
 }
 
@@ -231,8 +293,6 @@ async function checkFits({ items, totalBytes }: Plan, dtype: DType | undefined, 
   checkPlan(items, limitBytes, dtype, (other) => others.get(other) ?? totalBytes);
 }
 
-const isAddress = (source: unknown): boolean => /^https?:/i.test(String(source));
-
 /** @returns the source, and what tells which of its files a load reads, once it has been opened as a checkpoint: those of weights, and of a folder the texts beside them */
 function watch(source: ByteSource | Folder): { source: ByteSource | Folder; filesOf(checkpoint: Checkpoint): readonly ByteSource[] } {
   const opened = new Set<ByteSource>();
@@ -248,9 +308,6 @@ function watch(source: ByteSource | Folder): { source: ByteSource | Folder; file
 }
 
 const listOf = (folder: Folder): Pick<Folder, "list"> => (folder.list && { list: folder.list.bind(folder) }) ?? {};
-
-/** A file that no cache can hold comes as a whole each time. */
-const missingOf = (files: readonly ByteSource[]): number => files.reduce((sum, { missingBytes, size }) => sum + (missingBytes ?? size), 0);
 
 async function isDownloading(platform: Platform, { files }: HubModel, { cache }: LoadOptions): Promise<boolean> {
   const store = await storeFor(platform.store, cache);

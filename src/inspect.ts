@@ -20,9 +20,7 @@ import type { Lfm2Config } from "./models/config.ts";
 import { type LoadModelOptions, type PlannedModel, planModel } from "./models/load-model.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
-import { licenseOfCard } from "./weights/license.ts";
-import { MAX_CARD_BYTES } from "./weights/limits.ts";
-import { type ByteSource, type Folder, readExactly } from "./weights/source.ts";
+import { licenseBeside } from "./weights/license.ts";
 import type { StoredType } from "./weights/tensor.ts";
 
 /** A tensor as its file stores it. */
@@ -94,17 +92,6 @@ async function planIfLoadable(checkpoint: Checkpoint, kernels: KernelSource, opt
   } catch (error) {
     if (error instanceof UnsupportedError && checkpoint.unsupported.size > 0) return undefined;
     throw error;
-  }
-}
-
-/** What the model's card says, where it lies in the folder. */
-async function licenseBeside(source: ByteSource | Folder, signal: AbortSignal | undefined): Promise<string | undefined> {
-  const card = "open" in source && !("read" in source) ? await source.open("README.md") : undefined;
-  if (!card) return undefined;
-  try {
-    return licenseOfCard(new TextDecoder().decode(await readExactly(card, 0, Math.min(card.size, MAX_CARD_BYTES), signal)));
-  } finally {
-    await card.close?.();
   }
 }
 

@@ -18,6 +18,7 @@ import { type LoadProgress, Meter, type Progress } from "./progress.ts";
 import { checkObject, checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
+import { licenseBeside } from "./weights/license.ts";
 import type { ObjectSource } from "./weights/objects.ts";
 import { rightError } from "./weights/opened.ts";
 import type { ImageStore } from "./weights/packed-image.ts";
@@ -127,7 +128,7 @@ function isUrl(source: ModelSource): source is URL {
 
 const network = (): Promise<typeof import("./weights/ways.ts")> => part("network", () => import("./weights/ways.ts"));
 
-const isAddress = (source: string | URL): boolean => /^https?:/i.test(String(source));
+export const isAddress = (source: unknown): boolean => /^https?:/i.test(String(source));
 
 /** What `source` means. */
 interface Opened {
@@ -289,13 +290,14 @@ export function isWorthAnother(error: unknown, isFromHub: boolean): boolean {
   return AGAIN.has(error.code) || (isFromHub && isFault && error.code !== "missing-file");
 }
 
-type HubEvents = Pick<HubCache, "onWait" | "onSkip"> & { onFound(hub: HubModel): void };
+type HubEvents = Pick<HubCache, "onWait" | "onSkip"> & { onFound(found: Pick<HubModel, "file" | "downloadBytes" | "license">): void };
 
-/** What a meter is told of the hub's file and of the cache: which was chosen, that a load waits, and, once, that it does without. */
+/** What a meter is told of the file and of the cache: which was chosen, that a load waits, and, once, that it does without. */
 export function hubEvents(meter: Meter | undefined): HubEvents {
   let isSkipped = false;
   return {
-    onFound: ({ file, downloadBytes }) => meter?.report({ phase: "open", file, loadedBytes: 0, totalBytes: downloadBytes }),
+    onFound: ({ file, downloadBytes, license }) =>
+      meter?.report({ phase: "open", file, loadedBytes: 0, totalBytes: downloadBytes, license }),
     onWait: ({ path, sizeBytes }, partBytes) => meter?.tell({ phase: "wait", file: path, loadedBytes: partBytes, totalBytes: sizeBytes }),
     onSkip: ({ message }) => {
       if (!isSkipped) meter?.tell({ phase: "cache-skipped", file: "", loadedBytes: 0, totalBytes: 0, reason: message });
@@ -324,6 +326,11 @@ async function loadOnce(
   let draft: DraftModel | undefined;
   try {
     checkContext(checkpoint, options.maxContextTokens);
+    const license = await licenseOfOpened(opened, checkpoint, source, options.signal);
+    if (!opened.hub && isAddress(source)) {
+      const [file] = checkpoint.sources;
+      events.onFound({ file: file?.name ?? "", downloadBytes: missingBytes(checkpoint.sources), license });
+    }
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
     draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes });
     const rest = maxMemoryBytes && Math.max(1, maxMemoryBytes - (draft?.model.memoryBytes ?? 0));
@@ -340,6 +347,7 @@ async function loadOnce(
       config: checkpoint.config,
       info: {
         ...modelInfo(checkpoint, loaded),
+        license,
         runtime: platform.runtime,
         warnings: warning === undefined ? [] : [warning],
         speculate,
@@ -355,6 +363,22 @@ async function loadOnce(
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
+}
+
+/** @returns bytes of the files that are still to be downloaded; one that no cache can hold comes as a whole each time */
+export function missingBytes(files: readonly ByteSource[]): number {
+  return files.reduce((sum, file) => sum + (file.missingBytes ?? file.size), 0);
+}
+
+/** The licence that costs no request: the README of a folder is read where that is on no network. */
+async function licenseOfOpened(
+  { hub, source }: Opened,
+  checkpoint: Checkpoint,
+  from: ModelSource,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
+  const told = hub?.license ?? checkpoint.license;
+  return told ?? (hub || isAddress(from) ? undefined : await licenseBeside(source, signal));
 }
 
 /** The draft model that a load asks for, as its file stores it. */
@@ -423,7 +447,7 @@ export function parameterCount({ tensors }: Checkpoint): number {
 function modelInfo(
   checkpoint: Checkpoint,
   { model, variant, plan, dtypes, packedImage }: LoadedModel,
-): Omit<ModelInfo, "runtime" | "warnings" | "speculate" | "draft"> {
+): Omit<ModelInfo, "license" | "runtime" | "warnings" | "speculate" | "draft"> {
   return {
     name: checkpoint.names[0] ?? "",
     format: checkpoint.format,

@@ -33,6 +33,8 @@ export interface ModelInfo {
   /** What the checkpoint calls itself. */
   readonly name: string;
   readonly format: "safetensors" | "gguf";
+  /** As the hub, the file, or the README beside it on this machine tells it. */
+  readonly license: string | undefined;
   /** Element types of the matrices, as loaded: one, or the mixture of a GGUF. */
   readonly dtypes: readonly WeightDType[];
   readonly kvDtype: KvDType;

@@ -3,7 +3,7 @@
 /** How far a load is. */
 export interface LoadProgress {
   /**
-   * `"open"` once where a hub's file was chosen, its total what is still to be downloaded; `"read"` while weights stream in, of a pull `"download"`; `"ready"` once at
+   * `"open"` once where a hub's file was chosen, or the header at an address was read, its total what is still to be downloaded, with the licence; `"read"` while weights stream in, of a pull `"download"`; `"ready"` once at
    * the end. Beside these, with counts of their own: `"wait"` while another process downloads a file, with how much of it that has; `"cache-skipped"` once where the
    * cache cannot keep what comes, and the load goes on without.
    */
@@ -17,6 +17,8 @@ export interface LoadProgress {
   readonly bytesPerSecond: number;
   /** Time that the rest takes at this rate; undefined while there is none. */
   readonly etaMs: number | undefined;
+  /** Of phase `"open"`: the licence as the hub or the file tells it, before its weights are downloaded. */
+  readonly license?: string | undefined;
   /** Why the cache was skipped. */
   readonly reason?: string;
 }

@@ -8,10 +8,20 @@ import { bar, formatCount, harmless, note, StatusLine } from "./terminal.ts";
 /** Loading that is over sooner shows no bar. */
 const BAR_AFTER_MS = 300;
 
-/** Draws how far loading is, with the rate. */
+/** @returns what is told of a model before it is downloaded */
+export function foundText({ file, totalBytes, license }: LoadProgress): string {
+  return harmless(`${file}: ${formatBytes(totalBytes)} to download, licence ${license ?? "not told"}`);
+}
+
+/** Draws how far loading is, with the rate; what is to be downloaded, and under which licence, it tells before. */
 export function progressBar(status: StatusLine): (progress: LoadProgress) => void {
   const start = performance.now();
-  return ({ phase, loadedBytes, totalBytes, file, bytesPerSecond, reason }) => {
+  return (progress) => {
+    const { phase, loadedBytes, totalBytes, file, bytesPerSecond, reason } = progress;
+    if (phase === "open" && totalBytes > 0) {
+      status.clear();
+      note(foundText(progress));
+    }
     if (phase === "cache-skipped") {
       status.clear();
       note(`lfm2: the model is not kept for the next start: ${harmless(reason ?? "")}`);

@@ -5,8 +5,8 @@ import { type LoadProgress, listModels, pull as pullModel, removeModel, type Sto
 import { formatBytes } from "../memory/arena.ts";
 import { DTYPES } from "../memory/dtype.ts";
 import { CACHE_DIR_ARG, HELP_ARG, JSON_ARG, type Options, refuseWords, UsageError } from "./args.ts";
-import { cacheOption } from "./model.ts";
-import { harmless, interruptible, note, table, write } from "./terminal.ts";
+import { cacheOption, foundText } from "./model.ts";
+import { harmless, interruptible, note, StatusLine, table, write } from "./terminal.ts";
 
 /** Options of `lfm2 list` and `lfm2 remove`. */
 export const CACHE_ARGS: ArgsDef = { "cache-dir": CACHE_DIR_ARG, json: JSON_ARG, ...HELP_ARG };
@@ -39,12 +39,22 @@ const STEPS = 1000;
  */
 function onTerminal(stopped: string): Shown {
   const bar = progress({ output: process.stderr, style: "block", max: STEPS, size: 24, withGuide: false, cancelMessage: stopped });
-  let step = 0;
-  bar.start("asking the hub");
-  // it has taken the keyboard to itself, Ctrl-C too: that is to be the signal again that ends a download as it should
-  if (process.stdin.isTTY) process.stdin.setRawMode(false);
+  const status = new StatusLine();
+  let [step, isStarted] = [0, false];
+  status.show("asking for it");
+  const start = (event: LoadProgress): void => {
+    status.clear();
+    note(foundText(event));
+    bar.start(harmless(event.file));
+    isStarted = true;
+    // it has taken the keyboard to itself, Ctrl-C too: that is to be the signal again that ends a download as it should
+    if (process.stdin.isTTY) process.stdin.setRawMode(false);
+  };
   return {
-    show: ({ phase, file, loadedBytes, totalBytes, bytesPerSecond, etaMs }) => {
+    show: (event) => {
+      const { phase, file, loadedBytes, totalBytes, bytesPerSecond, etaMs } = event;
+      if (phase === "open") return start(event);
+      if (!isStarted) return;
       const to = totalBytes > 0 ? Math.floor((STEPS * loadedBytes) / totalBytes) : 0;
       const left = etaMs === undefined ? "" : `, ${Math.ceil(etaMs / 1000)} s left`;
       const rate = bytesPerSecond > 0 ? `, ${formatBytes(bytesPerSecond)}/s${left}` : "";
@@ -55,7 +65,12 @@ function onTerminal(stopped: string): Shown {
       );
       if (phase === "download") step = to;
     },
-    end: (isDone, message) => (isDone ? bar.stop(message) : bar.error(message)),
+    end: (isDone, message) => {
+      status.clear();
+      if (!isStarted) note(message);
+      else if (isDone) bar.stop(message);
+      else bar.error(message);
+    },
   };
 }
 
@@ -63,8 +78,9 @@ function onTerminal(stopped: string): Shown {
 function inLines(): Shown {
   let isWaiting = false;
   return {
-    show: ({ phase, file, totalBytes }) => {
-      if (phase === "open") note(`${harmless(file)}: ${formatBytes(totalBytes)} to download`);
+    show: (progress) => {
+      const { phase, file } = progress;
+      if (phase === "open") note(foundText(progress));
       if (phase === "wait" && !isWaiting) note(`${harmless(file)}: waiting for another process that downloads it`);
       isWaiting = phase === "wait";
     },

@@ -14,7 +14,7 @@ export interface Listing {
   readonly repo: string;
   readonly commit: string;
   readonly files: readonly HubFile[];
-  /** What the model's card says, where that was asked for. */
+  /** What the model's card says, where a hub told it. */
   readonly license?: string | undefined;
 }
 
@@ -51,14 +51,11 @@ function fileOf(entry: unknown): HubFile | undefined {
 export async function listRepository(network: Network, repo: string, revision: string | undefined, signal: AbortSignal): Promise<Listing> {
   const where = `${repo} on the hub`;
   const api = `${network.endpoint}/api/models/${repo}`;
-  let commit = revision;
-  let license: string | undefined;
-  if (!isHex(revision, 40)) {
-    const { value } = await json(network, `${api}/revision/${encodeURIComponent(revision ?? "main")}`, where, signal);
-    commit = isRecord(value) && isHex(value.sha, 40) ? value.sha : undefined;
-    const card = isRecord(value) && isRecord(value.cardData) ? value.cardData : {};
-    license = licenseOf({ license: card.license, name: card.license_name });
-  }
+  const answer = await json(network, `${api}/revision/${encodeURIComponent(revision ?? "main")}`, where, signal);
+  const { sha, cardData } = isRecord(answer.value) ? answer.value : {};
+  const commit = [revision, sha].find((value) => isHex(value, 40));
+  const card = isRecord(cardData) ? cardData : {};
+  const license = licenseOf({ license: card.license, name: card.license_name });
   if (commit === undefined) throw new FormatError(`${where}: expected the commit of the revision, got none. Check the endpoint.`);
   const files: HubFile[] = [];
   let url: string | undefined = `${api}/tree/${commit}?recursive=true`;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { existsSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { availability, type LoadOptions, listModels, load, type Model, removeModel } from "lfm2-wasm";
+import { availability, type LoadOptions, type LoadProgress, listModels, load, type Model, pull, removeModel } from "lfm2-wasm";
 import { validSharded, validSplit } from "../bad-files/catalogue.mjs";
 import { PART_NAMES, writeFiles } from "../bad-files/write.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
@@ -122,6 +122,30 @@ describe("the cache and plain addresses", () => {
     assert.equal((await availability(address(), options())).status, "downloading");
     control.abort();
     await assert.rejects(loading, { name: "AbortError" });
+  });
+
+  it("pull brings all that a load reads, and refuses what no cache could hold", async () => {
+    for (const [name, bytes] of Object.entries(filesOf(writeFiles(join(root, "pulled"), validSharded()))))
+      plain.files.set(`/pulled/${name}`, { bytes, etag: `"${name}"` });
+    const source = `${base}/pulled/`;
+    const events: LoadProgress[] = [];
+    const pulled = await pull(source, options({ onProgress: (p) => events.push(p) }));
+    assert.deepEqual([pulled.id, pulled.sizeBytes, pulled.downloadedBytes], [source, plain.sentBytes, plain.sentBytes]);
+    assert.deepEqual(
+      [events[0]?.phase, events[0]?.totalBytes],
+      ["open", (await pull(source, options({ cache: { dir: join(dir, "x") } }))).downloadedBytes],
+    );
+    assert.ok(events.every((e, i) => e.phase === "open" || e.loadedBytes >= (events[i - 1]?.loadedBytes ?? 0)));
+    assert.deepEqual([events.at(-1)?.phase, events.at(-1)?.loadedBytes], ["ready", pulled.sizeBytes]);
+    assert.equal((await pull(source, options())).downloadedBytes, 0);
+    const down = { fetch: () => Promise.reject(new TypeError("no network")) };
+    (await load(source, options({ ...down, network: { ...IMPATIENT, maxRetries: 0 } }))).dispose();
+    const model = await load(address(), options({ onProgress: (p) => events.push(p) }));
+    assert.equal(model.info.license, undefined);
+    model.dispose();
+    plain.files.set("/models/mini.gguf", { bytes: mini, etag: undefined });
+    await assert.rejects(pull(address(), options()), { name: "StorageError", code: "no-version" });
+    await assert.rejects(pull("models/lfm2-mini/x", options()), { name: "InputError" });
   });
 
   it("loads at once share one download, and an aborted one goes on at its byte", async () => {

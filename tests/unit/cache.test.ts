@@ -356,7 +356,10 @@ describe("the cache on a disk", () => {
     assert.ok(before.memoryBytes > 4e6 && before.memoryBytes <= loaded.info.memoryBytes);
     loaded.dispose();
     server.log.length = 0;
-    assert.deepEqual(await ask("org/mini"), { status: "available", downloadBytes: 0, memoryBytes: before.memoryBytes });
+    assert.deepEqual(await ask("org/mini"), {
+      ...{ status: "available", downloadBytes: 0 },
+      ...{ memoryBytes: before.memoryBytes, license: "lfm1.0" },
+    });
     assert.equal(sent(), 0);
     const small = await ask("org/mini", { maxMemoryBytes: 1e6 });
     assert.deepEqual([small.status, /needs /.test(small.reason ?? "")], ["unavailable", true]);

@@ -72,7 +72,11 @@ describe("the commands about downloaded models", () => {
     const pulled = await lfm2("pull", "org/mini", ...where);
     assert.deepEqual(
       { ...pulled },
-      { code: 0, stdout: "", stderr: "mini.gguf: 2.6 MiB to download\norg/mini: mini.gguf, 2.6 MiB, 2.6 MiB downloaded, licence lfm1.0\n" },
+      {
+        code: 0,
+        stdout: "",
+        stderr: "mini.gguf: 2.6 MiB to download, licence lfm1.0\norg/mini: mini.gguf, 2.6 MiB, 2.6 MiB downloaded, licence lfm1.0\n",
+      },
     );
     const again = await lfm2("pull", "org/mini", "--json", ...where);
     const { commit, ...rest } = JSON.parse(again.stdout) as { commit: string };
@@ -89,6 +93,21 @@ describe("the commands about downloaded models", () => {
     assert.equal(sent(), 0);
     assert.deepEqual(await lfm2("remove", "org/mini", ...where), { code: 0, stdout: "", stderr: "org/mini removed, 2.6 MiB\n" });
     assert.equal((await lfm2("remove", "org/mini", ...where)).code, 1);
+  });
+
+  it("pull takes an address, and generate tells the licence before it downloads", async () => {
+    const at = `${server.hub}/org/mini/resolve/main/mini.gguf`;
+    const pulled = await lfm2("pull", at, "--json", ...where);
+    const { commit, ...rest } = JSON.parse(pulled.stdout) as { commit: string };
+    assert.match(commit, /^[0-9a-f]{40}$/);
+    const id = at.slice(0, -"mini.gguf".length);
+    assert.deepEqual(rest, { id, file: "mini.gguf", sizeBytes: mini.length, downloadedBytes: mini.length });
+    assert.match(pulled.stderr, /^mini\.gguf: 2\.6 MiB to download, licence not told\n/);
+    assert.match((await lfm2("list", ...where)).stdout, new RegExp(`^ {2}${id} +2\\.6 MiB +mini\\.gguf\\n$`));
+    const generated = await lfm2("generate", "-m", "org/mini", "-p", "What is 3 + 4?", ...where);
+    assert.deepEqual([generated.stdout, generated.stderr], ["3 + 4 = 7\n", "mini.gguf: 2.6 MiB to download, licence lfm1.0\n"]);
+    assert.equal((await lfm2("generate", "-m", "org/mini", "-p", "What is 3 + 4?", ...where)).stderr, "");
+    assert.equal((await lfm2("remove", id, ...where)).code, 0);
   });
 
   it("say what is wrong", async () => {
