@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { lanes } from "./lanes.mjs";
 import { thinMap } from "./thin-map.mjs";
+import { thirdPartyLicenses } from "./third-party.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const at = (...parts) => join(root, ...parts);
@@ -78,7 +79,13 @@ export async function ensureHash() {
 async function buildJs() {
   const [probes, hash] = await Promise.all([ensureProbes(), ensureHash()]);
   const [plain, relaxed] = probes.map((path) => readFileSync(at(path), "base64"));
-  const { build } = await import("esbuild");
+  const { build: bundle } = await import("esbuild");
+  const metafiles = [];
+  const build = async (options) => {
+    const result = await bundle({ ...options, metafile: true });
+    metafiles.push(result.metafile);
+    return result;
+  };
   for (const name of readdirSync(at("dist"))) if (/^core-.*\.js/.test(name)) rmSync(at("dist", name));
   const common = {
     bundle: true,
@@ -88,7 +95,7 @@ async function buildJs() {
     outdir: at("dist"),
     sourcemap: true,
     sourcesContent: false, // lines; the text itself is in the repository
-    legalComments: "none",
+    legalComments: "none", // licences are in a file of their own
     absWorkingDir: root,
     tsconfigRaw: {},
   };
@@ -113,7 +120,6 @@ async function buildJs() {
   const { metafile } = await build({
     ...common,
     ...small,
-    metafile: true,
     entryPoints: {
       index: adapter("node"),
       quantize: "src/cli/quantize-file.ts",
@@ -175,6 +181,7 @@ async function buildJs() {
   });
   for (const name of readdirSync(at("dist")))
     if (name.endsWith(".js.map")) writeFileSync(at("dist", name), thinMap(readFileSync(at("dist", name), "utf8")));
+  writeFileSync(at("dist/THIRD-PARTY-LICENSES.txt"), thirdPartyLicenses(root, metafiles));
 }
 
 /**
@@ -238,6 +245,7 @@ const parts = {
       "src",
       "package.json",
       "scripts/build.mjs",
+      "scripts/third-party.mjs",
       "assembly/probe.ts",
       "assembly/hash.ts",
       "dist/kernels.plain.wasm",
@@ -262,7 +270,9 @@ const parts = {
       "quantize",
       "server",
       "whole",
-    ].map((name) => `dist/${name}.js`),
+    ]
+      .map((name) => `dist/${name}.js`)
+      .concat("dist/THIRD-PARTY-LICENSES.txt"),
   },
   types: {
     run: buildTypes,

@@ -96,7 +96,7 @@ describe("the package", () => {
       "LICENSE",
       "README.md",
       ...[
-        ...["cli.js", "inline.js", "mini.gguf", "thread.browser.js", "whole.js", "worker.browser.js"],
+        ...["THIRD-PARTY-LICENSES.txt", "cli.js", "inline.js", "mini.gguf", "thread.browser.js", "whole.js", "worker.browser.js"],
         ...entries.flatMap((name) => [`${name}.js`, `${name}.js.map`]),
         ...builds.map((name) => `kernels.${name}.wasm`),
       ]
@@ -124,6 +124,9 @@ describe("the package", () => {
     }
     const forThreads = size("thread.js") + size("kernels.plain-threads.wasm") + size("kernels.relaxed-threads.wasm");
     assert.ok(forThreads <= 173 * KB, `what threads add: ${forThreads} bytes`);
+    // what a page's worker loads: the engine once more, with its dependencies
+    const worker = { whole: size("worker.browser.js"), gzipped: gzipped(["worker.browser.js"]) };
+    assert.ok(worker.whole <= 350 * KB && worker.gzipped <= 122 * KB, JSON.stringify(worker));
     for (const name of files.keys())
       if (name.endsWith(".wasm")) assert.ok(gzipSync(readFileSync(join(installed, name)), { level: 9 }).length <= 60 * KB, name);
     const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };
@@ -153,10 +156,57 @@ describe("the package", () => {
     const { publint } = await import("publint");
     const { messages } = await publint({ pkgDir: installed, strict: true });
     assert.deepEqual(
-      messages.filter((m) => m.type !== "suggestion").map((m) => m.code),
+      messages.map((m) => m.code),
       [],
     );
   });
+
+  it("names whatever third party's code is in it, with licences and notices", () => {
+    const text = readFileSync(join(installed, "dist", "THIRD-PARTY-LICENSES.txt"), "utf8");
+    const named = [...text.matchAll(/^(\S+) \d+\.\d+\.\d+ \(([\w.-]+)\)$/gm)].map(([, name = "", license = ""]) => `${name} ${license}`);
+    assert.deepEqual([...new Set(named)].sort(), [
+      "@assemblyscript/loader Apache-2.0",
+      "@clack/core MIT",
+      "@clack/prompts MIT",
+      "@huggingface/jinja MIT",
+      "@huggingface/tokenizers Apache-2.0",
+      "assemblyscript Apache-2.0",
+      "citty MIT",
+      "fast-string-truncated-width MIT",
+      "fast-string-width MIT",
+      "fast-wrap-ansi MIT",
+      "sisteransi MIT",
+    ]);
+    for (const name of ["assemblyscript", "citty", "sisteransi"]) {
+      const folder = join("node_modules", name);
+      for (const file of readdirSync(folder).filter((file) => /^(license|notice)/i.test(file)))
+        assert.ok(text.includes(readFileSync(join(folder, file), "utf8").trim()), `${name}: ${file}`);
+    }
+  });
+
+  // npm takes seconds
+  if (pick({ gate: false, full: true }))
+    it("installs from its tarball as npm does it, without a script of any package, and answers", function () {
+      this.timeout(120_000);
+      const user = join(project, "user");
+      mkdirSync(user);
+      writeFileSync(join(user, "package.json"), JSON.stringify({ type: "module", private: true }));
+      // its dependencies as tarballs, too, so that no registry is asked
+      const folders = [".", ...["jinja", "tokenizers"].map((name) => join("node_modules", "@huggingface", name))];
+      const tarballs = folders.map((folder) => {
+        const [{ filename }] = JSON.parse(npm(["pack", "--json", "--ignore-scripts", "--pack-destination", user], folder)) as [
+          { filename: string },
+        ];
+        return join(user, filename);
+      });
+      npm(["install", "--ignore-scripts", "--offline", "--no-audit", "--no-fund", ...tarballs], user);
+      npm(["ci", "--ignore-scripts", "--offline", "--no-audit", "--no-fund"], user);
+      const { stdout, stderr } = spawnSync(process.execPath, [join("node_modules", ".bin", "lfm2"), "generate", "-p", "What is 3 + 4?"], {
+        cwd: user,
+        encoding: "utf8",
+      });
+      assert.equal(stdout.trim(), "3 + 4 = 7", stderr);
+    });
 
   it("runs README's program", () => {
     const readme = readFileSync(join(installed, "README.md"), "utf8");
