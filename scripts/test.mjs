@@ -179,7 +179,8 @@ if (!patterns.length) {
 }
 if (full && !patterns.length)
   await stage("install runtimes", () => {
-    for (const folder of ["runtimes", "bundlers/next"]) execFileSync("npm", ["ci"], { cwd: join("tests", folder), stdio: "inherit" });
+    for (const folder of ["runtimes", "bundlers", "bundlers/next"])
+      execFileSync("npm", ["ci"], { cwd: join("tests", folder), stdio: "inherit" });
   });
 await stage("bundle tests", () => bundle(files));
 const inOrder = [...files].sort((a, b) => place(a) - place(b));

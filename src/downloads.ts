@@ -44,9 +44,11 @@ async function storesOf(platform: Platform, cache: LoadOptions["cache"]): Promis
     if (store) stores.set(store.place, store);
   }
   if (stores.size > 0) return [...stores.values()];
-  throw new PlatformError("cache: expected a place to keep models, got none: this runtime has no store, or `cache` is false.", {
-    code: "no-store",
-  });
+  throw new PlatformError(
+    "cache: expected a place to keep models, got none: this runtime has no store that it may use, or `cache` is false. " +
+      "load() needs none: it takes the id, an address, a bucket's object or bytes. To keep files, leave `cache` out, or name a folder that may be read and written.",
+    { code: "no-store" },
+  );
 }
 
 const cacheIn = ({ cacheDir }: CacheQuery): LoadOptions["cache"] => (cacheDir === undefined ? "auto" : { dir: cacheDir });

@@ -1,4 +1,4 @@
-// From whatever a build of the kernels comes as to a compiled module: compiled once a process, by streaming where that works, with an error that says what to
+// From whatever a build of the kernels comes as to a compiled module: compiled once in each thread that loads, by streaming where that works, with an error that says what to
 // do where it does not. Must not know where the files lie: an adapter or the caller names them.
 import { InputError, PlatformError, UnsupportedError } from "../errors.ts";
 import { type WasmModule, WebAssembly } from "../memory/wasm.ts";

@@ -7,7 +7,7 @@ import { extname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
-import { installed, RUNTIMES } from "../runtimes/index.mjs";
+import { installed } from "../runtimes/index.mjs";
 import { ISOLATED, serveFolders } from "../runtimes/server.mjs";
 import { pick } from "../scale.ts";
 import { installPacked } from "../tools/packed.ts";
@@ -232,7 +232,7 @@ describe("examples", () => {
   });
 
   it("deno: the program answers, from the npm specifier", async () => {
-    const deno = RUNTIMES.deno?.find();
+    const deno = installed(["deno"], "the example of Deno")[0]?.binary;
     if (!deno) return;
     const folder = await built("deno");
     const { stdout } = await execute(deno, ["run", "--quiet", "--no-lock", "--no-prompt", "--allow-read", join(folder, "main.ts")], {
@@ -242,7 +242,7 @@ describe("examples", () => {
   });
 
   it("deno: its server answers in parts", async () => {
-    const deno = RUNTIMES.deno?.find();
+    const deno = installed(["deno"], "the example of Deno")[0]?.binary;
     if (!deno) return;
     const folder = await built("deno");
     const flags = ["--no-lock", "--no-prompt", "--allow-read", "--allow-net"];
@@ -273,7 +273,7 @@ describe("examples", () => {
     const folder = await built("cloudflare-worker");
     const out = readdirSync(join(folder, "out"));
     assert.ok(out.some((name) => name.endsWith(".wasm")) && out.some((name) => name.endsWith(".gguf")), out.join());
-    const binary = RUNTIMES.workerd?.find();
+    const binary = installed(["workerd"], "the worker that wrangler bundled")[0]?.binary;
     if (!binary) return;
     const { Miniflare } = (await import(pathToFileURL(binary).href)) as { Miniflare: new (options: object) => Worker };
     const kinds = { ".wasm": "CompiledWasm", ".gguf": "Data" } as const;
@@ -303,4 +303,23 @@ describe("examples", () => {
 it("every example is listed in examples/README.md", () => {
   const listed = readFileSync(join("examples", "README.md"), "utf8");
   for (const name of readdirSync("examples")) if (!name.includes(".")) assert.ok(listed.includes(`\`${name}\``), name);
+});
+
+it("the Cloudflare example's settings stay JSON with any of those that it has in comments", () => {
+  const lines = readFileSync(join("examples", "cloudflare-worker", "wrangler.jsonc"), "utf8").split("\n");
+  const isSetting = (line: string): boolean => /^ *\/\/ "/.test(line);
+  const settings = lines.filter(isSetting);
+  assert.deepEqual(
+    settings.map((line) => /"(\w+)"/.exec(line)?.[1]),
+    ["vars", "r2_buckets", "assets"],
+  );
+  for (let chosen = 0; chosen < 1 << settings.length; chosen++) {
+    const isChosen = (line: string): boolean => ((chosen >> settings.indexOf(line)) & 1) === 1;
+    const text = lines
+      .map((line) => (isSetting(line) && isChosen(line) ? line.replace("//", "") : line.replace(/^ *\/\/.*/, "")))
+      .join("\n");
+    const { name, rules, ...rest } = JSON.parse(text) as Record<string, unknown>;
+    assert.ok(name && rules);
+    assert.equal(Object.keys(rest).length, 3 + settings.filter(isChosen).length);
+  }
 });

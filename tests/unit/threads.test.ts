@@ -311,6 +311,30 @@ describe("threads", () => {
         });
       });
 
+    it("a build is compiled once, for all loads and their threads", async () => {
+      // in a program of its own, where nothing has been compiled before
+      const body = `import workerThreads from "node:worker_threads"; import { syncBuiltinESMExports } from "node:module";
+        const compiled = []; const given = [];
+        const { compile, Module } = WebAssembly;
+        WebAssembly.compile = async (bytes) => { const module = await compile(bytes); compiled.push({ module, bytes: bytes.length }); return module; };
+        workerThreads.Worker = class extends workerThreads.Worker { constructor(file, options) { super(file, options); given.push(options.workerData.module); } };
+        syncBuiltinESMExports();
+        const { load } = await import("lfm2-wasm"); const { mini } = await import("lfm2-wasm/mini");
+        for (let i = 0; i < 2; i++) { const model = await load(mini, { threads: 3 }); await model.generate("Hi", { maxTokens: 2 }); model.dispose(); }
+        const chosen = compiled.at(-1).module;
+        console.log(JSON.stringify({ bytes: compiled.map(({ bytes }) => bytes), given: given.length, same: given.every((module) => module instanceof Module && module === chosen) }));`;
+      const child = spawn(process.execPath, ["--input-type=module", "-e", body], { stdio: ["ignore", "pipe", "inherit"] });
+      let said = "";
+      child.stdout.on("data", (text) => {
+        said += text;
+      });
+      await new Promise((resolve) => child.once("close", resolve));
+      const { bytes, ...threads } = JSON.parse(said) as { bytes: number[]; given: number; same: boolean };
+      assert.deepEqual(threads, { given: 4, same: true });
+      // a relaxed build that is not exact here would be compiled before the plain one: each once
+      assert.ok(bytes.length >= 1 && new Set(bytes).size === bytes.length, bytes.join());
+    });
+
     for (const [what, body] of [
       ["after a load", ""],
       ["after a reply", `await model.generate("Hi", { maxTokens: 5 });`],

@@ -1,7 +1,7 @@
 // The package in Cloudflare's workerd and what is like it: no files, no threads, and no bytes are compiled, so the kernels are imported as modules.
 
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
-import { StorageError, UnsupportedError } from "../../errors.ts";
+import { PlatformError, StorageError, UnsupportedError } from "../../errors.ts";
 import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import { useTurn } from "../../macrotask.ts";
@@ -23,9 +23,9 @@ const WINDOW_BYTES = 4 << 20;
 function noFile(address: string): Error {
   const where = `load: expected an https: address, a hub's id org/name, bytes or an object that reads by ranges, got ${quoted(address)}`;
   if (!/^[a-z][a-z0-9+.-]+:/i.test(address)) return new StorageError(`${where}; there are no files here.`, { code: "not-found" });
-  return new UnsupportedError(`${where}. Download the file and pass its bytes, or a source that reads ranges of an R2 object.`, {
-    code: "scheme",
-  });
+  const instead = "Download it and pass its bytes, serve it by https:, or put it into a bucket and pass { bucket, key }.";
+  if (/^file:/i.test(address)) return new PlatformError(`${where}; there are no files here. ${instead}`, { code: "no-files" });
+  return new UnsupportedError(`${where}. ${instead}`, { code: "scheme" });
 }
 
 const platform: Platform = {
@@ -44,8 +44,13 @@ const platform: Platform = {
 /** A message comes here before the event loop's turn: timers, other requests and what a stream has sent would wait for the end of all work. */
 const timerTurn = (): Promise<void> => new Promise((resolve) => void setTimeout(resolve, 0));
 
-/** As everywhere; one thread, and at most 100 MB unless `maxMemoryBytes` says otherwise. */
-export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
+/** As everywhere; one thread, no worker, and at most 100 MB unless `maxMemoryBytes` says otherwise. */
+export async function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
+  if (options?.engine === "worker")
+    throw new PlatformError(
+      'engine: expected to start a worker, got: this runtime has no workers. Leave engine out, or pass engine: "here" to compute in this thread.',
+      { code: "no-worker" },
+    );
   useTurn(timerTurn);
   return loadWith(platform, source, options);
 }
