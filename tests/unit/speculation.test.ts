@@ -1,6 +1,6 @@
 // Guessed tokens by their parts: what is guessed, how many guesses are worth their rows, and that what comes out has the model's own distribution.
 import assert from "node:assert/strict";
-import { load } from "lfm2-wasm";
+import { type Folder, type GenerateOptions, inspect, load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { MemoryError } from "../../src/errors.ts";
@@ -14,6 +14,7 @@ import { StepCosts } from "../../src/generate/step-costs.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { loadModel } from "../../src/models/load-model.ts";
+import { bytesSource } from "../../src/weights/source.ts";
 import { Random, seedOf } from "../bits/random.ts";
 import { checkpointFolder, feed, kernels } from "../golden/support.ts";
 import { pick } from "../scale.ts";
@@ -353,5 +354,72 @@ describe("speculation in the engine", () => {
       assert.ok(usage.draftedTokens! > 0.7 * (usage.outputTokens - 1), `${usage.draftedTokens} of ${usage.outputTokens}`);
     }
     model.dispose();
+  });
+});
+
+describe("a draft model that is another one", () => {
+  /** The bundled checkpoint with one of its files changed. */
+  async function changed(name: string, change: (bytes: Uint8Array) => Uint8Array): Promise<Folder> {
+    const folder = await openPath("models/lfm2-mini");
+    assert.ok("open" in folder);
+    const open: Folder["open"] = async (path) => {
+      const source = await folder.open(path);
+      if (path !== name || !source) return source;
+      const bytes = change((await source.read(0, source.size)).slice());
+      await source.close?.();
+      return bytesSource(bytes, path);
+    };
+    return { name: folder.name, open };
+  }
+  /** bf16 weights with two bits of their fractions. */
+  const coarse = (bytes: Uint8Array): Uint8Array => {
+    const from = 8 + Number(new DataView(bytes.buffer).getBigUint64(0, true));
+    for (let i = from; i < bytes.length; i += 2) bytes[i]! &= 0xe0;
+    return bytes;
+  };
+
+  const STORIES = ["Tell me a story about a bear and a bird.", "Tell me a story about a fox.", "Tell me a story about an owl."];
+
+  it("changes no token, greedy or sampled, where its guesses are right now and then", async () => {
+    const model = await load(mini, { prefixCacheBytes: 0 });
+    const guessed = await load(mini, { prefixCacheBytes: 0, draft: await changed("model.safetensors", coarse) });
+    const all = { drafted: 0, accepted: 0 };
+    for (const sampling of [
+      { temperature: 0 },
+      { temperature: 1.3, seed: 7 },
+      { temperature: 0.8, seed: 8, topK: 40, topP: 0.95, repetitionPenalty: 1.1 },
+    ] satisfies GenerateOptions[]) {
+      const count = { drafted: 0, accepted: 0 };
+      for (const text of STORIES.slice(0, pick({ gate: 1, full: 3 })))
+        for (const adaptive of [true, false]) {
+          const want = await model.generate(text, { ...sampling, maxTokens: 40 });
+          const got = await guessed.generate(text, { ...sampling, maxTokens: 40, speculate: { by: "draft", max: 5, adaptive } });
+          assert.deepEqual([got.text, [...got.tokens], got.finishReason], [want.text, [...want.tokens], want.finishReason]);
+          count.drafted += got.usage.draftedTokens ?? 0;
+          count.accepted += got.usage.acceptedTokens ?? 0;
+        }
+      const { drafted, accepted } = count;
+      assert.ok(accepted > 5 && drafted > accepted + 5, `${JSON.stringify(sampling)}: ${accepted} of ${drafted} were right`);
+      all.drafted += drafted;
+      all.accepted += accepted;
+    }
+    const { speculation, openSessions } = await guessed.status();
+    assert.deepEqual([speculation, openSessions], [all, 0]);
+    for (const each of [model, guessed]) each.dispose();
+  });
+
+  it("is refused with other tokens: more or fewer of them, or as many of which one means another text", async () => {
+    const refused = async (draft: string | Folder, message: RegExp): Promise<void> =>
+      assert.rejects(load(mini, { draft }), (error: Error) => error.name === "UnsupportedError" && message.test(error.message));
+    const tiny = checkpointFolder("tiny-deep");
+    const { vocabSize } = (await inspect(tiny)).config;
+    await refused(tiny, new RegExp(`draft: expected a model with the same tokens, got one of ${vocabSize} tokens beside 2048\\. Take`));
+    const swapped = await changed("tokenizer.json", (bytes) => {
+      const json = JSON.parse(new TextDecoder().decode(bytes)) as { model: { vocab: Record<string, number> } };
+      const { vocab } = json.model;
+      [vocab.a, vocab.b] = [vocab.b!, vocab.a!];
+      return new TextEncoder().encode(JSON.stringify(json));
+    });
+    await refused(swapped, /expected a model with the same tokens, got one whose ids mean other texts\. Take/);
   });
 });
