@@ -1,6 +1,7 @@
 // The reference's Lfm2Config: its keys in camelCase, its defaults, checked by the rules that check a config.json.
 import { InputError, inspect, type LoadOptions, type ModelSource } from "lfm2-wasm";
 import { type Lfm2Config as CheckedConfig, type LayerType, parseConfig } from "../models/config.ts";
+import type { Llama3Scaling, LongRopeScaling, YarnScaling } from "../models/rope.ts";
 import { isRecord, kindOf } from "../values.ts";
 
 /** The documented keys; what is left out has the reference's default. */
@@ -84,6 +85,12 @@ const KEYS: ReadonlySet<string> = new Set<Key>([
   "layerTypes",
 ]);
 
+type RopeKey = "ropeTheta" | "ropeType" | Exclude<keyof YarnScaling | keyof LongRopeScaling | keyof Llama3Scaling, "type">;
+const ROPE_KEYS: ReadonlySet<string> = new Set<RopeKey>([
+  ...(["ropeTheta", "ropeType", "factor", "originalMaxPositionEmbeddings", "attentionFactor", "betaFast", "betaSlow"] as const),
+  ...(["mscale", "mscaleAllDim", "truncate", "shortFactor", "longFactor", "lowFreqFactor", "highFreqFactor"] as const),
+]);
+
 const snake = (name: string): string => (name === "convLCache" ? "conv_L_cache" : name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`));
 const present = (record: object): [string, unknown][] => Object.entries(record).filter(([, value]) => value !== undefined);
 const snakeKeys = (record: object): Record<string, unknown> =>
@@ -98,6 +105,11 @@ function optionsOf(options: Lfm2ConfigOptions): Record<string, unknown> {
   const { ropeParameters = {} } = options;
   if (!isRecord(ropeParameters))
     throw new InputError(`Lfm2Config: ropeParameters: expected an object, got ${kindOf(ropeParameters)}. Pass { ropeTheta: 1e6 }.`);
+  const odd = Object.keys(ropeParameters).find((name) => !ROPE_KEYS.has(name));
+  if (odd !== undefined)
+    throw new InputError(
+      `Lfm2Config: ropeParameters: expected ${[...ROPE_KEYS].join(", ")}, got ${JSON.stringify(odd)}. Correct its name.`,
+    );
   return options as Record<string, unknown>;
 }
 

@@ -108,6 +108,9 @@ const UNSUPPORTED: Readonly<Record<string, unknown>> = {
   top_h: null,
 };
 
+/** @returns whether a file and a call may say it */
+export const isGenerationKey = (name: string): boolean => Object.hasOwn(KEYS, name);
+
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 
 /**

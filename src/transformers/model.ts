@@ -13,7 +13,7 @@ import {
 } from "lfm2-wasm";
 import { isRecord, kindOf } from "../values.ts";
 import { Lfm2Config } from "./config.ts";
-import { type GenerationDefaults, generationDefaults } from "./generation-config.ts";
+import { type GenerationDefaults, generationDefaults, isGenerationKey } from "./generation-config.ts";
 import { randomCheckpoint } from "./random.ts";
 
 const TORCH_DTYPES = { float32: "f32", bfloat16: "bf16", float16: "f16", auto: undefined } as const;
@@ -229,9 +229,24 @@ function matrix(name: string, batch: unknown): number[][] {
   return rows as number[][];
 }
 
+/** What a call says, and no file. */
+const CALL_KEYS: readonly string[] = [
+  "inputIds",
+  "attentionMask",
+  "logitsProcessor",
+  "stoppingCriteria",
+  "seed",
+  "signal",
+] satisfies (keyof GenerationConfig)[];
+
 /** Each row as it is, and its real tokens. */
 function rowsOf(options: GenerationConfig): { columns: number[]; ids: Uint32Array }[] {
   if (!isRecord(options)) throw new InputError(`generate: expected an object with inputIds, got ${kindOf(options)}.`);
+  const strange = Object.keys(options).find((name) => !isGenerationKey(name) && !CALL_KEYS.includes(name));
+  if (strange !== undefined)
+    throw new InputError(
+      `generate: expected the reference's names in camelCase, got ${JSON.stringify(strange)}. Write maxNewTokens, doSample, topK; ready() gives the model that has options of its own.`,
+    );
   const rows = matrix("inputIds", options.inputIds);
   const mask = options.attentionMask === undefined ? undefined : matrix("attentionMask", options.attentionMask);
   if (mask && (mask.length !== rows.length || mask[0]?.length !== rows[0]?.length || mask.some((row) => row.some((n) => n > 1))))

@@ -1,10 +1,12 @@
 // Scaled rotary embeddings: frequencies, factors and logits of every kind against the reference, and by which length of the context they go.
 import assert from "node:assert/strict";
 import { type LoadOptions, load, type Model } from "lfm2-wasm";
+import { Lfm2Config } from "lfm2-wasm/transformers";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { instantiateKernels } from "../../src/kernels/variants.ts";
 import { WebAssembly } from "../../src/memory/wasm.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
+import { parseConfig } from "../../src/models/config.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { dependsOnLength, parseRopeScaling, ropeAttentionFactor, ropeFrequencies } from "../../src/models/rope.ts";
 import { bytesSource, type Folder } from "../../src/weights/source.ts";
@@ -77,6 +79,35 @@ describe("scaled rotary embeddings", () => {
       }
     });
   }
+
+  it("Lfm2Config takes every kind by its camelCase names, and tells it again as config.json has it", () => {
+    const camel = (name: string): string => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase());
+    for (const { name, head_dim: headDim, max_position_embeddings, rope_parameters } of tables) {
+      const shape = { headDim, maxPositionEmbeddings: max_position_embeddings };
+      const ropeParameters = Object.fromEntries(Object.entries(rope_parameters).map(([key, value]) => [camel(key), value]));
+      const config = new Lfm2Config({ ...shape, hiddenSize: 4 * headDim, numAttentionHeads: 4, numKeyValueHeads: 2, ropeParameters });
+      assert.deepEqual(config.ropeParameters, ropeParameters, name);
+      assert.deepEqual(config.toJSON().rope_parameters, rope_parameters, name);
+      const { ropeTheta, ropeScaling } = config.checked;
+      assert.deepEqual([ropeTheta, ropeScaling], [rope_parameters.rope_theta, parseRopeScaling(rope_parameters, name, shape)], name);
+      // a checkpoint's configuration, which has every key filled in, is the same one
+      for (const again of [Lfm2Config.of(config.checked), Lfm2Config.of(parseConfig(config.toJSON()))]) {
+        assert.deepEqual(again.checked, config.checked, name);
+        assert.deepEqual(parseConfig(again.toJSON()).ropeScaling, ropeScaling, name);
+      }
+    }
+  });
+
+  it("Lfm2Config refuses a name that is none, with the names that are, and a kind or a number that is none", () => {
+    const refused = (ropeParameters: object, error: string, message: RegExp): void =>
+      assert.throws(() => new Lfm2Config({ ropeParameters: { ...ropeParameters } }), { name: error, message });
+    const names = /ropeParameters: expected ropeTheta, ropeType, factor, .*, got "(fctor|rope_type|type)"\. Correct its name\./;
+    refused({ ropeType: "linear", factor: 2, fctor: 4 }, "InputError", names);
+    refused({ rope_type: "linear", factor: 2 }, "InputError", names);
+    refused({ type: "linear", factor: 2 }, "InputError", names);
+    refused({ ropeType: "linear" }, "FormatError", /"factor": expected a positive number, got nothing/);
+    refused({ ropeType: "cubic" }, "UnsupportedError", /expected one of default, linear, .*, got "cubic"/);
+  });
 
   for (const c of logitsCases) {
     it(`${c.name}: forward() within ${TOLERANCE}, whatever maxContextTokens is`, async () => {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type Folder, FormatError, InputError, load, type Model } from "lfm2-wasm";
 import { AutoTokenizer, type CallTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
 import { openPath } from "../../src/adapters/node/files.ts";
+import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { randomCheckpoint } from "../../src/transformers/random.ts";
 import { bytesSource } from "../../src/weights/source.ts";
 import { pageExamples, SMALL } from "../conformance/transformers.ts";
@@ -241,6 +242,11 @@ describe("lfm2-wasm/transformers", () => {
       await fails({ inputIds: [[1], [1, 2]] }, InputError);
       await fails({ inputIds: [] }, InputError);
       await fails({ inputIds: [99999] }, InputError);
+      for (const name of ["maxTokens", "max_new_tokens", "frequencyPenalty", "useCache"])
+        await assert.rejects(model.generate({ inputIds, [name]: 3 } as never), {
+          name: "InputError",
+          message: new RegExp(`generate: expected the reference's names in camelCase, got "${name}"\\. `),
+        });
     });
   });
 
@@ -364,6 +370,56 @@ describe("lfm2-wasm/transformers", () => {
         [4, 3, 0.28],
       ] as const)
         assert.ok(Math.abs(moment(n) - want) < bound, `moment ${n}: ${moment(n)}`);
+    });
+
+    it("draws each linear layer, convolution and head anew from normal(0, initializerRange); norms are one, biases zero", async () => {
+      const range = 0.02;
+      const layerTypes = ["conv", "full_attention", "conv"] as const;
+      const config = new Lfm2Config({ ...SMALL, layerTypes, convBias: true, tieWordEmbeddings: false, padTokenId: 5 });
+      const checkpoint = await openCheckpoint(randomCheckpoint(config, 11));
+      assert.equal(config.initializerRange, range);
+      const kinds: Record<string, string[]> = { one: [], zero: [], normal: [] };
+      const beginnings = new Set<number>();
+      for (const [name, { source, offsetBytes, bytes, shape }] of checkpoint.tensors) {
+        const read = await source.read(offsetBytes, bytes);
+        let values = new Float32Array(read.slice().buffer);
+        assert.equal(
+          values.length,
+          shape.reduce((a, b) => a * b, 1),
+          name,
+        );
+        const kind = values.every((x) => x === 1) ? "one" : values.every((x) => x === 0) ? "zero" : "normal";
+        const short = name.replace(/^model\.(layers\.\d+\.)?/, "");
+        if (!kinds[kind]!.includes(short)) kinds[kind]!.push(short);
+        if (kind !== "normal") continue;
+        if (short === "embed_tokens.weight") {
+          assert.ok(values.subarray(64 * 5, 64 * 6).every((x) => x === 0));
+          values = Float32Array.from([...values.subarray(0, 64 * 5), ...values.subarray(64 * 6)]);
+        }
+        const n = values.length;
+        const moment = (k: number): number => values.reduce((sum, x) => sum + (x / range) ** k, 0) / n;
+        // five deviations of each moment's estimate
+        for (const [k, want, variance] of [
+          [1, 0, 1],
+          [2, 1, 2],
+          [3, 0, 15],
+          [4, 3, 96],
+        ] as const)
+          assert.ok(Math.abs(moment(k) - want) < 5 * Math.sqrt(variance / n), `${name}: moment ${k} of ${n}: ${moment(k)}`);
+        beginnings.add(values[0]!);
+      }
+      await checkpoint.close();
+      const norms = ["operator_norm", "self_attn.q_layernorm", "self_attn.k_layernorm", "ffn_norm", "embedding_norm"];
+      const biases = ["conv.in_proj", "conv.conv", "conv.out_proj"];
+      const linear = ["conv.in_proj", "conv.conv", "conv.out_proj", "lm_head", "embed_tokens"];
+      linear.push(...["q_proj", "k_proj", "v_proj", "out_proj"].map((name) => `self_attn.${name}`));
+      linear.push(...["w1", "w2", "w3"].map((name) => `feed_forward.${name}`));
+      const sorted = (names: readonly string[], end: string): string[] => names.map((name) => name + end).sort();
+      assert.deepEqual(
+        [kinds.one!.sort(), kinds.zero!.sort(), kinds.normal!.sort()],
+        [sorted(norms, ".weight"), sorted(biases, ".bias"), sorted(linear, ".weight")],
+      );
+      assert.equal(beginnings.size, 2 + 2 * 3 + 4 + 3 * 3, "no two tensors begin alike");
     });
 
     it("is loaded once, and no more when disposed of", async () => {
