@@ -122,12 +122,15 @@ export class Threads {
   }
 
   /**
-   * Waits until all helpers serve. Where one cannot start and none are required, this thread goes on alone.
+   * Waits until all helpers serve, and has them do a first step of nothing: where others want the cores, one may begin so late that a step would take it for ended.
+   * Where one cannot start and none are required, this thread goes on alone.
+   * @param nothing address of a command of zeros
    * @throws PlatformError
    */
-  async ready(): Promise<void> {
+  async ready(nothing: number): Promise<void> {
     try {
       await Promise.all(this.#helpers.map((helper) => helper.ready));
+      if (this.#helpers.length > 0 && this.#kernels.run_all(nothing, 1, this.count)) throw new Error("one that did not begin");
     } catch (cause) {
       this.#drop(cause);
     }

@@ -1,5 +1,6 @@
 // From an opened checkpoint to a model that runs: kernels, plan, places, weights. The only file that knows the order of these.
 import { Lfm2Error, throwIfAborted } from "../errors.ts";
+import { COMMAND_BYTES } from "../kernels/commands.ts";
 import { cannotStart, type ThreadOptions, Threads } from "../kernels/threads.ts";
 import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
 import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
@@ -197,8 +198,9 @@ export async function loadModel(checkpoint: Checkpoint, source: KernelSource, op
     const mark = arena.mark;
     const windowAddress = arena.alloc(plan.windowBytes, "the load's window");
     const packedImage = await fill(checkpoint, current, instance, windowAddress, options);
+    new Uint8Array(memory.buffer, windowAddress, COMMAND_BYTES).fill(0);
+    await threads.ready(windowAddress);
     arena.release(mark);
-    await threads.ready();
     throwIfAborted(options.signal);
     const used = new Set(list.matrices.flatMap((m) => m.segments.map((s) => s.dtype)));
     const model = new LanguageModel(checkpoint.config, weights, instance, threads, arena, run, range);

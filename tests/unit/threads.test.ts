@@ -112,6 +112,8 @@ describe("threads", () => {
         throw new Error("no workers here");
       },
     };
+    /** Says that it serves, and begins no step: so does one that others keep from the cores for seconds. */
+    const late: ThreadSource = { available: () => 2, spawn: () => ({ ready: Promise.resolve(), end: () => {} }) };
     const attempt = async (source: ThreadSource, isRequired: boolean): Promise<number> => {
       const checkpoint = await openCheckpoint(await openPath(checkpointFolder("tiny-deep")));
       try {
@@ -129,6 +131,7 @@ describe("threads", () => {
     for (const [what, source, reason] of [
       ["a file that is not there", missing, /no-such-thread/],
       ["a runtime that refuses", refusing, /no workers here/],
+      ...pick({ gate: [], full: [["one that begins too late", late, /did not begin/] as const] }), // takes 7 seconds
     ] as const)
       it(`${what}: one thread when that will do, else a PlatformError`, async () => {
         assert.equal(await attempt(source, false), 1);
