@@ -24,7 +24,6 @@ import { isRecord, quoted } from "./values.ts";
 import type { HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
 import { parseJsonBytes } from "./weights/json-scan.ts";
-import { licenseBeside } from "./weights/license.ts";
 import { MAX_CONFIG_BYTES } from "./weights/limits.ts";
 import { removeImagesOf } from "./weights/packed-image.ts";
 import { checkPlan } from "./weights/plan.ts";
@@ -260,7 +259,7 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
     const files = watched.filesOf(checkpoint);
     if (!opened.hub && isAddress(source)) downloadBytes = missingBytes(files);
     try {
-      license = opened.hub?.license ?? checkpoint.license ?? (await licenseBeside(opened.source, options.signal));
+      license = opened.hub?.license ?? checkpoint.license ?? (await checkpoint.card?.(options.signal));
       checkContext(checkpoint, options.maxContextTokens);
       const dtype = options.dtype ?? opened.dtype;
       const planFor = plansOf(checkpoint, platform, options);

@@ -20,7 +20,6 @@ import type { Lfm2Config } from "./models/config.ts";
 import { type LoadModelOptions, type PlannedModel, planModel } from "./models/load-model.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
-import { licenseBeside } from "./weights/license.ts";
 import type { StoredType } from "./weights/tensor.ts";
 
 /** A tensor as its file stores it. */
@@ -147,7 +146,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
       name: names[0] ?? "",
       file: opened.hub?.file,
       downloadBytes: opened.hub?.downloadBytes,
-      license: opened.hub?.license ?? checkpoint.license ?? (await licenseBeside(opened.source, signal)),
+      license: opened.hub?.license ?? checkpoint.license ?? (await checkpoint.card?.(signal)),
       config,
       parameterCount: parameterCount(checkpoint),
       tensors,

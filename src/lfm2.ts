@@ -18,7 +18,6 @@ import { type LoadProgress, Meter, type Progress } from "./progress.ts";
 import { checkObject, checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
-import { licenseBeside } from "./weights/license.ts";
 import type { ObjectSource } from "./weights/objects.ts";
 import { rightError } from "./weights/opened.ts";
 import type { ImageStore } from "./weights/packed-image.ts";
@@ -326,8 +325,9 @@ async function loadOnce(
   let draft: DraftModel | undefined;
   try {
     checkContext(checkpoint, options.maxContextTokens);
-    const license = await licenseOfOpened(opened, checkpoint, source, options.signal);
-    if (!opened.hub && isAddress(source)) {
+    const isRemote = opened.hub !== undefined || isAddress(source);
+    const license = opened.hub?.license ?? checkpoint.license ?? (isRemote ? undefined : await checkpoint.card?.(options.signal));
+    if (isRemote && !opened.hub) {
       const [file] = checkpoint.sources;
       events.onFound({ file: file?.name ?? "", downloadBytes: missingBytes(checkpoint.sources), license });
     }
@@ -368,17 +368,6 @@ async function loadOnce(
 /** @returns bytes of the files that are still to be downloaded; one that no cache can hold comes as a whole each time */
 export function missingBytes(files: readonly ByteSource[]): number {
   return files.reduce((sum, file) => sum + (file.missingBytes ?? file.size), 0);
-}
-
-/** The licence that costs no request: the README of a folder is read where that is on no network. */
-async function licenseOfOpened(
-  { hub, source }: Opened,
-  checkpoint: Checkpoint,
-  from: ModelSource,
-  signal: AbortSignal | undefined,
-): Promise<string | undefined> {
-  const told = hub?.license ?? checkpoint.license;
-  return told ?? (hub || isAddress(from) ? undefined : await licenseBeside(source, signal));
 }
 
 /** The draft model that a load asks for, as its file stores it. */

@@ -19,6 +19,8 @@ export interface Checkpoint extends WeightFile {
   readonly template: ChatTemplate | undefined;
   /** As a GGUF's metadata tell it. */
   readonly license?: string | undefined;
+  /** The licence that the README beside it tells, of a checkpoint in a folder: one more file to read. */
+  card?(signal?: AbortSignal): Promise<string | undefined>;
   /** generation_config.json, parsed. */
   readonly generationConfig: unknown;
   /** The files of weights: one, all parts of a split one, or all shards. */

@@ -5,7 +5,8 @@ import { Tokenizer } from "../text/tokenizer.ts";
 import { isRecord } from "../values.ts";
 import { ggufPart } from "../weights/gguf-name.ts";
 import { decodeUtf8, parseJsonBytes } from "../weights/json-scan.ts";
-import { MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
+import { licenseOfCard } from "../weights/license.ts";
+import { MAX_CARD_BYTES, MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES } from "../weights/limits.ts";
 import { closeAll, rightError, type ShardedWeights, verifyAll } from "../weights/opened.ts";
 import { readSafetensors } from "../weights/safetensors.ts";
 import { readShards } from "../weights/shards.ts";
@@ -40,8 +41,23 @@ function field(json: unknown, key: string): unknown {
   return isRecord(json) && Object.hasOwn(json, key) ? json[key] : undefined;
 }
 
+/** What the model's card says, where it lies in the folder. */
+async function licenseIn(folder: Folder, signal?: AbortSignal): Promise<string | undefined> {
+  const card = await folder.open("README.md");
+  if (!card) return undefined;
+  try {
+    return licenseOfCard(new TextDecoder().decode(await readExactly(card, 0, Math.min(card.size, MAX_CARD_BYTES), signal)));
+  } finally {
+    await card.close?.();
+  }
+}
+
 /** @throws FormatError, UnsupportedError, InputError */
 export async function openFolder(folder: Folder, signal?: AbortSignal): Promise<Checkpoint> {
+  return { ...(await openWithin(folder, signal)), card: (signal) => licenseIn(folder, signal) };
+}
+
+async function openWithin(folder: Folder, signal?: AbortSignal): Promise<Checkpoint> {
   const json = await jsonOf(folder, "config.json", signal);
   if (json !== undefined) checkModelType(json);
   const weights = json === undefined ? undefined : await openWeights(folder, signal);

@@ -1,6 +1,4 @@
 // What a model's card says of its licence. Knows three places that tell it, no network.
-import { MAX_CARD_BYTES } from "./limits.ts";
-import { type ByteSource, type Folder, isFolder, readExactly } from "./source.ts";
 
 /** @returns the licence's name: "other" says less than the name beside it */
 export function licenseOf({ license, name }: { readonly license: unknown; readonly name: unknown }): string | undefined {
@@ -9,7 +7,7 @@ export function licenseOf({ license, name }: { readonly license: unknown; readon
 }
 
 /** @param card a README with a head in YAML between two lines of dashes, of which two plain fields are read */
-function licenseOfCard(card: string): string | undefined {
+export function licenseOfCard(card: string): string | undefined {
   const head = /^---\r?\n([\s\S]*?)\r?\n---/.exec(card)?.[1] ?? "";
   const field = (key: string): string | undefined =>
     head
@@ -19,15 +17,4 @@ function licenseOfCard(card: string): string | undefined {
       .trim()
       .replace(/^(["'])(.*)\1$/, "$2");
   return licenseOf({ license: field("license"), name: field("license_name") });
-}
-
-/** What the model's card says, where it lies in the folder. */
-export async function licenseBeside(source: ByteSource | Folder, signal: AbortSignal | undefined): Promise<string | undefined> {
-  const card = isFolder(source) ? await source.open("README.md") : undefined;
-  if (!card) return undefined;
-  try {
-    return licenseOfCard(new TextDecoder().decode(await readExactly(card, 0, Math.min(card.size, MAX_CARD_BYTES), signal)));
-  } finally {
-    await card.close?.();
-  }
 }
