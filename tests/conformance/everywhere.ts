@@ -34,6 +34,8 @@ export interface Everywhere {
   readonly hasRelaxed: boolean;
   /** Whether files beside the module may be read. */
   readonly hasFiles: boolean;
+  /** Whether `engine: "worker"` starts one. */
+  readonly hasWorkers: boolean;
   readonly cycles: number;
   /** Milliseconds that a test may take. */
   readonly testMs: number;
@@ -47,6 +49,8 @@ export interface Answer extends Outcome {
   /** Ids of every reply, to be compared with other runtimes'. */
   readonly replies: Readonly<Record<string, readonly number[]>>;
   readonly info: unknown;
+  /** What the package exports, sorted. */
+  readonly names: readonly string[];
   /** From before `load` to the first token, ms; the import has been before. */
   readonly firstTokenMs: number;
   /** Milliseconds by part. */
@@ -121,7 +125,29 @@ function sources(o: Everywhere): void {
   });
 }
 
-function kernels(o: Everywhere): void {
+/** How often this thread compiles while `what` runs, by the function that does. */
+async function compilesDuring(what: () => Promise<unknown>): Promise<{ compile: number; compileStreaming: number }> {
+  const calls = { compile: 0, compileStreaming: 0 };
+  const functions = WebAssembly as unknown as Record<keyof typeof calls, (from: unknown) => Promise<WebAssembly.Module>>;
+  const { compile, compileStreaming } = functions;
+  const counted = (name: keyof typeof calls): ((from: unknown) => Promise<WebAssembly.Module>) => {
+    const original = functions[name];
+    return (from) => {
+      calls[name]++;
+      return original.call(WebAssembly, from);
+    };
+  };
+  Object.assign(functions, { compile: counted("compile"), compileStreaming: counted("compileStreaming") });
+  try {
+    await what();
+  } finally {
+    Object.assign(functions, { compile, compileStreaming });
+  }
+  return calls;
+}
+
+/** @param files as for `run` */
+function kernels(o: Everywhere, files: Readonly<Record<string, unknown>>): void {
   const variant = o.hasRelaxed ? "relaxed" : "plain";
   const build = (name: string, folder = ""): URL => new URL(`${folder}dist/kernels.${name}.wasm`, o.base);
   describe("kernels", () => {
@@ -143,6 +169,20 @@ function kernels(o: Everywhere): void {
           message: /import module from "lfm2-wasm\/kernels/,
         });
         await assert.rejects(load(mini, { wasm: build("plain") }), { name: "PlatformError", message: /import the module/ });
+      });
+      it("come as imported modules, alone or by name", async () => {
+        const [plain, relaxed] = ["plain", "relaxed"].map((name) => files[`kernels.${name}.wasm`] as WebAssembly.Module);
+        assert.ok(plain && relaxed);
+        for (const [wasm, expected] of [
+          [plain, "plain"],
+          [relaxed, variant],
+          [{ plain }, "plain"],
+          [{ plain, relaxed }, variant],
+        ] as const) {
+          const model = await load(mini, { wasm });
+          assert.deepEqual([await ask(model), model.info.variant], [SEVEN, expected]);
+          model.dispose();
+        }
       });
       return;
     }
@@ -166,6 +206,16 @@ function kernels(o: Everywhere): void {
       assert.equal(model.info.variant, variant);
       model.dispose();
     });
+    if (o.runtime === "browser")
+      it("are compiled while they come, once an address in a thread; as a whole where the server names another type", async () => {
+        const loads = async (wasm: URL): Promise<void> => {
+          for (let i = 0; i < 2; i++) (await load(mini, { wasm, engine: "here" })).dispose();
+        };
+        const streamed = new URL("?streamed", build("plain"));
+        assert.deepEqual(await compilesDuring(() => loads(streamed)), { compile: 0, compileStreaming: 1 });
+        const whole = new URL("?whole", build("plain", "octets/"));
+        assert.deepEqual(await compilesDuring(() => loads(whole)), { compile: 1, compileStreaming: 0 });
+      });
     it("that are not there, or no wasm, are a PlatformError that says what to do", async () => {
       const bad: [string, object, RegExp][] = [
         ["missing", build("nothing"), /status 404\. Copy the \.wasm files/],
@@ -287,21 +337,24 @@ function limits(o: Everywhere): void {
         assert.equal(model.info.threads, 1);
         model.dispose();
       });
-    it("exports the same names everywhere", () => {
-      const classes = [
-        "AbortError",
-        "Chat",
-        "FormatError",
-        "InputError",
-        "Lfm2Error",
-        "MemoryError",
-        "Model",
-        "NetworkError",
-        "PlatformError",
-      ];
-      for (const name of [...classes, "StorageError", "UnsupportedError", "load", "inspect"])
-        assert.equal(typeof Object.entries(lfm2).find(([key]) => key === name)?.[1], "function", name);
-    });
+    if (o.runtime === "browser" || o.runtime === "workerd")
+      it("files of the computer: none, and what to do instead", () =>
+        assert.rejects(load("file:///models/any.gguf"), {
+          name: "PlatformError",
+          code: "no-files",
+          message: /load: expected an https: address.*got "file:\/\/\/models\/any\.gguf".*serve it/,
+        }));
+    if (o.runtime === "workerd" || (o.runtime === "deno" && !o.hasFiles))
+      it("a store of models: none, and what to do instead", async () => {
+        const refused = {
+          name: "PlatformError",
+          code: "no-store",
+          message: /expected a place to keep models, got none.*load\(\) needs none/,
+        };
+        await assert.rejects(lfm2.listModels(), refused);
+        await assert.rejects(lfm2.removeModel("org/name"), refused);
+        await assert.rejects(lfm2.pull("org/name"), refused);
+      });
     if (o.runtime === "workerd")
       it("memory: 100 MB unless more is asked for, before a weight is read", async () => {
         const wide = await wideModel(o.base);
@@ -324,6 +377,72 @@ function limits(o: Everywhere): void {
       const grown = (await residentBytes()) - half;
       const kept = (o.cycles / 2) * Math.max(...held); // what a leak of the memories alone would keep
       assert.ok(grown < kept / 4, `the process grew by ${grown} bytes in ${o.cycles / 2} cycles`);
+    });
+  });
+}
+
+/** What is used of a MessagePort, which not every runtime's types have alike. */
+interface Port {
+  onmessage: (() => void) | null;
+  postMessage(message: unknown): void;
+  close(): void;
+}
+
+/** The engine in a worker where there are workers: this thread goes on meanwhile, and an abort acts over there. */
+function elsewhere(o: Everywhere): void {
+  describe('engine: "worker"', () => {
+    const options = { engine: "worker", prefixCacheBytes: 0 } as const;
+    if (!o.hasWorkers) {
+      it("is a PlatformError that says what to do", () =>
+        assert.rejects(load(mini, options), {
+          name: "PlatformError",
+          code: "no-worker",
+          message: /engine: expected to start a worker, got: .*engine: "here"/,
+        }));
+      return;
+    }
+    it("this thread's timers and messages go on while a prompt is read", async () => {
+      const model = await load(mini, options);
+      assert.equal(model.info.engine, "worker");
+      const CHUNKS = 8;
+      const prompt = Uint32Array.from({ length: CHUNKS * 128 }, (_, i) => 20 + ((i * 7) % 400));
+      await model.generate(prompt, { maxTokens: 1 }); // warm
+      const { port1, port2 } = new MessageChannel() as unknown as { port1: Port; port2: Port };
+      let [ticks, turns] = [0, 0];
+      port2.onmessage = () => {
+        turns++;
+        port1.postMessage(0);
+      };
+      const timer = setInterval(() => ticks++, 10);
+      port1.postMessage(0);
+      const prompts = 3;
+      for (let i = 0; i < prompts; i++) await model.generate(prompt, { maxTokens: 1 });
+      clearInterval(timer);
+      port2.onmessage = null;
+      port1.close();
+      port2.close();
+      // an engine in this thread would give way once a chunk
+      assert.ok(turns > 10 * prompts * CHUNKS, `${turns} turns of the event loop`);
+      assert.ok(ticks >= 3, `${ticks} ticks of 10 ms`);
+      model.dispose();
+    });
+    it("an abort ends the turn there, too", async () => {
+      const model = await load(mini, options);
+      const chat = model.chat();
+      const control = new AbortController();
+      const endless = { stopIds: [], temperature: 0, maxTokens: 1900, signal: control.signal };
+      const turn = chat.prompt("Tell me a story about a fox.", endless);
+      const pages = async (): Promise<number> => (await model.status()).usedPages;
+      const aborted = assert.rejects(turn, { name: "AbortError" });
+      while ((await pages()) < 3);
+      control.abort();
+      await aborted;
+      const then = await pages();
+      await new Promise((resolve) => setTimeout(resolve, 50)); // hundreds of tokens
+      assert.equal(await pages(), then, "pages of 32 positions");
+      assert.ok(then < 1900 / 32, `${then} pages: the turn was over before it could be aborted`);
+      chat.dispose();
+      model.dispose();
     });
   });
 }
@@ -351,8 +470,9 @@ export async function run(files: Readonly<Record<string, unknown>>, o: Everywher
   const outcome = await timed("suite", () =>
     runSuites(() => {
       sources(o);
-      kernels(o);
+      kernels(o, files);
       limits(o);
+      elsewhere(o);
       // tests/bits compares builds with each other elsewhere
       const builds = o.compiles ? [o.hasRelaxed ? "relaxed" : "plain"] : ["plain", "relaxed"];
       kernelGoldens(o.base, builds, async (name) => {
@@ -366,5 +486,5 @@ export async function run(files: Readonly<Record<string, unknown>>, o: Everywher
       apiSuite("from the packed package", load, mini, new URL("model/", o.base));
     }, o.testMs),
   );
-  return { ...outcome, replies, info, firstTokenMs: first, ms };
+  return { ...outcome, replies, info, names: Object.keys(lfm2).sort(), firstTokenMs: first, ms };
 }

@@ -19,7 +19,7 @@ interface Where {
   /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker; "parts": as a browser's, in a file for each part that comes later, and with `lfm2-wasm/whole`. */
   readonly way: "installed" | "browser" | "parts" | "workerd";
   readonly place?: string;
-  readonly options: Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles">;
+  readonly options: Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles" | "hasWorkers">;
 }
 
 /** The slowest first. */
@@ -41,17 +41,20 @@ const SCALE = {
   replyTokens: pick({ gate: 16, full: 64 }),
 };
 
-function inBrowser(place: string): Pick<Everywhere, "runtime" | "threads" | "engine" | "forced"> {
-  if (place === "page") return { runtime: "browser", threads: "two", engine: "worker" };
-  return { runtime: "browser", threads: "one", engine: "here", ...(place.startsWith("page") ? { forced: "here" } : {}) };
+function inBrowser(place: string): Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "hasWorkers"> {
+  if (place === "page") return { runtime: "browser", threads: "two", engine: "worker", hasWorkers: true };
+  const hasWorkers = !place.startsWith("service");
+  return { runtime: "browser", threads: "one", engine: "here", hasWorkers, ...(place.startsWith("page") ? { forced: "here" } : {}) };
 }
 
 function places(): Map<string, Where> {
   const out = new Map<string, Where>();
   for (const { name, binary } of installed(NAMES, "the package in every runtime")) {
     const runtime = name.startsWith("node") ? "node" : name;
-    const base = { runtime, threads: "two", engine: "here", compiles: true, hasRelaxed: name !== "node20", hasFiles: true } as const;
-    if (name === "workerd") out.set(name, { binary, way: "workerd", options: { ...base, threads: "refused", compiles: false } });
+    const has = { compiles: true, hasRelaxed: name !== "node20", hasFiles: true, hasWorkers: true };
+    const base = { runtime, threads: "two", engine: "here", ...has } as const;
+    if (name === "workerd")
+      out.set(name, { binary, way: "workerd", options: { ...base, threads: "refused", compiles: false, hasWorkers: false } });
     else if (name in PLACES)
       for (const place of PLACES[name] ?? [])
         out.set(`${name}, ${place}`, {
@@ -199,6 +202,7 @@ describe("the packed package in every runtime", () => {
       assert.ok(answer.passed > 75, `only ${answer.passed} tests`);
       assert.equal(Object.keys(answer.replies).length, 60);
       first ??= answer;
+      assert.deepEqual(answer.names, first.names);
       const other = Object.keys(first.replies).filter((key) => `${first?.replies[key]}` !== `${answer.replies[key]}`);
       assert.deepEqual(other, []);
     }).timeout(2 * TIMEOUT_MS); // the runtime's own limit comes first

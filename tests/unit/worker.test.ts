@@ -90,11 +90,6 @@ describe("engine in a worker", () => {
     assert.ok((await turnsDuring(here)) < 200, "the other engine is not asynchronous after all");
     const turns = await turnsDuring(model);
     assert.ok(turns > 1000, `${turns} turns of the event loop`);
-    let ticks = 0;
-    const timer = setInterval(() => ticks++, 10);
-    await model.generate(prompt, { maxTokens: 1 });
-    clearInterval(timer);
-    assert.ok(ticks >= 3, `${ticks} ticks of 10 ms`);
     model.dispose();
   });
 
