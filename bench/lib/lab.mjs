@@ -1,12 +1,20 @@
 // Kernels by themselves: a memory with room, commands by the names of their arguments as assembly/README.md has them, matrices whose values a reference knows.
 import { readFileSync } from "node:fs";
 import { instantiateSync } from "@assemblyscript/loader";
+import { check } from "./measure.mjs";
 
 export const CODES = { f32: 0, f16: 1, bf16: 2, q8: 3, q4: 4, q4k: 21, q6k: 23 };
 const FLOATS = new Set(["eps", "scale", "factor"]);
 const COMMAND_BYTES = 64;
 
 export const up = (n, to) => Math.ceil(n / to) * to;
+
+export const EPS = 1e-5;
+export const rms = (x) => Math.sqrt(x.reduce((sum, v) => sum + v * v, 0) / x.length + EPS);
+
+/** A value against its reference, relative to that where it is large. */
+export const near = (got, expected, tolerance, what) =>
+  check(Math.abs(got - expected) <= tolerance * Math.max(1, Math.abs(expected)), `${what}: expected ${expected}, got ${got}`);
 
 /** "attention_f32, _f16" are two names. */
 const expand = (names) =>

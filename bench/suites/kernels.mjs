@@ -1,13 +1,13 @@
 // Every kernel by itself: checked against float64 on sampled rows, then timed against the ceilings of the same process.
 import { leastMs } from "../lib/ceilings.mjs";
-import { CODES, Lab, storedRows, up } from "../lib/lab.mjs";
+import { fused } from "../lib/fused.mjs";
+import { CODES, EPS, Lab, near, rms, storedRows, up } from "../lib/lab.mjs";
 import { check, time, timeInTurns } from "../lib/measure.mjs";
 import * as shapes from "../shapes.mjs";
 
 /** What decoding reads comes from memory: products of few rows go through copies of the matrix that fill this much. */
 const STREAM_BYTES = 192 << 20;
 const FEW_ROWS = 4;
-const EPS = 1e-5;
 
 const isQuantized = (dtype) => dtype.startsWith("q");
 const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
@@ -102,8 +102,6 @@ function* products({ labs, ceilings, options, tiles }) {
           }
         }
 }
-
-const rms = (x) => Math.sqrt(dot(x, x) / x.length + EPS);
 
 /** Keys and values of `S` positions in pages, normed and turned by nothing (cosines 1, sines 0) as the cache commands do it. */
 function fillPages(lab, { G, hd, H }, S, kvDtype) {
@@ -205,8 +203,6 @@ function* attentions({ labs, ceilings, options }) {
 /** Commands that only move and change rows: what to run, how many bytes, how to check. */
 function* moves(lab, model) {
   const { D, F, V } = shapes.widths[model];
-  const near = (got, expected, tolerance, what) =>
-    check(Math.abs(got - expected) <= tolerance * Math.max(1, Math.abs(expected)), `${what}: expected ${expected}, got ${got}`);
   for (const M of [1, 128]) {
     lab.reset();
     const values = lab.random(M * 2 * F, 11);
@@ -264,6 +260,7 @@ function* moves(lab, model) {
       },
     };
   }
+  yield* fused(lab, model);
   for (const dtype of ["q4", "q4k", "q6k", "q8", "bf16"]) {
     lab.reset();
     const [N, T] = [4096, 128];
@@ -300,6 +297,7 @@ function* moves(lab, model) {
     const source = lab.put(stored.bytes);
     const packed = lab.room(lab.packedBytes(to, N, D));
     const scratch = lab.room(8 * up(D, 32) * 4);
+    const bytes = stored.bytes.length + lab.packedBytes(to, N, D);
     const out = lab.room(4 * D);
     const read = lab.record([
       "gather",
@@ -308,8 +306,7 @@ function* moves(lab, model) {
     yield {
       name: `pack ${from} to ${to} ${model} (${N}, ${D})`,
       run: () => lab.kernels.pack_rows(packed, CODES[to], 0, source, CODES[from], N, D, scratch),
-      bytes: stored.bytes.length + lab.packedBytes(to, N, D),
-      from: stored.bytes.length + lab.packedBytes(to, N, D),
+      bytes,
       check(what) {
         read();
         const row = stored.row(N - 1);
@@ -319,6 +316,28 @@ function* moves(lab, model) {
           const got = lab.floats(out, D)[i];
           check(Math.abs(got - row[i]) <= error, `${what}: expected ${row[i]}, got ${got}`);
         }
+      },
+    };
+    // as a load does it: from memory, in turns with others, into memory
+    const copies = Math.ceil(STREAM_BYTES / bytes);
+    const places = Array.from({ length: copies - 1 }, () => [lab.put(stored.bytes), lab.room(lab.packedBytes(to, N, D))]);
+    places.push([source, packed]);
+    let next = 0;
+    const packNext = () => {
+      const [source, packed] = places[next++ % copies];
+      lab.kernels.pack_rows(packed, CODES[to], 0, source, CODES[from], N, D, scratch);
+    };
+    yield {
+      name: `pack ${from} to ${to} ${model} (${N}, ${D}), from memory`,
+      run: packNext,
+      bytes,
+      from: copies * bytes,
+      check(what) {
+        for (let i = 0; i < copies; i++) packNext(); // the first touch of memory is a load's own row
+        const [, other] = places[0];
+        const one = new Uint8Array(lab.memory.buffer, packed, lab.packedBytes(to, N, D));
+        const two = new Uint8Array(lab.memory.buffer, other, one.length);
+        check(Buffer.compare(one, two) === 0, `${what}: other bytes than those of the row above`);
       },
     };
   }
