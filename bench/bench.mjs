@@ -89,7 +89,7 @@ const TABLES = {
   generate: ({ rows }) =>
     console.log(
       table(
-        ["model", "how", "what", "tokens/s", "GB/s", "of read", "time / time at 0"],
+        ["model", "how", "what", "tokens/s", "GB/s", "of read", "time / time at 0", "slowest step, ms"],
         rows.map((r) => [
           `${r.shape} ${r.dtype}`,
           r.name,
@@ -98,6 +98,7 @@ const TABLES = {
           r.gbps ? rate(r.gbps) : "",
           percent(r.ofRead),
           r.againstZero ? r.againstZero.toFixed(2) : "",
+          r.slowestMs ? r.slowestMs.toFixed(0) : "",
         ]),
       ),
     ),
@@ -203,7 +204,7 @@ if (products.length) {
 }
 for (const shape of new Set((results.generate?.rows ?? []).map((r) => r.shape)))
   for (const what of ["prefill", "decode"]) {
-    const rows = results.generate.rows.filter((r) => r.shape === shape && r.what.startsWith(what));
+    const rows = results.generate.rows.filter((r) => r.shape === shape && r.what.startsWith(what) && r.slowestMs === undefined);
     const series = [...new Set(rows.map((r) => r.name))];
     const groups = [...new Set(rows.map((r) => `${r.dtype}, ${r.what.split(" ").at(-1)}`))].map((name) => ({
       name,

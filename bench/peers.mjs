@@ -12,6 +12,7 @@ import { fileBytes, folder, gguf } from "./lib/checkpoints.mjs";
 import { CheckFailed, check, median } from "./lib/measure.mjs";
 import { readOptions } from "./lib/options.mjs";
 import { machine } from "./lib/report.mjs";
+import { readTogether } from "./lib/shared-read.mjs";
 import { prompt } from "./lib/stepper.mjs";
 import { Engines, earlierCells, PEERS, VERSIONS } from "./peers/engines.mjs";
 import { cross, goalsOf, report } from "./peers/goals.mjs";
@@ -357,6 +358,10 @@ function writeReport(text) {
 await ensureBuilt();
 about.build = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain";
 const ceilings = await measureCeilings();
+/** Bytes that no cache holds, as weights. */
+const FAR_BYTES = 1 << 28;
+ceilings.together = {};
+for (const n of options.threads.filter((count) => count > 1)) ceilings.together[n] = await readTogether(FAR_BYTES, n);
 const has = (part, peer) => options.parts.includes(part) && (!peer || engines.names.includes(peer));
 try {
   if (has("quantized", "native")) await quantized();

@@ -47,3 +47,13 @@ export const longContext = 32512;
 /** Tokens that are computed for it; the rest of its pages repeat theirs. */
 export const longBeginning = 1024;
 export const generateDtypes = ["q4", "q8", "bf16"];
+/** Rows of a prefill step. */
+export const chunkTokens = [64, 128, 256, 512];
+/**
+ * Tokens/s of the prototypes' plain kernels, 350M int4, by threads: a whole step on random weights without tokenizer and sampler, decode behind some 70 tokens (KERNELS.md §8, a Zen 5 of 2
+ * cores). The goal is a tenth more.
+ */
+export const plainPrototype = [
+  { node: 20, tps: { 1: { "decode at 0": 64, "prefill 512": 70 }, 2: { "decode at 0": 115, "prefill 512": 161 } } },
+  { node: 24, tps: { 1: { "decode at 0": 67, "prefill 512": 88 }, 2: { "decode at 0": 115, "prefill 512": 211 } } },
+];

@@ -31,20 +31,26 @@ function probe(path) {
   return { memory, exports };
 }
 
+/** @returns the probe with so many bytes to read, and a function that reads the first `size` of them once */
+export function readProbe(path, bytes) {
+  const { memory, exports } = probe(path);
+  memory.grow(Math.ceil((REGION + bytes) / 65536));
+  new Uint8Array(memory.buffer, REGION, bytes).fill(1); // pages that nobody wrote are all the same page of zeros
+  return { exports, read: (size = bytes) => exports.read(REGION, size) };
+}
+
 /**
  * @returns `read(bytes)`: GB/s of reading a working set of so many bytes again and again; `near` and `far`, the least and the most that was measured; `dot.plain`
  * and `dot.relaxed` (undefined where the engine lacks it), the best integer product, and `muladd`, f32, in GMAC/s
  */
 export async function measureCeilings() {
   const [plainPath, relaxedPath] = await ensureProbes();
-  const { memory, exports: plain } = probe(plainPath);
-  memory.grow(Math.ceil((REGION + FAR) / 65536));
-  new Uint8Array(memory.buffer, REGION, FAR).fill(1); // pages that nobody wrote are all the same page of zeros
+  const { exports: plain, read } = readProbe(plainPath, FAR);
   const bandwidth = {};
   for (const size of SIZES) {
     const repeats = Math.max(1, (1 << 27) / size);
     bandwidth[size] = rate(repeats * size, () => {
-      for (let i = 0; i < repeats; i++) plain.read(REGION, size);
+      for (let i = 0; i < repeats; i++) read(size);
     });
   }
   const steps = 300_000;

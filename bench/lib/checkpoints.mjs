@@ -16,7 +16,7 @@ async function made(path, make) {
   return path;
 }
 
-/** @returns the path of a GGUF whose matrices all have that type, Q4_0 or Q8_0 */
+/** @returns the path of a GGUF whose matrices all have that type: Q4_0, Q8_0, Q4_K or Q6_K */
 export const gguf = (shape, type) =>
   made(`build/bench/${shape}-${type}.gguf`, (out) => writeGguf(fromPreset(shape, 1), { type, head: type, out, tokenizer: TOKENIZER }));
 
@@ -27,7 +27,8 @@ export const folder = (shape) =>
 /** The checkpoint for a dtype: as a file has it, so that a load moves bytes and does not quantize. */
 export function checkpointOf(shape, dtype) {
   if (shape === "mini") return dtype === "q4" ? "dist/mini.gguf" : "models/lfm2-mini";
-  return dtype === "q4" ? gguf(shape, "Q4_0") : dtype === "q8" ? gguf(shape, "Q8_0") : folder(shape);
+  const type = { q4: "Q4_0", q8: "Q8_0", q4k: "Q4_K", q6k: "Q6_K" }[dtype];
+  return type ? gguf(shape, type) : folder(shape);
 }
 
 export const fileBytes = (path) => statSync(statSync(path).isDirectory() ? `${path}/model.safetensors` : path).size;

@@ -33,7 +33,7 @@ export interface Machine {
 export interface Run {
   readonly cells: Readonly<Record<string, Cell>>;
   readonly options: Options;
-  readonly ceilings: { read(bytes: number): number };
+  readonly ceilings: { read(bytes: number): number; readonly together?: Readonly<Record<number, number>> };
   readonly firstPrompt: number;
 }
 export interface About {

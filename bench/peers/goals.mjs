@@ -57,12 +57,14 @@ class Values {
     }));
   }
 
-  /** Weights that a decode step at an empty context streams, as a share of what one thread reads. */
+  /** Weights that a decode step at an empty context streams, as a share of what as many threads read. */
   ofRead() {
-    return cross(this.options.models, this.options.types).flatMap(([shape, type]) => {
-      const { ms } = this.cells[`${shape} ${type} 1t decode 0`] ?? {};
+    const { models, types, threads } = this.options;
+    return cross(models, types, threads).flatMap(([shape, type, n]) => {
+      const { ms } = this.cells[`${shape} ${type} ${n}t decode 0`] ?? {};
       const bytes = ms?.ours && this.machine.weightBytes(shape, type);
-      return bytes ? [{ value: bytes / median(ms.ours) / 1e6 / this.machine.read(bytes), name: `${shape} ${type}` }] : [];
+      const rate = bytes && (n === 1 ? this.machine.read(bytes) : this.machine.together?.[n]);
+      return rate ? [{ value: bytes / median(ms.ours) / 1e6 / rate, name: `${shape} ${type}, ${threadsText(n)}` }] : [];
     });
   }
 
@@ -88,12 +90,12 @@ function weightBytes(shape, type) {
 }
 
 /**
- * @param run its cells by key, its options, the ceilings of its machine, tokens of its first prompt
+ * @param run its cells by key, its options, the ceilings of its machine (`together`: GB/s by threads beyond one), tokens of its first prompt
  * @param machine what else the machine says: `tile()`, GMAC/s of the int4 tile by itself, and `weightBytes(shape, type)`
  * @returns the goals, each with all `values` that were measured for it, the worst first, and whether that one `isReached`: undefined where there is none
  */
 export function goalsOf({ cells, options, ceilings, firstPrompt }, machine = { tile: int4Tile, weightBytes }) {
-  const v = new Values(cells, options, { ...machine, read: ceilings.read });
+  const v = new Values(cells, options, { ...machine, read: ceilings.read, together: ceilings.together });
   const prefills = options.prefills.map((n) => `prefill ${n}`);
   const near = options.contexts.filter((n) => n <= 512).map((n) => `decode ${n}`);
   const decodes = options.contexts.map((n) => `decode ${n}`);

@@ -3,6 +3,7 @@ import { load } from "lfm2-wasm";
 import { checkpointOf } from "../lib/checkpoints.mjs";
 import { percent, times } from "../lib/goals.mjs";
 import { check, median } from "../lib/measure.mjs";
+import { readTogether } from "../lib/shared-read.mjs";
 import { greedy, prompt, take } from "../lib/stepper.mjs";
 import { int4Tile, macsPerToken } from "../lib/tile.mjs";
 import * as shapes from "../shapes.mjs";
@@ -12,8 +13,21 @@ const DECODE_TOKENS = 32;
 const WARM_UP_STEPS = 16;
 const LONG_STEPS = 8;
 
-/** Goals of issue 4: of the read bandwidth, of the int4 tile's rate, of one thread's speed, of the time at an empty context. */
-const GOALS = { read: 0.8, tile: 0.75, twoThreads: { prefill: 1.85, decode: 1.7 }, longContext: { f16: 5, q8: 3.5 } };
+/**
+ * Goals of issue 4: of the bandwidth that as many threads read with, of the int4 tile's rate, of one thread's speed, of the time at an empty context, of the prototypes' plain build; of
+ * issue 5: of q4's rate a byte, for Q4_K and Q6_K.
+ */
+const GOALS = {
+  read: 0.8,
+  tile: 0.75,
+  twoThreads: { prefill: 1.85, decode: 1.7 },
+  longContext: { f16: 5, q8: 3.5 },
+  plain: 1.1,
+  superBlocks: 0.85,
+  chunks: 0.95,
+};
+/** Rows of a prefill step where nothing is said (src/models/load-model.ts): no other size may be faster by more than a twentieth. */
+const CHUNK_TOKENS = 128;
 
 /** Ways to run one checkpoint; those that this runtime or this version lacks are left out. */
 async function openAll(source, dtype, options, note) {
@@ -73,18 +87,12 @@ async function* prefills(models, vocabulary, options, limit) {
 }
 
 /** A row of a model's steps behind a context; ms a step. */
-function stepRow(m, context, ms, ceilings) {
+async function stepRow(m, context, ms, ceilings) {
   const { weightBytes, kvBytesPerToken } = m.model.info;
   const bytes = weightBytes + context * kvBytesPerToken;
   const gbps = bytes / ms / 1e6;
-  return {
-    ...m,
-    what: `decode at ${context}`,
-    context,
-    tps: 1000 / ms,
-    gbps,
-    ...(m.threads === 1 ? { ofRead: gbps / ceilings.read(bytes) } : {}),
-  };
+  const roof = m.threads === 1 ? ceilings.read(bytes) : await readTogether(bytes, m.threads);
+  return { ...m, what: `decode at ${context}`, context, tps: 1000 / ms, gbps, ofRead: gbps / roof };
 }
 
 async function* decodes(models, vocabulary, options, limit, ceilings) {
@@ -106,7 +114,7 @@ async function* decodes(models, vocabulary, options, limit, ceilings) {
         each[i].push((await take(open[i], DECODE_TOKENS)).ms / DECODE_TOKENS);
       }
     for (const generator of open) await generator.return();
-    for (const [i, m] of models.entries()) yield stepRow(m, context, median(each[i]), ceilings);
+    for (const [i, m] of models.entries()) yield await stepRow(m, context, median(each[i]), ceilings);
   }
 }
 
@@ -136,7 +144,7 @@ async function* longDecodes(models, vocabulary, options, ceilings) {
       each.push({ ms: ms / LONG_STEPS, ratio: ms / atZero });
     }
     await long.return();
-    const row = stepRow(m, context, median(each.map((e) => e.ms)), ceilings);
+    const row = await stepRow(m, context, median(each.map((e) => e.ms)), ceilings);
     yield { ...row, againstZero: median(each.map((e) => e.ratio)) };
   }
 }
@@ -146,9 +154,11 @@ function addGoals(goals, rows, { shape, dtype, title }, variant) {
   const own = rows.filter((r) => r.shape === shape && r.dtype === dtype && r.variant === variant);
   const f16 = own.filter((r) => r.kvDtype === "f16");
   const tile = dtype === "q4" && shape !== "mini" ? int4Tile() : undefined;
-  for (const row of f16.filter((r) => r.threads === 1)) {
-    if (row.context === 0 && shape !== "mini")
+  if (shape !== "mini")
+    for (const row of f16.filter((r) => r.context === 0))
       goals.add(`${row.key}, of the read bandwidth`, row.ofRead, { atLeast: GOALS.read, show: percent });
+  if (shape === "350m" && dtype === "q4") addPlainGoals(goals, rows);
+  for (const row of f16.filter((r) => r.threads === 1)) {
     if (tile && row.prefill)
       goals.add(`${row.key}, of the tile's ${tile.toFixed(1)} GMAC/s`, (row.tps * macsPerToken(shape)) / 1e9 / tile, {
         atLeast: GOALS.tile,
@@ -165,10 +175,94 @@ function addGoals(goals, rows, { shape, dtype, title }, variant) {
     goals.add(`${row.key}, time at 0`, row.againstZero, { atMost: GOALS.longContext[row.kvDtype], show: times });
 }
 
+/** The plain build against the prototypes' own, where this engine's or an older one's rate is known. */
+function addPlainGoals(goals, rows) {
+  const major = Number(process.versions.node.split(".")[0]);
+  const known = shapes.plainPrototype.filter(({ node }) => node <= major).at(-1);
+  for (const row of rows.filter((r) => r.shape === "350m" && r.dtype === "q4" && r.variant === "plain" && r.kvDtype === "f16")) {
+    const tps = known?.tps[row.threads]?.[row.what];
+    if (tps)
+      goals.add(`${row.key}, of the prototypes' ${tps} tokens/s in Node ${known.node}`, row.tps / tps, {
+        atLeast: GOALS.plain,
+        show: times,
+      });
+  }
+}
+
+/** Decode of Q4_K and Q6_K against q4, all in turns, one thread: bytes a second, by build of the kernels. */
+async function* superBlocks(shape, options, ceilings, note, goals) {
+  const lists = [];
+  try {
+    for (const dtype of ["q4", "q4k", "q6k"]) {
+      const title = `${shape} ${dtype}`;
+      const list = await openAll(await checkpointOf(shape, dtype), undefined, { ...options, threads: [1], isQuick: true }, note);
+      lists.push(...list.map((m) => ({ ...m, dtype })));
+      await compare(list, list[0].model.config.vocabSize, title);
+    }
+    const { config, info } = lists[0].model;
+    const rows = [];
+    for await (const row of decodes(lists, config.vocabSize, { ...options, contexts: [0] }, info.maxContextTokens, ceilings)) {
+      const [q4] = rows.filter((r) => r.dtype === "q4" && r.variant === row.variant);
+      rows.push(row);
+      yield { ...row, title: `${shape} ${row.dtype}, in turns` };
+      if (q4)
+        goals.add(`${shape} ${row.dtype}, ${row.name}: decode at 0, bytes a second of q4's`, row.gbps / q4.gbps, {
+          atLeast: GOALS.superBlocks,
+          show: times,
+        });
+    }
+  } finally {
+    for (const { model } of lists) model.dispose();
+  }
+}
+
+/** Prompts by the rows of a step, one thread, all sizes in turns; how long the slowest step takes is how late an abort may come. The logits are the same bits. */
+async function* chunks(shape, options, goals) {
+  const chunking = await import("../lib/chunks.mjs");
+  const sizes = shapes.chunkTokens;
+  const model = await chunking.open(await checkpointOf(shape, "q4"), Math.max(...sizes));
+  try {
+    for (const tokens of options.prefills.filter((n) => n >= Math.max(...sizes))) {
+      const each = sizes.map(() => []);
+      for (let round = -1; round < options.rounds; round++) {
+        const ids = prompt(tokens, round + 1);
+        const results = sizes.map((size) => chunking.prefill(model, ids, size));
+        results.forEach(({ logits }, i) => {
+          const other = logits.findIndex((v, at) => v !== results[0].logits[at]);
+          check(other < 0, `${shape} q4, prompt of ${tokens}: logit ${other} differs between chunks of ${sizes[0]} and ${sizes[i]}`);
+        });
+        if (round >= 0) for (const [i, result] of results.entries()) each[i].push(result);
+      }
+      const tps = each.map((list) => (1000 * tokens) / median(list.map(({ ms }) => ms)));
+      for (const [i, size] of sizes.entries()) {
+        const own = { title: `${shape} q4`, dtype: "q4", slowestMs: median(each[i].map((result) => result.slowestMs)) };
+        yield { ...own, name: `chunks of ${size}`, what: `prefill ${tokens}`, tps: tps[i] };
+      }
+      const share = tps[sizes.indexOf(CHUNK_TOKENS)] / Math.max(...tps);
+      goals.add(`${shape} q4, prefill ${tokens}: chunks of ${CHUNK_TOKENS}, of the best size`, share, {
+        atLeast: GOALS.chunks,
+        show: percent,
+      });
+    }
+  } finally {
+    model.dispose();
+  }
+}
+
 /** @returns rows with tokens/s */
 export async function generate({ ceilings, options, note, goals }) {
   const rows = [];
-  for (const shape of options.shapes)
+  const add = async (part, shape, dtype, title) => {
+    for await (const { model: _, ...measured } of part) {
+      const { name, what, tps, gbps, ofRead, againstZero, slowestMs } = measured;
+      const row = { key: `${measured.title ?? title}, ${name}: ${what}`, shape, dtype, ...measured, value: tps };
+      rows.push(row);
+      const share = ofRead ? `, ${gbps.toFixed(1)} GB/s, ${Math.round(100 * ofRead)} % of read bandwidth` : "";
+      const slowest = slowestMs ? `, the slowest step ${slowestMs.toFixed(0)} ms` : "";
+      note(`${row.key}: ${tps.toFixed(1)} tokens/s${share}${slowest}${againstZero ? `, ${againstZero.toFixed(2)} × the time at 0` : ""}`);
+    }
+  };
+  for (const shape of options.shapes) {
     for (const dtype of options.dtypes) {
       const title = `${shape} ${dtype}`;
       if (!options.wants(title)) continue;
@@ -178,22 +272,20 @@ export async function generate({ ceilings, options, note, goals }) {
         const { vocabSize } = model.config;
         await compare(models, vocabSize, title);
         note(`${title}: ${models.map((m) => m.name).join("; ")}: the same ${CHECKED_TOKENS} greedy ids`);
-        for (const part of [
-          prefills(models, vocabSize, options, model.info.maxContextTokens),
-          decodes(models, vocabSize, options, model.info.maxContextTokens, ceilings),
-          longDecodes(models, vocabSize, options, ceilings),
-        ])
-          for await (const { model: _, ...measured } of part) {
-            const { name, what, tps, gbps, ofRead, againstZero } = measured;
-            const row = { key: `${title}, ${name}: ${what}`, shape, dtype, ...measured, value: tps };
-            rows.push(row);
-            const share = ofRead ? `, ${gbps.toFixed(1)} GB/s, ${Math.round(100 * ofRead)} % of read bandwidth` : "";
-            note(`${row.key}: ${tps.toFixed(1)} tokens/s${share}${againstZero ? `, ${againstZero.toFixed(2)} × the time at 0` : ""}`);
-          }
+        const limit = model.info.maxContextTokens;
+        await add(prefills(models, vocabSize, options, limit), shape, dtype, title);
+        await add(decodes(models, vocabSize, options, limit, ceilings), shape, dtype, title);
+        await add(longDecodes(models, vocabSize, options, ceilings), shape, dtype, title);
         addGoals(goals, rows, { shape, dtype, title }, models[0].variant);
       } finally {
         for (const { model } of models) model.dispose();
       }
     }
+    if (shape === "mini") continue;
+    // cells of their own, also with --quick where --only names them
+    const asked = (title) => options.wants(title) && (!options.isQuick || options.only);
+    if (asked(`${shape} q4k and q6k`)) await add(superBlocks(shape, options, ceilings, note, goals), shape);
+    if (asked(`${shape} chunks`)) await add(chunks(shape, options, goals), shape);
+  }
   return { rows };
 }

@@ -4,7 +4,7 @@
 //   node make-gguf.mjs --preset tiny-quant --seed 1 --type Q4_K_M --out x.gguf [--tokenizer tokenizer.json] [--template t.jinja]
 //   node make-gguf.mjs --from DIR --type Q8_0 --out x.gguf [--final-norm output_norm]
 //
-// --type F32 F16 BF16 Q8_0 Q4_0 Q4_K_M Q5_K_M Q6_K, MIXED (every block format of these in one file, for tests), or
+// --type F32 F16 BF16 Q8_0 Q4_0 Q4_K (every matrix) Q4_K_M Q5_K_M Q6_K, MIXED (every block format of these in one file, for tests), or
 // Q4_1 Q5_0 Q5_1 IQ4_NL Q2_K Q3_K, then for every matrix but the embedding.
 // Made from a preset, the weights are rounded to bf16 first, so that they are the weights of the bf16 checkpoint of the same seed.
 // What is kept in which format follows the files that Liquid ships: norms and convolution taps F32; token_embd Q6_K in the Q4 and
@@ -18,7 +18,7 @@ import { shapeFromConfig, tensorList } from "./presets.mjs";
 import { quantize, types } from "./quants.mjs";
 
 const ALIGNMENT = 32;
-const fileTypes = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, Q4_K_M: 15, Q5_K_M: 17, Q6_K: 18, BF16: 32, MIXED: 15 };
+const fileTypes = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7, Q4_K: 14, Q4_K_M: 15, Q5_K_M: 17, Q6_K: 18, BF16: 32, MIXED: 15 };
 /** Types of the whole file but the embedding, which is Q6_K, with the file type of the mixture whose name is nearest. */
 const plainTypes = { Q4_1: 3, Q5_0: 8, Q5_1: 9, IQ4_NL: 25, Q2_K: 10, Q3_K: 12 };
 
@@ -114,7 +114,7 @@ function moreBits(i, n) {
 }
 
 function wanted(name, scheme, shape, order) {
-  if (["F32", "F16", "BF16", "Q8_0", "Q6_K"].includes(scheme)) return scheme;
+  if (["F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K"].includes(scheme)) return scheme;
   const isHead = name === "output.weight" || (name === "token_embd.weight" && shape.tied);
   if (scheme === "MIXED") {
     if (isHead) return "Q6_K";
