@@ -95,7 +95,7 @@ const perSecond = (tokens: number, ms: number): string => (tokens > 0 && ms > 0 
 /** @returns the lines of `--stats` and `/stats`. */
 export async function describeReply({ usage, timings, seed }: Reply, model: Model): Promise<string> {
   const { info } = model;
-  const { memoryBytes } = await model.status();
+  const { memoryBytes, reuse } = await model.status();
   const computed = usage.inputTokens - usage.cachedTokens;
   // The first token comes out of the prompt's last step: decoding computes one step less than there are tokens.
   const decoded = usage.outputTokens - 1;
@@ -103,6 +103,7 @@ export async function describeReply({ usage, timings, seed }: Reply, model: Mode
     `prefill  ${perSecond(computed, timings.prefillMs)}, ${usage.inputTokens} tokens in ${Math.round(timings.prefillMs)} ms${usage.cachedTokens ? `, ${usage.cachedTokens} of them from the cache` : ""}`,
     `decode   ${perSecond(decoded, timings.decodeMs)}, ${usage.outputTokens} tokens in ${Math.round(timings.decodeMs)} ms`,
     ...(usage.draftedTokens === undefined ? [] : [`guessed  ${usage.draftedTokens} tokens, ${usage.acceptedTokens} of them right`]),
+    `reused   ${reuse.cachedTokens} of ${reuse.promptTokens} prompt tokens so far; ${reuse.hits} of ${reuse.prompts} prompts began as one before, ${Math.floor((100 * reuse.hits) / Math.max(1, reuse.prompts))} %`,
     `first    ${Math.round(timings.firstTokenMs)} ms to the first token`,
     `memory   ${formatBytes(memoryBytes)}, weights ${formatBytes(info.weightBytes)}`,
     `model    ${harmless(info.name)}, ${info.dtypes.join("+")} weights, ${info.kvDtype} cache, ${info.variant} kernels, ${info.threads} ${info.threads === 1 ? "thread" : "threads"}, seed ${seed}`,

@@ -233,7 +233,8 @@ export class Cache {
     const taken = pages.slice(0, count);
     for (const id of taken) this.#pool.pages.retain(id); // first: they may be its own
     this.#truncate(0);
-    for (const [i, id] of taken.entries()) this.#put(i, id);
+    this.#pages.push(...taken);
+    new Uint32Array(this.#pool.memory.buffer, this.pageTable, count).set(taken.map((id) => this.#pool.pages.addressOf(id)));
     this.#settle(position);
   }
 

@@ -330,12 +330,14 @@ describe("lfm2 chat", () => {
     assert.equal(code, 0);
     assert.equal(stdout, `${answer(hello)}\n${answer(who)}\n`);
     assert.match(stderr, /decode .*tokens\/s/);
+    assert.match(stderr, /reused +0 of \d+ prompt tokens so far; 0 of 1 prompts began as one before, 0 %\n/);
     assert.match(stderr, /Forgotten\.\n/);
     assert.match(stderr, /\/nonsense is no command/);
   });
 
   it("takes several lines between quotes and ends with its input", async () => {
-    const { code, stdout } = await lfm2(["chat", ...F32], `"""\n${question(hello)}\n"""\n"""${question(who)}"""\n`);
+    const { code, stdout, stderr } = await lfm2(["chat", ...F32], `"""\n${question(hello)}\n"""\n"""${question(who)}"""\n/stats\n`);
+    assert.match(stderr, /reused +[1-9]\d* of \d+ prompt tokens so far; 1 of 2 prompts began as one before, 50 %\n/);
     const alone = await lfm2(["chat", ...F32], `${question(hello)}\n${question(who)}`);
     assert.equal(code, 0);
     assert.equal(stdout, alone.stdout);
