@@ -1,9 +1,21 @@
 // The sampler on the real kernels: against a slow one, against its own distribution, and on logits and options that are wrong.
 import assert from "node:assert/strict";
 import { FormatError, InputError } from "../../src/errors.ts";
+import { History } from "../../src/generate/history.ts";
 import { random } from "../../src/generate/philox.ts";
-import { candidates, checkSampling, isGreedy, resolveSampling, type SamplingOptions, sample } from "../../src/generate/sampler.ts";
+import { checkProcessors, type ProcessorOptions, rulesOf } from "../../src/generate/processors.ts";
+import {
+  candidates,
+  checkSampling,
+  cut,
+  isGreedy,
+  process,
+  resolveSampling,
+  type SamplingOptions,
+  sample,
+} from "../../src/generate/sampler.ts";
 import type { KernelInstance } from "../../src/kernels/variants.ts";
+import { biasedScores, probabilitiesOf } from "../reference/logit-bias.ts";
 import { pick } from "../scale.ts";
 import { instances, logitsOf } from "../tools/sampling-kernels.ts";
 
@@ -110,6 +122,39 @@ describe("sampler", () => {
         open.filter((id) => id < 270),
       );
       assert.deepEqual(keeps(instance, many, { topK: 349 }), open);
+    }
+  });
+
+  it("adds a bias to a logit, before the repetition penalty, as float64 has it", () => {
+    const seen = [0, 1, 2];
+    /** Scores behind all rules, and each token's probability. */
+    const behind = (instance: KernelInstance, logits: number[], options: ProcessorOptions, repetitionPenalty: number): number[][] => {
+      const history = new History(seen);
+      const rules = rulesOf(checkProcessors(options), history, { endIds: [], maxLength: 100 });
+      const row = logitsOf(instance, logits);
+      process(row, { repetitionPenalty }, history, rules);
+      const scores = [...row.copy()];
+      const { ids, weights } = cut(row, {}, 1);
+      return [scores, scores.map((_, id) => (ids.includes(id) ? weights[ids.indexOf(id)]! / total(weights) : 0))];
+    };
+    for (const instance of kernels) {
+      // 1 + 2 = 3, of it a half; -2 + 1.5 = -0.5, doubled; 0.5 - 1 = -0.5, doubled; nothing on 3; 0.25 + 0.5 that is not seen
+      const scores = (options: ProcessorOptions): number[] => behind(instance, [1, -2, 0.5, 3, 0.25], options, 2)[0]!;
+      const logitBias = { 0: 2, 1: 1.5, 2: -1, 4: 0.5, 77: 9 };
+      assert.deepEqual(scores({ logitBias }), [1.5, -1, -1, 3, 0.75]);
+      // what is named twice has both; a bias of -Infinity rules out
+      assert.deepEqual(scores({ logitBias, sequenceBias: [[[0], 3]] }), [3, -1, -1, 3, 0.75]);
+      assert.deepEqual(scores({ logitBias: { 3: OUT } }), [0.5, -4, 0.25, OUT, 0.25]);
+      for (let seed = 0; seed < 20; seed++) {
+        const logits = [...randomLogits(30, seed, 6)];
+        const biases = Array.from({ length: 12 }, (_, i): [number, number] => [(7 * i) % 30, 8 * random(seed, 100 + i) - 4]);
+        const [got = [], shares = []] = behind(instance, logits, { logitBias: Object.fromEntries(biases) }, 1.3);
+        const want = biasedScores(logits, biases, seen, 1.3);
+        probabilitiesOf(want).forEach((share, id) => {
+          assert.ok(Math.abs(got[id]! - want[id]!) < 1e-5, `${instance.variant}, seed ${seed}: ${id} has ${got[id]}, expected ${want[id]}`);
+          assert.ok(Math.abs(shares[id]! - share) < 1e-5, `${instance.variant}, seed ${seed}: ${id}: ${shares[id]}, expected ${share}`);
+        });
+      }
     }
   });
 
