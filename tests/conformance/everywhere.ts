@@ -83,6 +83,42 @@ async function repliesOf(model: lfm2.Model, maxTokens: number): Promise<Record<s
       });
       out[`${seed} ${prompt}`] = [...tokens];
     }
+  return { ...out, ...(await rulesOf(model, Math.min(24, maxTokens))) };
+}
+
+/** Beams, rules and cuts, each with a reply of its own; and what a text is told, all of its digits. */
+async function rulesOf(model: lfm2.Model, maxTokens: number): Promise<Record<string, number[]>> {
+  const story = "Tell me a story about a fox.";
+  const [fox = 0, bear = 0] = [" fox", " bear"].map((text) => model.tokenizer?.encode(text).at(-1));
+  const calls: Readonly<Record<string, readonly [string | Uint32Array, lfm2.GenerateOptions]>> = {
+    beams: [story, { numBeams: 4, numReturnSequences: 2, lengthPenalty: 0.7, temperature: 0 }],
+    "drawn beams": [story, { numBeams: 3, sampleBeams: true, temperature: 1.5, topK: 40, seed: 5 }],
+    penalties: [
+      story,
+      {
+        ...{ temperature: 1.1, seed: 6, repetitionPenalty: 1.2, presencePenalty: 0.4, frequencyPenalty: 0.3 },
+        ...{ noRepeatNgramSize: 2, badWordsIds: [[fox]], logitBias: { [bear]: 2.5 } },
+      },
+    ],
+    "typical-p": [story, { temperature: 1.4, seed: 7, typicalP: 0.8, etaCutoff: 0.002 }],
+    "forced ends": [
+      Uint32Array.of(model.config.bosTokenId ?? 0),
+      {
+        ...{ temperature: 4, seed: 8, forcedBosTokenId: bear, forcedEosTokenId: 7 },
+        exponentialDecayLengthPenalty: [4, 1.07],
+      },
+    ],
+  };
+  const out: Record<string, number[]> = {};
+  for (const [name, [prompt, options]] of Object.entries(calls)) {
+    const { tokens, sequences = [{ tokens }] } = await model.generate(prompt, { maxTokens, ...options });
+    out[name] = sequences.flatMap((sequence) => [...sequence.tokens]);
+  }
+  const text = PROMPTS.join(" ");
+  const [score, { loss }] = [await model.score(story), await model.perplexity(text, { contextTokens: 64, stride: 24 })];
+  out.score = [...score.logprobs, loss];
+  const [mean = [], last = []] = [...(await model.embed([text])), ...(await model.embed([text], { pooling: "last" }))];
+  out.embed = [...mean, ...last];
   return out;
 }
 
