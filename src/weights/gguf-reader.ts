@@ -60,7 +60,7 @@ export class HeaderReader {
       );
     }
     const start = this.position;
-    const length = Math.min(this.remaining, Math.max(count, this.#nextWindowBytes));
+    const length = Math.min(this.remaining, MAX_GGUF_HEADER_BYTES - start, Math.max(count, this.#nextWindowBytes));
     if (this.#room.length < length) this.#room = new Uint8Array(length);
     const bytes = this.#room.subarray(0, length);
     await fill(this.#source, start, bytes, this.#signal);

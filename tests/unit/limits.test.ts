@@ -2,17 +2,23 @@
 // beside it (src/weights/limits.ts, src/text/limits.ts); tests/bad-files has what lies far beyond.
 import assert from "node:assert/strict";
 import { FormatError, NetworkError } from "../../src/errors.ts";
+import { inspectWith } from "../../src/inspect.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { JinjaTemplate } from "../../src/text/jinja.ts";
 import { Tokenizer } from "../../src/text/tokenizer.ts";
 import { readGguf } from "../../src/weights/gguf.ts";
+import { findHub } from "../../src/weights/hub.ts";
+import { parseHubId } from "../../src/weights/hub-id.ts";
 import { parseJson } from "../../src/weights/json-scan.ts";
+import { rightError } from "../../src/weights/opened.ts";
 import { Interrupted, type Network } from "../../src/weights/request.ts";
 import { Retries } from "../../src/weights/retry.ts";
 import { readSafetensors } from "../../src/weights/safetensors.ts";
 import { readShards } from "../../src/weights/shards.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
+import type { Store } from "../../src/weights/store.ts";
 import { validRepo, validSharded } from "../bad-files/catalogue.mjs";
+import { kernels } from "../golden/support.ts";
 import { pick } from "../scale.ts";
 import { array, concat, ggufBytes, type Parts, T, u32, u64, validParts } from "./gguf-file.ts";
 
@@ -65,9 +71,9 @@ const render = (source: string): string => new JinjaTemplate(source).render(new 
 const doubled = (items: string, times: number, rest: string): string =>
   `{% set n = namespace(v=${items}) %}{% for i in range(${times}) %}{% set n.v = n.v + n.v %}{% endfor %}${rest}`;
 
-const tokenizerWith = (token: string): Tokenizer => {
+const tokenizerWith = (token: string, id?: number): Tokenizer => {
   const json = JSON.parse(new TextDecoder().decode(repo["tokenizer.json"]));
-  json.added_tokens.push({ ...json.added_tokens[0], id: Object.keys(json.model.vocab).length, content: token });
+  json.added_tokens.push({ ...json.added_tokens[0], id: id ?? Object.keys(json.model.vocab).length, content: token });
   return Tokenizer.fromJson(json);
 };
 
@@ -138,6 +144,29 @@ const LIMITS: readonly Limit[] = [
       }),
     says: /at most 2097152 array items in all, the limit/,
     isHeavy: true,
+  },
+  {
+    what: "bytes of a GGUF's header",
+    limit: 64 * MIB,
+    take: (n) =>
+      gguf((p) => {
+        const around = 24 + 5 * (8 + "k0".length + 4 + 8); // magic, version and counts; of each key its length, name, type and the string's length
+        const sizes = [16 * MIB, 16 * MIB, 16 * MIB, 15.5 * MIB, n - 63.5 * MIB - around]; // the last within the last range that is read
+        p.keys = sizes.map((size, i) => [`k${i}`, T.string, concat(u64(size), new Uint8Array(size).fill(0x61))]);
+        p.tensors = [];
+      }),
+    says: /expected a header of at most 67108864 bytes, the limit, got more/,
+    isHeavy: true,
+  },
+  {
+    what: "alignment of a GGUF's tensors",
+    limit: 65_536,
+    take: (n) =>
+      gguf((p) => {
+        p.alignment = n > 65_536 ? 131_072 : n; // the next power of two
+        p.keys.push(["general.alignment", T.u32, u32(p.alignment)]);
+      }),
+    says: /general\.alignment: expected a power of two from 8 to 65536, got 131072/,
   },
   {
     what: "dimensions of a tensor in a GGUF",
@@ -218,6 +247,13 @@ const LIMITS: readonly Limit[] = [
     says: /at most 100000 items, the limit, got 100001/,
   },
   {
+    what: "token ids",
+    limit: MIB,
+    take: (n) => assert.equal(tokenizerWith("<|last|>", n - 1).vocabularySize, n),
+    says: /expected a whole id from 0 to 1048575 for "<\|last\|>", got 1048576/,
+    isHeavy: true,
+  },
+  {
     what: "bytes of a token",
     limit: 4096,
     take: (n) => tokenizerWith("é".repeat(n >> 1) + "x".repeat(n & 1)),
@@ -234,6 +270,48 @@ describe("limits", () => {
       );
       await take(limit);
     });
+
+  it("bytes of a model's card that are read: 65536, and not one more", async () => {
+    for (const [headBytes, license] of [
+      [64 * KIB, "mit"],
+      [64 * KIB + 1, undefined],
+    ] as const) {
+      const [start, end] = ["---\nlicense: mit\n#", "\n---"];
+      const card = utf8.encode(`${start.padEnd(headBytes - end.length, "x")}${end}\n${"text ".repeat(100_000)}`);
+      let readBytes = 0;
+      const source: ByteSource = {
+        ...{ name: "README.md", size: card.length },
+        read: async (offset, length) => {
+          readBytes += length;
+          return card.slice(offset, offset + length);
+        },
+      };
+      const files = folder(repo);
+      const open: Folder["open"] = async (path) => (path === "README.md" ? source : files.open(path));
+      const about = await inspectWith({ runtime: "node", open: () => assert.fail(), kernels }, { name: "folder", open });
+      assert.deepEqual([about.license, readBytes], [license, 64 * KIB]);
+    }
+  });
+
+  it("bytes of a file that is brought to its end to prove a refusal: 67108864, and not one more", async () => {
+    const refusal = new FormatError("x");
+    const damaged = new FormatError("damaged", { code: "checksum" });
+    for (const [size, proved] of [
+      [64 * MIB, true],
+      [64 * MIB + 1, false],
+    ] as const) {
+      let proofs = 0;
+      const source: ByteSource = {
+        ...{ name: "x", size, read: () => assert.fail("it was read") },
+        verify: async () => {
+          proofs++;
+          throw damaged;
+        },
+      };
+      const right = (await rightError(refusal, [source], undefined)) as FormatError;
+      assert.deepEqual([proofs, right.message, right.cause], proved ? [1, damaged.message, refusal] : [0, refusal.message, undefined]);
+    }
+  });
 
   it("arrays in arrays are none", () =>
     assert.rejects(key(T.array, array(T.array, 1, u32(T.u8), u64(0))), { name: "FormatError", message: /nested array/ }));
@@ -310,6 +388,34 @@ describe("patience", () => {
     assert.deepEqual(none, []);
     assert.equal((error as NetworkError).code, "retry-after");
     assert.match((error as NetworkError).message, /wait 61 s; 60 s is the most that is waited/);
+  });
+
+  it("a hub that is silent for 10 s is out of reach where the cache has the model, for 30 s where it has not", async () => {
+    const { setTimeout: real } = globalThis;
+    for (const [what, isKept, longest] of [
+      ["kept", true, 10_000],
+      ["not kept", false, 30_000],
+    ] as const) {
+      const waited: number[] = [];
+      const control = new AbortController();
+      const store = {
+        revision: async () => (isKept ? "c".repeat(40) : undefined),
+        files: async () => [{ path: "x.gguf", sizeBytes: 1, blob: "b".repeat(64) }],
+      } as unknown as Store;
+      const silent = { fetch: () => new Promise<never>(() => control.abort()), endpoint: "http://hub.test" } as unknown as Network;
+      globalThis.setTimeout = ((run: () => void, ms: number) => {
+        waited.push(ms);
+        return real(run, ms);
+      }) as typeof setTimeout;
+      try {
+        const cache = { store, onWait: () => {}, onSkip: () => {} };
+        const finding = findHub(silent, parseHubId("org/model:x.gguf")!, { cache }, control.signal);
+        await assert.rejects(finding, { name: "AbortError" }, what);
+      } finally {
+        globalThis.setTimeout = real;
+      }
+      assert.equal(Math.max(...waited), longest, `${what}: ${waited}`);
+    }
   });
 
   it("what is no interruption is thrown at once", async () => {
