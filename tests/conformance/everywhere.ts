@@ -4,6 +4,7 @@ import * as lfm2 from "lfm2-wasm";
 import { mini as bundled } from "lfm2-wasm/mini";
 import { apiSuite } from "./api.ts";
 import { kernelGoldens } from "./kernel-goldens.ts";
+import { type RealSources, realSources } from "./real-sources.ts";
 import { type Outcome, runSuites } from "./runner.ts";
 import { sessionsSuite } from "./sessions.ts";
 import { lookupSuite } from "./speculation.ts";
@@ -21,7 +22,7 @@ const isOptions = (options: unknown): boolean =>
 /** What differs between runtimes, and how much is done. */
 export interface Everywhere {
   readonly runtime: string;
-  /** Address of a server with `mini.gguf`, `model/` (the bundled checkpoint's folder), `dist/`, `golden/` (the kernels' arrays), and of what servers get wrong under `html/` and `octets/`. */
+  /** Address of a server with `mini.gguf`, `model/` (the bundled checkpoint's folder), `dist/`, `golden/` (the kernels' arrays), `source/` (those of the suite of byte sources), and of what servers get wrong under `html/` and `octets/`. */
   readonly base: string;
   /** What `threads: 2` gives: two, a PlatformError, or one and a warning. */
   readonly threads: "two" | "refused" | "one";
@@ -42,6 +43,10 @@ export interface Everywhere {
   /** Random programs of chats. */
   readonly programs: number;
   readonly replyTokens: number;
+  /** Whether the suite of byte sources runs. */
+  readonly hasSources: boolean;
+  /** Of R2, where the runtime has one. */
+  readonly bucket?: RealSources["bucket"];
 }
 
 /** What a runtime tells. */
@@ -505,6 +510,7 @@ export async function run(files: Readonly<Record<string, unknown>>, o: Everywher
   const outcome = await timed("suite", () =>
     runSuites(() => {
       sources(o);
+      if (o.hasSources) realSources({ isBrowser: o.runtime === "browser", base: `${o.base}source/`, bucket: o.bucket });
       kernels(o, files);
       limits(o);
       elsewhere(o);

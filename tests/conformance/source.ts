@@ -20,6 +20,8 @@ export interface SourceCheck {
 
 /** Long enough for several pieces of every kind of source. */
 const SIZE = 300_001;
+/** Of a file and the one beside it. */
+const BESIDE = [1000, 2000] as const;
 /** A read that takes longer hangs. */
 const HANG_MS = 20_000;
 
@@ -60,6 +62,12 @@ async function expectError(promise: Promise<unknown>, names: string, what: strin
 function content(length: number): Uint8Array {
   let x = 12_345;
   return Uint8Array.from({ length }, () => (x = (Math.imul(x, 1_664_525) + 1_013_904_223) >>> 0) >>> 24);
+}
+
+/** @returns the files that the checks open, by name, for a server that cannot be handed them */
+export function sourceFiles(): Readonly<Record<string, Uint8Array>> {
+  const [beside, other] = BESIDE.map(content);
+  return { [`${SIZE}.bin`]: content(SIZE), "0.bin": new Uint8Array(0), [`${BESIDE[0]}.bin`]: beside!, "other.gguf": other! };
 }
 
 /** Ranges at both ends, across the middle, empty ones. */
@@ -221,7 +229,7 @@ export function sourceChecks(driver: SourceDriver): readonly SourceCheck[] {
     checks.push({
       name: "opens the file beside it, and none outside its folder",
       run: async () => {
-        const [a, b] = [content(1000), content(2000)];
+        const [a, b] = [content(BESIDE[0]), content(BESIDE[1])];
         const source = await openBeside(a, { "other.gguf": b });
         try {
           const other = await source.sibling?.("other.gguf");

@@ -8,6 +8,7 @@ import { dirname, join, resolve } from "node:path";
 import { build } from "esbuild";
 import { lanes } from "../../scripts/lanes.mjs";
 import type { Answer, Everywhere } from "../conformance/everywhere.ts";
+import { sourceFiles } from "../conformance/source.ts";
 import { pick } from "../scale.ts";
 import { installPacked } from "../tools/packed.ts";
 import { installed, RUNTIMES } from "./index.mjs";
@@ -32,6 +33,8 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
   chromium: pick({ gate: ["page", "worker", "service, in parts"], full: ["page", "page, here", "worker", "service", "service, in parts"] }),
   firefox: ["page", "worker", "service"],
 };
+/** Where the suite of byte sources runs: the gate has what no Node has. */
+const SOURCES: RegExp = pick({ gate: /^workerd$|^chromium, worker$/, full: /./ });
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
 const SCALE = {
@@ -157,6 +160,8 @@ describe("the packed package in every runtime", () => {
     const dist = join(installPacked(project), "dist");
     mkdirSync(join(project, "public"));
     cpSync(join(dist, "mini.gguf"), join(project, "public", "mini.gguf"));
+    mkdirSync(join(project, "public", "source"));
+    for (const [name, bytes] of Object.entries(sourceFiles())) writeFileSync(join(project, "public", "source", name), bytes);
     const answer = (request: IncomingMessage, response: ServerResponse): boolean => {
       const tell = request.method === "POST" ? answers.get(request.url ?? "") : undefined;
       if (!tell) return false;
@@ -170,10 +175,10 @@ describe("the packed package in every runtime", () => {
     };
     const golden = resolve("tests", "golden", "data", "kernels");
     const folders = { "/": join(project, "public"), "/dist/": dist, "/model/": resolve("models", "lfm2-mini"), "/golden/": golden };
-    server = await serveFolders(folders, { answer });
+    server = await serveFolders(folders, { answer, versioned: "/source/" });
     const modules = await bundles(project);
     const start = (name: string, { binary, way, place, options }: Where): Promise<Answer> => {
-      const everywhere: Everywhere = { ...options, ...SCALE, base: server.url };
+      const everywhere: Everywhere = { ...options, ...SCALE, base: server.url, hasSources: SOURCES.test(name) };
       if (place === "net") return runDenied(binary, project, everywhere, answers);
       const builds = options.compiles ? [] : ["kernels.plain.wasm", "kernels.relaxed.wasm"]; // imported as modules
       const files = Object.fromEntries(builds.map((name) => [name, join(dist, name)]));

@@ -12,5 +12,6 @@ export function serveFolders(
   options?: {
     readonly headers?: Readonly<Record<string, string>>;
     readonly answer?: (request: IncomingMessage, response: ServerResponse) => boolean;
+    readonly versioned?: string;
   },
 ): Promise<Server>;

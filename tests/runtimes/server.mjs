@@ -17,11 +17,11 @@ export const ISOLATED = { "cross-origin-opener-policy": "same-origin", "cross-or
 
 /**
  * @param {Record<string, string>} folders by URL prefix ("/models/"), the longest counts
- * @param {{ headers?: Record<string, string>, answer?: (request: import("node:http").IncomingMessage, response: import("node:http").ServerResponse) => boolean }} [options]
- *   headers of every answer; `answer` may take a request
+ * @param {{ headers?: Record<string, string>, answer?: (request: import("node:http").IncomingMessage, response: import("node:http").ServerResponse) => boolean, versioned?: string }} [options]
+ *   headers of every answer; `answer` may take a request; below the path `versioned` files have an ETag, and a page of another origin may read all headers
  * @returns {Promise<{ url: string, missing: string[], close(): Promise<void> }>} `missing`: paths that were asked for and not there
  */
-export async function serveFolders(folders, { headers = {}, answer } = {}) {
+export async function serveFolders(folders, { headers = {}, answer, versioned } = {}) {
   const missing = [];
   const server = createServer((request, response) => {
     if (answer?.(request, response)) return;
@@ -47,10 +47,15 @@ export async function serveFolders(folders, { headers = {}, answer } = {}) {
     const from = range ? Number(range[1]) : 0;
     const to = range?.[2] ? Math.min(Number(range[2]), stat.size - 1) : stat.size - 1;
     const type = octets ? "application/octet-stream" : (TYPES[extname(real)] ?? "application/octet-stream");
-    const about = { ...common, "content-type": type, "content-length": to - from + 1, "accept-ranges": "bytes" };
+    const tag =
+      versioned !== undefined && path.startsWith(versioned)
+        ? { etag: `"${stat.size}-${stat.mtimeMs}"`, "access-control-expose-headers": "*" }
+        : {};
+    if (range && from >= stat.size) return response.writeHead(416, { ...common, ...tag, "content-range": `bytes */${stat.size}` }).end();
+    const about = { ...common, ...tag, "content-type": type, "content-length": to - from + 1, "accept-ranges": "bytes" };
     if (range) response.writeHead(206, { ...about, "content-range": `bytes ${from}-${to}/${stat.size}` });
     else response.writeHead(200, about);
-    if (request.method === "HEAD") return response.end();
+    if (request.method === "HEAD" || stat.size === 0) return response.end();
     createReadStream(real, { start: from, end: to }).pipe(response);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -1,4 +1,4 @@
-// Cloudflare's workerd, through miniflare. Nothing is compiled there: wasm files are imported as modules, and a job's files come as modules too.
+// Cloudflare's workerd, through miniflare. Nothing is compiled there: wasm files are imported as modules, and a job's files come as modules too. A bucket of R2 is there as an option, `bucket`.
 import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
@@ -34,9 +34,9 @@ export async function run(binary, job, timeoutMs) {
     const bytes = (value) => (value instanceof ArrayBuffer ? new Uint8Array(value) : value);
     const files = { ${given.map(({ name }, i) => `${JSON.stringify(name)}: bytes(f${i})`).join(", ")} };
     export default {
-      async fetch() {
+      async fetch(request, { BUCKET: bucket }) {
         try {
-          return Response.json(await run(files, ${JSON.stringify(job.options)}));
+          return Response.json(await run(files, { ...${JSON.stringify(job.options)}, bucket }));
         } catch (error) {
           return new Response(String(error?.stack ?? error), { status: 500 });
         }
@@ -48,7 +48,13 @@ export async function run(binary, job, timeoutMs) {
     ...(await Promise.all(beside.map((name) => module(name, join(folder, name))))),
     ...(await Promise.all(given.map(({ path, file }) => module(path, file)))),
   ];
-  const worker = new Miniflare({ modules, compatibilityDate: "2026-04-01", log: new Log(LogLevel.ERROR), cf: false });
+  const worker = new Miniflare({
+    modules,
+    compatibilityDate: "2026-04-01",
+    r2Buckets: ["BUCKET"],
+    log: new Log(LogLevel.ERROR),
+    cf: false,
+  });
   let timer;
   try {
     const late = new Promise((_, reject) => {
