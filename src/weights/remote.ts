@@ -5,9 +5,10 @@ import type { Fetch, Network, NetworkOptions } from "./request.ts";
 
 /** What a runtime offers. */
 export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | "hasBackpressure" | "isCrossOrigin"> {
-  /** The user's hub and token, as the environment has them: the token goes to that hub only. */
+  /** The user's hub, as the environment has it. */
   readonly endpoint?: string | undefined;
-  readonly token?: string | undefined;
+  /** @returns the user's token, as the environment or the machine has it: it goes to the hub only */
+  readonly token?: () => Promise<string | undefined>;
   /** Bytes of a file that a load holds unless the caller says otherwise; default 32 MiB. */
   readonly windowBytes?: number | undefined;
   /** The user wants no network: only a cache may answer. */
@@ -18,7 +19,7 @@ export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | 
 export interface RemoteOptions {
   /** Address of the hub; default https://huggingface.co, in Node `HF_ENDPOINT`. */
   readonly endpoint?: string | undefined;
-  /** A hub's access token, or a bearer token for an address; sent to that origin only. In Node `HF_TOKEN` is the default, for the hub. */
+  /** A hub's access token, or a bearer token for an address; sent to that origin only. In Node, Deno and Bun `HF_TOKEN`, else what `hf auth login` has stored, is the default, for the hub. */
   readonly token?: string | undefined;
   /** Stands in for the runtime's `fetch`. */
   readonly fetch?: Fetch | undefined;

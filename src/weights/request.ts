@@ -294,9 +294,11 @@ export function retryAfter(header: string | null, now: number = Date.now()): num
 const RETRYABLE: ReadonlySet<number> = new Set([408, 425, 429, 500, 502, 503, 504]);
 
 /** What to do about a status that is no success. */
-function advice(status: number): string {
+function advice(status: number, hasToken: boolean): string {
+  if (status === 401 && hasToken)
+    return "It does not exist, or the token is not, or no longer, valid: check the name and the token (`token`, else HF_TOKEN, else that of `hf auth login`)";
   if (status === 401)
-    return "It does not exist, or needs a token: check the name; for a gated or private model pass `token` (HF_TOKEN in Node)";
+    return "It does not exist, or needs a token: check the name; for a gated or private model pass `token` (in Node HF_TOKEN, or `hf auth login`)";
   if (status === 403) return "The token may not read it: ask for access on the model's page, or check the token";
   if (status === 404 || status === 410) return "Check the name and the revision";
   return RETRYABLE.has(status) ? "The server is busy or broken: try again later" : "Check the address";
@@ -305,7 +307,7 @@ function advice(status: number): string {
 /** @returns the error for a status other than 200 and 206: an `Interrupted` where another attempt may help. A server may repeat the token that it was sent: the error does not. */
 export function refusal({ response: { status, headers } }: Answer, where: string, { token }: Network): Interrupted | NetworkError {
   const said = headers.get("x-error-message")?.replaceAll(token ?? "\0", "…");
-  const message = `${where}: expected status 200, got ${status}${said ? ` (${quoted(said)})` : ""}. ${advice(status)}.`;
+  const message = `${where}: expected status 200, got ${status}${said ? ` (${quoted(said)})` : ""}. ${advice(status, token !== undefined)}.`;
   if (!RETRYABLE.has(status)) return new NetworkError(message, { status });
   return new Interrupted(new NetworkError(message, { status, retryable: true }), { retryAfterMs: retryAfter(headers.get("retry-after")) });
 }

@@ -20,11 +20,11 @@ interface Ways {
 }
 
 /** @throws PlatformError where the runtime offers no network; InputError */
-function waysOf(platform: NetworkPlatform | undefined, options: RemoteOptions): Ways {
+async function waysOf(platform: NetworkPlatform | undefined, options: RemoteOptions): Promise<Ways> {
   if (!platform)
     throw new PlatformError("load: expected a runtime with fetch, got one without. Pass bytes, or a source that reads by ranges.");
   const { createHash, hasBackpressure, isCrossOrigin } = platform;
-  const token = options.token ?? platform.token;
+  const token = options.token ?? (await platform.token?.());
   checkToken(token);
   const hub = checkAddress(options.endpoint ?? platform.endpoint ?? DEFAULT_ENDPOINT, "endpoint");
   const network = {
@@ -52,7 +52,7 @@ export async function findRemote(
   how: HubOptions,
   signal?: AbortSignal,
 ): Promise<HubModel> {
-  const { network, hubOrigin } = waysOf(platform, options);
+  const { network, hubOrigin } = await waysOf(platform, options);
   const { findHub } = await part("hub", () => import("./hub.ts"));
   return findHub({ ...network, tokenOrigin: hubOrigin }, id, { ...how, isOffline: platform?.isOffline }, signal);
 }
@@ -69,7 +69,7 @@ export async function openAddress(
   cache: HubCache | undefined,
   signal?: AbortSignal,
 ): Promise<ByteSource | Folder> {
-  const { network, hubOrigin } = waysOf(platform, options);
+  const { network, hubOrigin } = await waysOf(platform, options);
   // a token that the caller passes with an address is meant for it; the environment's stays the hub's
   const tokenOrigin = options.token === undefined ? hubOrigin : checkAddress(address, "source").origin;
   const ways = { ...network, tokenOrigin };

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { BLOCK_TYPES, type BlockType, decodeBlocks } from "../reference/blocks.ts";
 import { dequantize, f32Bits, quantizeQ4, quantizeQ8 } from "../reference/convert.ts";
 import { codeOf, describeMatrix, golden } from "./fixtures.ts";
-import { columnsOf, type Sandbox, suite, up } from "./harness.ts";
+import { columnsOf, normal, type Sandbox, suite, up } from "./harness.ts";
 
 const TYPES = Object.keys(BLOCK_TYPES) as BlockType[];
 const bits = (values: Float32Array): Buffer => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
@@ -116,6 +116,20 @@ function flippedBlocks(type: BlockType): { readonly data: Uint8Array; readonly w
   }
   return made;
 }
+
+describe("what quantizing on load loses, as docs/architecture.md has it", () => {
+  // the kernels give the reference's bits (pack.test.ts)
+  for (const [name, quantize, rms, max] of [
+    ["q8", quantizeQ8, 0.0049, 0.0065],
+    ["q4", quantizeQ4, 0.082, 0.155],
+  ] as const)
+    it(`${name}: of normal weights no more than is stated, and not much less`, () => {
+      const weights = normal(1 << 15, 7);
+      const lost = loss(dequantize(quantize(weights)), weights);
+      assert.ok(lost.rms <= rms && lost.max <= max, `rms ${lost.rms}, max ${lost.max}`);
+      assert.ok(lost.rms > 0.9 * rms && lost.max > max / 2, `rms ${lost.rms}, max ${lost.max}`);
+    });
+});
 
 suite("dequantize", (lab) => {
   for (const type of TYPES) {

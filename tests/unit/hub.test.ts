@@ -1,7 +1,11 @@
 // Models by their name on a hub: the name's parts, the file that is taken, one commit for all, and listings that a stranger wrote.
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { execFile } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { inspect, type LoadProgress, load } from "lfm2-wasm";
 import { FormatError, NetworkError } from "../../src/errors.ts";
 import type { DType } from "../../src/memory/dtype.ts";
@@ -11,11 +15,30 @@ import { type HubId, parseHubId } from "../../src/weights/hub-id.ts";
 import type { FetchResponse } from "../../src/weights/request.ts";
 import { isPlainPath } from "../../src/weights/source.ts";
 import { checkpointFolder } from "../golden/support.ts";
+import { installed } from "../runtimes/index.mjs";
+import { pick } from "../scale.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
-import { IMPATIENT, networkTo } from "./network.ts";
+import { allOf, IMPATIENT, networkTo } from "./network.ts";
 
 const filesOf = (dir: string): Record<string, Uint8Array> =>
   Object.fromEntries(readdirSync(dir).map((name) => [name, readFileSync(join(dir, name))]));
+
+/** Runs with variables of the environment set, or without those that are undefined. */
+async function withVariables(variables: Readonly<Record<string, string | undefined>>, run: () => Promise<void>): Promise<void> {
+  const set = (values: Readonly<Record<string, string | undefined>>): void => {
+    for (const [name, value] of Object.entries(values)) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  };
+  const before = Object.fromEntries(Object.keys(variables).map((name) => [name, process.env[name]]));
+  try {
+    set(variables);
+    await run();
+  } finally {
+    set(before);
+  }
+}
 
 describe("a hub's id", () => {
   it("is org/name, a revision, and a file or a type", () => {
@@ -218,20 +241,84 @@ describe("a model on a hub", () => {
   });
 
   it("is found by what the environment says, and its token goes nowhere else", async () => {
-    const { HF_ENDPOINT, HF_TOKEN } = process.env;
-    try {
-      Object.assign(process.env, { HF_ENDPOINT: `${server.hub}/`, HF_TOKEN: "hf_SECRET" });
+    await withVariables({ HF_ENDPOINT: `${server.hub}/`, HF_TOKEN: "hf_SECRET" }, async () => {
       server.set({ token: "hf_SECRET" });
       (await load("org/tiny", { cache: false, network: options().network })).dispose();
       await assert.rejects(load(`${server.cdn}/x.gguf`, { network: options().network }), { name: "NetworkError" });
       assert.ok(server.log.every((r) => (r.host === "hub") === (r.authorization === "Bearer hf_SECRET")));
-    } finally {
-      for (const [name, value] of Object.entries({ HF_ENDPOINT, HF_TOKEN })) {
-        if (value === undefined) delete process.env[name];
-        else process.env[name] = value;
+    });
+  });
+
+  it("is asked for with the token of who has logged in on this machine, which goes nowhere else", async () => {
+    const home = mkdtempSync(join(tmpdir(), "lfm2-login-"));
+    const [stored, other, folder, text] = ["token", "other", "folder", "text"].map((name) => join(home, name)) as [
+      string,
+      string,
+      string,
+      string,
+    ];
+    writeFileSync(stored, "hf_STORED\n");
+    writeFileSync(other, "hf_OTHER");
+    mkdirSync(folder);
+    writeFileSync(text, "no token at all");
+    const none = {
+      HF_TOKEN: undefined,
+      HF_TOKEN_PATH: undefined,
+      HF_HUB_DISABLE_IMPLICIT_TOKEN: undefined,
+      HF_HOME: join(home, "nowhere"),
+    };
+    try {
+      for (const [variables, sent] of [
+        [{ HF_HOME: home }, "Bearer hf_STORED"],
+        [{ HF_HOME: home, HF_TOKEN_PATH: other }, "Bearer hf_OTHER"],
+        [{ HF_HOME: home, HF_TOKEN: "hf_MINE" }, "Bearer hf_MINE"],
+        [{ HF_HOME: home, HF_TOKEN: "hf_MINE", HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" }, undefined],
+        [{ HF_TOKEN_PATH: folder }, undefined],
+        [{ HF_TOKEN_PATH: text }, undefined],
+        [{}, undefined],
+      ] as const) {
+        server.log.length = 0;
+        await withVariables({ ...none, ...variables }, async () => {
+          await inspect("org/mini-GGUF", options());
+          await assert.rejects(inspect(`${server.cdn}/x.gguf`, options()), { name: "NetworkError" });
+        });
+        const right = server.log.every((r) => r.authorization === (r.host === "hub" ? sent : undefined));
+        assert.ok(right && server.log.some((r) => r.host === "cdn"), JSON.stringify(variables));
       }
+      server.set({ token: "hf_NEW" });
+      await withVariables({ ...none, HF_HOME: home }, () =>
+        assert.rejects(inspect("org/mini-GGUF", options()), (e: Error) => e.name === "NetworkError" && !allOf(e).includes("hf_STORED")),
+      );
+    } finally {
+      rmSync(home, { recursive: true });
     }
   });
+
+  for (const { binary } of installed(pick({ gate: [], full: ["deno"] }), "a stored token in Deno"))
+    it("is asked for without it in Deno, unless the file may be read", async () => {
+      const home = mkdtempSync(join(tmpdir(), "lfm2-login-"));
+      writeFileSync(join(home, "token"), "hf_STORED");
+      const module = pathToFileURL(resolve("dist", "deno.js")).href;
+      const program = `import { inspect } from ${JSON.stringify(module)}; await inspect("org/mini-GGUF", { endpoint: "${server.hub}", cache: false });`;
+      const main = resolve("build", `deno-token-${process.pid}.mjs`); // below the package's dependencies
+      writeFileSync(main, program);
+      try {
+        for (const [files, sent] of [
+          [[], undefined],
+          [[join(home, "token")], "Bearer hf_STORED"],
+        ] as const) {
+          server.log.length = 0;
+          const path = `--allow-read=${["org", ...files].map((name) => resolve(name)).join(",")}`; // for what could be an id is a path where there is one
+          const args = ["run", "--quiet", "--no-lock", "--allow-net", "--allow-env", path, main];
+          await promisify(execFile)(binary, args, { env: { ...process.env, HF_HOME: home, HF_TOKEN: "" } });
+          const atHub = server.log.filter((r) => r.host === "hub");
+          assert.ok(atHub.length > 0 && atHub.every((r) => r.authorization === sent), JSON.stringify(files));
+        }
+      } finally {
+        rmSync(main);
+        rmSync(home, { recursive: true });
+      }
+    });
 
   it("that is not there, or has no such file, is a sentence", async () => {
     for (const [id, name, pattern] of [

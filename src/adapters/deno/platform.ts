@@ -14,11 +14,14 @@ declare const Deno: {
   readonly env: { get(name: string): string | undefined };
 };
 
+const may = (name: "read" | "write", path: string): boolean => Deno.permissions.querySync({ name, path }).state === "granted";
+
 export const platform: Platform = nodePlatform({
   runtime: "deno",
   // without asking: nobody should have to answer for a variable that he never heard of
   variable: (name) => (Deno.permissions.querySync({ name: "env", variable: name }).state === "granted" ? Deno.env.get(name) : undefined),
-  mayUse: (folder) => (["read", "write"] as const).every((name) => Deno.permissions.querySync({ name, path: folder }).state === "granted"),
+  mayUse: (folder) => may("read", folder) && may("write", folder),
+  mayRead: (path) => may("read", path),
   otherwise: async (build) => (await import("./modules.ts")).modules[build]?.(),
 });
 

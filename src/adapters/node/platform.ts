@@ -30,11 +30,13 @@ export interface NodeLike {
   readonly variable: (name: string) => string | undefined;
   /** Whether files in a folder may be read and written without asking. */
   readonly mayUse?: (folder: string) => boolean;
+  /** Whether a file may be read without asking. */
+  readonly mayRead?: (path: string) => boolean;
   /** Another way to a build whose file may not be read. */
   readonly otherwise?: (build: KernelBuild) => Promise<WasmInput | undefined>;
 }
 
-export function nodePlatform({ runtime, variable, mayUse = () => true, otherwise }: NodeLike): Platform {
+export function nodePlatform({ runtime, variable, mayUse = () => true, mayRead = () => true, otherwise }: NodeLike): Platform {
   const beside = kernelSource(builds, fetchWasm);
   return {
     runtime,
@@ -49,9 +51,7 @@ export function nodePlatform({ runtime, variable, mayUse = () => true, otherwise
       get endpoint() {
         return variable("HF_ENDPOINT")?.trim() || undefined;
       },
-      get token() {
-        return variable("HF_TOKEN")?.trim() || undefined;
-      },
+      token: async () => (await import("./token.ts")).tokenOf(variable, mayRead),
       get isOffline() {
         return /^(?:1|true|yes|on)$/i.test(variable("HF_HUB_OFFLINE")?.trim() ?? "");
       },

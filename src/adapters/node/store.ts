@@ -367,37 +367,52 @@ function homeFolder(): string | undefined {
   }
 }
 
-/**
- * @param variable reads the environment
- * @returns the folder that Hugging Face's tools use: `HF_HUB_CACHE`, or `hub` in `HF_HOME`, or `huggingface/hub` in `XDG_CACHE_HOME` or ~/.cache; undefined without a home
- */
-export function cacheFolder(variable: (name: string) => string | undefined): string | undefined {
-  const home = (): string | undefined => variable("HOME") || homeFolder();
-  const folder = (name: string): string | undefined =>
+type Variable = (name: string) => string | undefined;
+
+/** @returns the path that a variable holds */
+function pathIn(variable: Variable, name: string): string | undefined {
+  const home = (): string => variable("HOME") || homeFolder() || "~";
+  return (
     variable(name)
       ?.trim()
-      .replace(/^~(?=$|[/\\])/, home() ?? "~") || undefined;
-  const below = (dir: string | undefined, ...path: readonly string[]): string | undefined =>
-    dir === undefined ? undefined : join(dir, ...path);
-  return (
-    folder("HF_HUB_CACHE") ??
-    folder("HUGGINGFACE_HUB_CACHE") ??
-    below(folder("HF_HOME"), "hub") ??
-    below(folder("XDG_CACHE_HOME"), "huggingface", "hub") ??
-    below(home(), ".cache", "huggingface", "hub")
+      .replace(/^~(?=$|[/\\])/, home) || undefined
   );
 }
 
+const below = (dir: string | undefined, ...path: readonly string[]): string | undefined =>
+  dir === undefined ? undefined : join(dir, ...path);
+
+/** @returns Hugging Face's own folder: `HF_HOME`, or `huggingface` in `XDG_CACHE_HOME` or ~/.cache; undefined without a home */
+function hubHome(variable: Variable): string | undefined {
+  return (
+    pathIn(variable, "HF_HOME") ??
+    below(pathIn(variable, "XDG_CACHE_HOME"), "huggingface") ??
+    below(variable("HOME") || homeFolder(), ".cache", "huggingface")
+  );
+}
+
+/**
+ * @param variable reads the environment
+ * @returns the folder that Hugging Face's tools use: `HF_HUB_CACHE`, or `hub` in their own; undefined without a home
+ */
+export function cacheFolder(variable: Variable): string | undefined {
+  return pathIn(variable, "HF_HUB_CACHE") ?? pathIn(variable, "HUGGINGFACE_HUB_CACHE") ?? below(hubHome(variable), "hub");
+}
+
+/** @returns the file in which Hugging Face's tools keep the token of who has logged in: `HF_TOKEN_PATH`, or `token` in their own folder */
+export function tokenPath(variable: Variable): string | undefined {
+  return pathIn(variable, "HF_TOKEN_PATH") ?? below(hubHome(variable), "token");
+}
+
 /** @returns a folder of ours: in a cache that is named, or beside Hugging Face's tools' */
-export function ownFolder(name: string, dir: string | undefined, variable: (name: string) => string | undefined): string | undefined {
+export function ownFolder(name: string, dir: string | undefined, variable: Variable): string | undefined {
   if (dir !== undefined) return join(dir, ".lfm2-wasm", name);
   const hub = cacheFolder(variable);
   return hub && join(dirname(hub), "lfm2-wasm", name);
 }
 
 /** @returns the folder of files at plain addresses, which no other program knows */
-export const addressFolder = (dir: string | undefined, variable: (name: string) => string | undefined): string | undefined =>
-  ownFolder("addresses", dir, variable);
+export const addressFolder = (dir: string | undefined, variable: Variable): string | undefined => ownFolder("addresses", dir, variable);
 
 /** @param dir the cache's folder; need not exist yet */
 export function diskStore(dir: string): Store {
