@@ -22,9 +22,10 @@ const PLACES = [
   ...["node20", "node22", "node24", "node26"].map((name) => ({ name, title: "Node", has: 'files, cache, threads, `engine: "worker"`' })),
   { name: "deno", title: "Deno", has: "the same" },
   { name: "bun", title: "Bun", has: "the same" },
-  { name: "chromium", place: "page", title: "Chromium, page", has: "network, Files, OPFS; one thread" },
+  { name: "chromium", place: "page", title: "Chromium, page", has: "network, Files, OPFS; threads where isolated" },
   { name: "chromium", place: "worker", title: "Chromium, worker", has: "the same" },
-  { name: "firefox", place: "page", title: "Firefox ESR, page", has: "the same" },
+  { name: "chromium", place: "service", title: "Chromium, service worker", has: "network, OPFS; one thread, no worker" },
+  { name: "firefox", place: "page", title: "Firefox ESR, page", has: "as in Chromium's page" },
   { name: "firefox", place: "worker", title: "Firefox ESR, worker", has: "the same" },
   { name: "workerd", title: "workerd", has: "modules, R2, network; one thread, 100 MB" },
 ];
@@ -101,7 +102,7 @@ try {
     "|---|---|---|---|---|---|---|",
     ...rows,
     "",
-    `\`npm run bench:runtimes\`, ${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model.trim()}, ${cpus().length} cores, Linux x64. One thread; the time to the first token is from before the import, with nothing cached but files.`,
+    `\`npm run bench:runtimes\`, ${new Date().toISOString().slice(0, 10)}, ${cpus()[0]?.model.trim()}, ${cpus().length} cores, Linux x64. Measured with one thread; the time to the first token is from before the import, in browsers and workerd, where the package is within the program's one file, from when that has been read; nothing is cached but files.`,
   ].join("\n");
   console.log(table);
   if (args.includes("--write")) {
