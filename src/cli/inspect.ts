@@ -5,7 +5,7 @@ import { formatBytes } from "../memory/arena.ts";
 import { DTYPES, KV_DTYPES } from "../memory/dtype.ts";
 import { CACHE_DIR_ARG, HELP_ARG, JSON_ARG, KV_DTYPE_ARG, type Options, UsageError } from "./args.ts";
 import { cacheOption } from "./model.ts";
-import { formatCount, harmless, interruptible, type Row, table, write } from "./terminal.ts";
+import { formatCount, harmless, interruptible, type Row, StatusLine, table, write } from "./terminal.ts";
 
 /** Options of `lfm2 inspect`. */
 export const INSPECT_ARGS: ArgsDef = {
@@ -104,6 +104,8 @@ function describe(inspection: Inspection): string {
 export async function inspect(options: Options): Promise<number> {
   const [path, ...rest] = options.words;
   if (path === undefined || rest.length) throw new UsageError(`inspect expects one model, got ${options.words.length}`);
+  const status = new StatusLine();
+  status.show(`reading the header of ${harmless(path)}`);
   const inspection = await interruptible((signal) =>
     inspectSource(path, {
       signal,
@@ -111,7 +113,7 @@ export async function inspect(options: Options): Promise<number> {
       dtype: options.choice("dtype", DTYPES),
       cache: cacheOption(options),
     }),
-  );
+  ).finally(() => status.clear());
   write(options.flag("json") ? `${JSON.stringify(inspection, null, 2)}\n` : harmless(describe(inspection)));
   return 0;
 }
