@@ -247,6 +247,36 @@ describe("forward goldens", () => {
           lengths,
           rows.map((row) => row.length),
         );
+        const inputIds = rows.map((row) => place(row, 0));
+        for (const [logitsToKeep, columns] of [
+          [2, [4, 5]],
+          [
+            [0, -1, 3, 3],
+            [0, 5, 3, 3],
+          ],
+        ] as const) {
+          const { logits } = await model.forward({ inputIds, attentionMask, logitsToKeep });
+          assert.deepEqual(logits.dims, [3, columns.length, model.config.vocabSize]);
+          const whole = rows.map((_, b) => row(batch.logits, b, columns));
+          rows.forEach((_, b) => {
+            assert.deepEqual(row(logits, b, [...columns.keys()]), whole[b], `${side}, row ${b}: kept ${logitsToKeep}`);
+          });
+        }
+        // the same as embeddings, with anything at padding: alike with labels, before ids on one cache and after them
+        const { dims, data } = batch.hiddenStates![0]!;
+        const [, , D = 0] = dims;
+        const noisy = data.map((x, i) => (attentionMask[Math.floor(i / (T * D))]![Math.floor(i / D) % T] === 1 ? x : 7));
+        const labels = inputIds.map((row, b) => row.map((id, t) => (attentionMask[b]![t] === 1 ? id : -100)));
+        const byIds = await model.forward({ inputIds, attentionMask, labels });
+        const embedded = await model.forward({ inputsEmbeds: { data: noisy, dims }, attentionMask, labels, useCache: true });
+        assert.ok(byIds.loss! > 0 && embedded.loss === byIds.loss, `${side}: ${embedded.loss}, expected ${byIds.loss}`);
+        assert.deepEqual(embedded.logits, batch.logits, `${side}: embeddings`);
+        const idsBehind = await model.forward({ inputIds: more, pastKeyValues: embedded.pastKeyValues });
+        assert.deepEqual(idsBehind.logits, next.logits, `${side}: ids behind embeddings`);
+        const begun = await model.forward({ inputIds, attentionMask, useCache: true });
+        const embedsBehind = await model.forward({ inputsEmbeds: next.hiddenStates![0]!, pastKeyValues: begun.pastKeyValues });
+        assert.deepEqual(embedsBehind.logits, next.logits, `${side}: embeddings behind ids`);
+        for (const { pastKeyValues } of [embedded, begun]) pastKeyValues?.dispose();
         for (const [b, ids] of rows.entries()) {
           const first = await model.forward({ inputIds: ids, useCache: true, ...asked });
           const second = await model.forward({ inputIds: more[b]!, pastKeyValues: first.pastKeyValues, ...asked });
