@@ -279,13 +279,14 @@ describe("logits that are not finite", () => {
 describe("contexts", () => {
   /** More of a small shape, where scratch and the memory's last growth (1.6 MB) are more than 5 % of 32,768. */
   const CONTEXTS = [
-    ["tiny-attn-only", 131_072],
-    ["350m", 32_768],
+    ["tiny-attn-only", "bf16", 131_072],
+    ["350m", "bf16", 32_768],
+    ["350m", "q4", 32_768],
   ] as const;
-  for (const [preset, tokens] of CONTEXTS.slice(0, pick({ gate: 1, full: 2 })))
-    it(`${tokens} tokens of ${preset} take the weights, their keys and values, and at most 5 % more`, async () => {
+  for (const [preset, dtype, tokens] of CONTEXTS.slice(0, pick({ gate: 1, full: 3 })))
+    it(`${tokens} tokens of ${preset} in ${dtype} take the weights, their keys and values, and at most 5 % more`, async () => {
       const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
-      const { model, plan } = await loadModel(checkpoint, kernels, { kvDtype: "f16" });
+      const { model, plan } = await loadModel(checkpoint, kernels, { dtype, kvDtype: "f16" });
       await checkpoint.close();
       const { numKeyValueHeads: G, headDim: hd, layerTypes } = model.config;
       const tokenBytes = 2 * 2 * G * hd * layerTypes.filter((type) => type === "full_attention").length;
