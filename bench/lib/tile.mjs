@@ -16,6 +16,12 @@ export function macsPerToken(shape) {
   return sum([...layers].map((kind) => (kind === "c" ? 4 * D * D : (2 * H + 2 * G) * hd * D) + 3 * D * F));
 }
 
+/** Multiply-adds of a row of logits. */
+export function headMacs(shape) {
+  const { D, V } = presetOf(shape);
+  return D * V;
+}
+
 /** GMAC/s of the int4 tile by itself, one thread, in the build that this engine runs. */
 export function int4Tile() {
   const variant = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain";

@@ -1,9 +1,10 @@
 // Several rows in a step: replies that share it, and guessed tokens that fill it. Each way is first held to the ids that it gives alone; goals are asserted.
 import { load } from "lfm2-wasm";
 import { checkpointOf } from "../lib/checkpoints.mjs";
-import { times } from "../lib/goals.mjs";
+import { percent, times } from "../lib/goals.mjs";
 import { check } from "../lib/measure.mjs";
 import { prompt } from "../lib/stepper.mjs";
+import { headMacs, int4Tile, macsPerToken } from "../lib/tile.mjs";
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 const CONTEXT = 32;
@@ -11,20 +12,24 @@ const CONTEXT = 32;
 const LENGTHS = { mini: { warmUps: 64, tokens: 512 } };
 const LENGTH = { warmUps: 8, tokens: 96 };
 const STEPS = 32;
+/** Of the rate of the int4 tile by itself: 8 rows in a step, the head included. */
+const OF_TILE = 0.85;
+/** Kinds of tokens in a text where prompt lookup always finds something, and never the right thing. */
+const FAILING_KINDS = 48;
 let calls = 2_000_000;
 
 /** Others on the machine only add to a time: of several, the one at the lower quartile counts. */
 const quartile = (times) => times.toSorted((a, b) => a - b)[times.length >> 2];
 
 /** Ids of a turn, ms from the last token of its warm-up to its last, and the times of the tokens. */
-async function turn(model, ids, { tokens, warmUps }, speculation) {
+async function turn(model, ids, { tokens, warmUps }, more) {
   const { engine } = model;
   const call = calls++;
   await engine.open(call);
   const out = [];
   const times = [];
   let counts;
-  const request = { ids: Uint32Array.from(ids), maxTokens: tokens, stopIds: [], stop: [], sampling: GREEDY, speculation };
+  const request = { ids: Uint32Array.from(ids), maxTokens: tokens, stopIds: [], stop: [], sampling: GREEDY, ...more };
   for await (const event of engine.generate(call, call, request)) {
     if (event.type === "finish") counts = event.speculation;
     if (event.type !== "token") continue;
@@ -53,7 +58,36 @@ async function stepTimes(model, counts, warmUps, rounds) {
 /** The reply's own ids, of which so many in a hundred are right, spread by a fixed rule. */
 const corrupted = (ids, percent, vocabulary) => ids.map((id, i) => ((i * 37 + 11) % 100 < percent ? id : (id + 1 + (i % 7)) % vocabulary));
 
-async function* ofModel(title, model, length, options) {
+/**
+ * A text of few kinds of tokens in which no pair may come twice: each token has come before, and what came after it then is ruled out. So every guess of prompt
+ * lookup is wrong.
+ */
+function failing(vocabulary) {
+  const kinds = prompt(FAILING_KINDS, 5, vocabulary);
+  const logitBias = Object.fromEntries(kinds.map((id) => [id, 1000]));
+  return {
+    ids: [1, 5].flatMap((step) => kinds.map((_, i) => kinds[(i * step) % FAILING_KINDS])),
+    processing: { noRepeatNgramSize: 2, logitBias },
+  };
+}
+
+/** @returns times without guesses over times with them, in turns, and how many were right */
+async function guessed(title, model, ids, length, options, { speculation, ...more }) {
+  const times = { plain: [], guessed: [] };
+  let counts;
+  for (let round = 0; round < options.rounds + 1; round++) {
+    const plain = await turn(model, ids, length, more);
+    const other = await turn(model, ids, length, { speculation, ...more });
+    check(String(other.ids) === String(plain.ids), `${title}: guesses change the ids`);
+    counts = other.counts;
+    if (round === 0) continue; // it learns what steps cost
+    times.plain.push(plain.ms);
+    times.guessed.push(other.ms);
+  }
+  return { value: quartile(times.plain) / quartile(times.guessed), counts };
+}
+
+async function* ofModel({ title, shape, dtype, threads }, model, length, options) {
   const { vocabSize } = model.config;
   const alone = [];
   for (let n = 0; n < 3; n++) alone.push((await turn(model, prompt(CONTEXT, n, vocabSize), length)).ids);
@@ -67,37 +101,40 @@ async function* ofModel(title, model, length, options) {
     const text = `${((1000 * rows) / of(rows)).toFixed(1)} tokens/s, ${value.toFixed(2)} × one row`;
     yield { key: `${title}: ${rows} rows`, value, text, goal: rows === 8 ? (model.info.variant === "relaxed" ? 2 : 1.5) : undefined };
   }
+  if (dtype === "q4" && shape !== "mini" && threads === 1) {
+    const tile = int4Tile();
+    const value = (8 * (macsPerToken(shape) + headMacs(shape))) / of(8) / 1e6 / tile;
+    yield { key: `${title}: 8 rows, of the tile's ${tile.toFixed(1)} GMAC/s`, value, text: percent(value), goal: OF_TILE, show: percent };
+  }
   for (const rows of [2, 3, 4]) {
     const value = (of(rows - 1) + of(1)) / of(rows);
     yield { key: `${title}: a row beside ${rows - 1}`, value, text: `${value.toFixed(2)} × two steps`, goal: 1 };
   }
+  const row = (what, { value, counts }, goal) => ({
+    key: `${title}: ${what}`,
+    value,
+    text: `${value.toFixed(2)} ×, ${counts.accepted} of ${counts.drafted} right`,
+    goal,
+  });
   const [ids] = alone;
-  for (const [percent, goal] of [
-    [100, 1.8],
-    [75, 1.3],
+  for (const [share, goal] of [
+    [100, shape === "350m" ? 1.8 : undefined],
+    [75, shape === "350m" ? 1.3 : undefined],
     [50, undefined],
     [0, 0.97],
   ]) {
-    const speculation = { by: "given", ngram: 1, max: 15, isAdaptive: true, ids: Uint32Array.from(corrupted(ids, percent, vocabSize)) };
-    const times = { plain: [], guessed: [] };
-    let told;
-    for (let round = 0; round < options.rounds + 1; round++) {
-      const plain = await turn(model, prompt(CONTEXT, 0, vocabSize), length);
-      const guessed = await turn(model, prompt(CONTEXT, 0, vocabSize), length, speculation);
-      check(String(guessed.ids) === String(ids), `${title}: guesses change the ids`);
-      told = guessed.counts;
-      if (round === 0) continue; // it learns what steps cost
-      times.plain.push(plain.ms);
-      times.guessed.push(guessed.ms);
-    }
-    const value = quartile(times.plain) / quartile(times.guessed);
-    yield {
-      key: `${title}: guesses, ${percent} % right`,
-      value,
-      text: `${value.toFixed(2)} ×, ${told.accepted} of ${told.drafted} right`,
-      goal,
-    };
+    const speculation = { by: "given", ngram: 1, max: 15, isAdaptive: true, ids: Uint32Array.from(corrupted(ids, share, vocabSize)) };
+    const found = await guessed(title, model, prompt(CONTEXT, 0, vocabSize), length, options, { speculation });
+    yield row(`guesses, ${share} % right`, found, goal);
   }
+  const { ids: text, processing } = failing(vocabSize);
+  const speculation = { by: "prompt-lookup", ngram: 1, max: 15, isAdaptive: true };
+  const found = await guessed(title, model, text, length, options, { processing, speculation });
+  check(
+    found.counts.drafted > 0 && found.counts.accepted === 0,
+    `${title}: lookup that fails: ${found.counts.accepted} of ${found.counts.drafted} right`,
+  );
+  yield row("prompt lookup that always fails", found, 0.97);
 }
 
 /** Words that the bundled model has learnt to repeat. */
@@ -132,10 +169,10 @@ async function* copies(title, model, options) {
 export async function batch({ options, note, goals }) {
   const rows = [];
   const take = async (source) => {
-    for await (const { goal, ...row } of source) {
+    for await (const { goal, show = times, ...row } of source) {
       if (!options.wants(row.key)) continue;
       rows.push(row);
-      if (goal !== undefined) goals.add(row.key, row.value, { atLeast: goal, show: times, text: row.text });
+      if (goal !== undefined) goals.add(row.key, row.value, { atLeast: goal, show, text: row.text });
       else note(`${row.key}: ${row.text}`);
     }
   };
@@ -145,7 +182,7 @@ export async function batch({ options, note, goals }) {
         const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
         const model = await load(await checkpointOf(shape, dtype), { dtype: asked, threads, prefixCacheBytes: 0 });
         const title = `${shape} ${dtype}, ${model.info.variant}, ${threads} thread${threads > 1 ? "s" : ""}`;
-        await take(ofModel(title, model, LENGTHS[shape] ?? LENGTH, options));
+        await take(ofModel({ title, shape, dtype, threads }, model, LENGTHS[shape] ?? LENGTH, options));
         if (shape === "mini") await take(copies(title, model, options));
         model.dispose();
       }
