@@ -1,6 +1,7 @@
 // Every malformed file of tests/bad-files: the right error at the right moment, or, where a file is only odd, the same tokens. Whatever the outcome, in little time and
 // memory, within its folder, without a request, and with a clean Object.prototype.
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import { inspectWith } from "../../src/inspect.ts";
 import { loadWith, type Platform } from "../../src/lfm2.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
@@ -12,6 +13,21 @@ import { kernels } from "../golden/support.ts";
 /** Time of the processor for a case (a busy machine takes longer), and memory beside the file's own size. */
 const LIMIT_MS = 2000;
 const LIMIT_BYTES = 64 * 1024 * 1024;
+
+const statusBytes = (field: string): number =>
+  1024 * Number(new RegExp(`^${field}:\\s*(\\d+) kB`, "m").exec(readFileSync("/proc/self/status", "utf8"))?.[1]);
+
+/** @returns a function that tells by how many bytes the process has been larger at most than it is now: on Linux since now, elsewhere since its largest */
+function watchMemory(): () => number {
+  try {
+    writeFileSync("/proc/self/clear_refs", "5"); // the mark of the most memory begins anew
+    const now = statusBytes("VmRSS");
+    return () => statusBytes("VmHWM") - now;
+  } catch {
+    const most = process.resourceUsage().maxRSS;
+    return () => 1024 * (process.resourceUsage().maxRSS - most);
+  }
+}
 
 const platform: Platform = {
   runtime: "node",
@@ -118,12 +134,22 @@ describe("bad files", () => {
     }
   });
 
+  if (process.platform === "linux")
+    it("memory is measured case by case: a peak is seen after a higher one", () => {
+      for (const bytes of [3 * LIMIT_BYTES, 2 * LIMIT_BYTES]) {
+        const grownBytes = watchMemory();
+        new Uint8Array(bytes).fill(1);
+        assert.ok(grownBytes() > LIMIT_BYTES, `${grownBytes()} bytes of ${bytes}`);
+        globalThis.gc?.();
+      }
+    });
+
   async function check(c: Case): Promise<void> {
     const { files } = c;
     const folder = new Watched(files);
     let stage = 0;
     let answer: { tokens: readonly number[] } | { error: unknown };
-    const memory = process.resourceUsage().maxRSS * 1024;
+    const grownBytes = watchMemory();
     const start = process.cpuUsage();
     try {
       const tokens = await reply(folder, (n) => {
@@ -134,7 +160,7 @@ describe("bad files", () => {
       answer = { error };
     }
     const { user, system } = process.cpuUsage(start);
-    const grown = process.resourceUsage().maxRSS * 1024 - memory;
+    const grown = grownBytes();
     if (c.expect === "accept") {
       assert.ok("tokens" in answer, "error" in answer ? String(answer.error) : "");
       assert.deepEqual(answer.tokens, c.format === "gguf" || c.format === "split" ? gguf : safetensors);

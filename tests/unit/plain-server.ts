@@ -7,9 +7,12 @@ export class Plain {
   readonly files: Map<string, { bytes: Uint8Array; etag: string | undefined }> = new Map();
   sentBytes = 0;
   requests = 0;
+  /** What was asked for. */
+  readonly paths: Set<string> = new Set();
   drip = 0;
   readonly #server: Server = createServer(async (request, response) => {
     this.requests++;
+    this.paths.add(request.url ?? "");
     const file = this.files.get(new URL(request.url ?? "", "http://x").pathname);
     if (!file) return void response.writeHead(404).end();
     const { bytes, etag } = file;

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { type BadServer, serve } from "../tools/bad-server.ts";
+import { Plain } from "./plain-server.ts";
 
 const PRELOAD = pathToFileURL(resolve("tests/tools/watch-connections.mjs")).href;
 
@@ -30,7 +31,7 @@ describe("what leaves the process", () => {
   const program = (body: string): readonly string[] => [
     "--input-type=module",
     "-e",
-    `import { load, inspect } from "lfm2-wasm"; import { mini } from "lfm2-wasm/mini"; import { readFileSync } from "node:fs"; ${body}`,
+    `import { availability, inspect, listModels, load, pull, removeModel } from "lfm2-wasm"; import { mini } from "lfm2-wasm/mini"; import { readFileSync } from "node:fs"; ${body}`,
   ];
   const use = `
     await model.generate("Tell me a story.", { maxTokens: 3 });
@@ -58,15 +59,50 @@ describe("what leaves the process", () => {
       server = await serve({ "org/mini": { "mini.gguf": readFileSync("dist/mini.gguf") } });
     });
     after(() => server.close());
+    const asksForModel = ({ url }: { readonly url: string }): boolean =>
+      /^\/(?:api\/models\/|repos\/)?org\/mini(?:-GGUF)?[/?]/.test(`${url}/`);
 
     it("is what asks the hub for that model, and where the hub sends it", async () => {
       const went = await leaving(program(`const model = await load("org/mini", { endpoint: "${server.hub}" }); ${use}`));
       const own = new Set([server.hub, server.cdn].map((address) => `tcp ${new URL(address).host}`));
       assert.ok(went.length >= 2 && went.every((line) => own.has(line)), went.join(", "));
-      assert.ok(
-        server.log.length > 2 && server.log.every(({ url }) => /^\/(?:api\/models\/|repos\/)?org\/mini(?:-GGUF)?[/?]/.test(`${url}/`)),
-      );
+      assert.ok(server.log.length > 2 && server.log.every(asksForModel));
     });
+
+    it("is the same for availability and pull, and nothing for listModels and removeModel", async () => {
+      server.log.length = 0;
+      const mark = `process.getBuiltinModule("node:fs").appendFileSync(process.env.WATCH_LOG, "mark\\n");`;
+      const steps = [
+        `await removeModel("org/mini");`, // which the test before may have left
+        `await availability("org/mini", at);`,
+        `await pull("org/mini", at);`,
+        `if (!(await listModels()).some(({ id }) => id === "org/mini")) throw new Error("it is not listed"); await removeModel("org/mini");`,
+      ];
+      const went = await leaving(program(`const at = { endpoint: "${server.hub}" }; ${steps.join(mark)}`));
+      const [before, asked, pulled, after] = went
+        .join("\n")
+        .split("mark")
+        .map((lines) => lines.split("\n").filter(Boolean));
+      assert.deepEqual([before, after], [[], []]);
+      const own = new Set([server.hub, server.cdn].map((address) => `tcp ${new URL(address).host}`));
+      assert.deepEqual(new Set([...(asked ?? []), ...(pulled ?? [])]), own); // the second may go on with the first one's connections
+      assert.ok(server.log.length > 2 && server.log.every(asksForModel));
+    });
+  });
+
+  it("is what asks for the file where the model is at a plain address", async () => {
+    const plain = new Plain();
+    const base = await plain.start();
+    try {
+      plain.files.set("/models/mini.gguf", { bytes: readFileSync("dist/mini.gguf"), etag: '"one"' });
+      const source = JSON.stringify(`${base}/models/mini.gguf`);
+      const went = await leaving(
+        program(`await availability(${source}); await inspect(${source}); const model = await load(${source}); ${use} await listModels();`),
+      );
+      assert.deepEqual([new Set(went), plain.paths], [new Set([`tcp ${new URL(base).host}`]), new Set(["/models/mini.gguf"])]);
+    } finally {
+      await plain.close();
+    }
   });
 
   it("would be seen if it were something else", async () => {
