@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { availability, type LoadOptions, type LoadProgress, listModels, load, type Model, pull, removeModel } from "lfm2-wasm";
 import { validSharded, validSplit } from "../bad-files/catalogue.mjs";
 import { PART_NAMES, writeFiles } from "../bad-files/write.ts";
+import { checkpointFolder } from "../golden/support.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
 import { IMPATIENT, untilQuiet } from "./network.ts";
 import { Plain } from "./plain-server.ts";
@@ -91,12 +92,11 @@ describe("the cache and plain addresses", () => {
     const put = (folder: string, files: Readonly<Record<string, Uint8Array>>): void => {
       for (const [name, bytes] of Object.entries(files)) plain.files.set(`/${folder}/${name}`, { bytes, etag: `"${folder}/${name}"` });
     };
-    put("folder", filesOf(join("models", "lfm2-mini")));
+    put("folder", filesOf(checkpointFolder("tiny-gqa3")));
     put("split", filesOf(writeFiles(join(root, "split"), validSplit())));
     put("sharded", filesOf(writeFiles(join(root, "sharded"), validSharded())));
     for (const source of [
       `${base}/folder/model.safetensors`,
-      `${base}/folder/`,
       `${base}/split/${PART_NAMES[1]}`,
       `${base}/sharded/model.safetensors.index.json`,
     ]) {
@@ -115,7 +115,7 @@ describe("the cache and plain addresses", () => {
     assert.equal((await availability(address(), options())).downloadBytes, mini.length);
     assert.equal((await availability(`${base}/split/${PART_NAMES[0]}`, options({ cache: false }))).status, "downloadable");
     plain.files.set("/models/mini.gguf", { bytes: mini, etag: '"one"' });
-    plain.drip = 5;
+    plain.drip = 2;
     const control = new AbortController();
     const loading = load(address(), options({ signal: control.signal }));
     while (partBytes() === 0) await new Promise((go) => setTimeout(go, 1));
