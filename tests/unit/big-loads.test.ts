@@ -1,11 +1,13 @@
 // Loads at the published sizes, in the full run: every shape at 4 and 8 bits runs, and a load's bytes on their way stay within their bound; the gate does it at a small one.
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { presetOf } from "../../scripts/checkpoints/make-checkpoint.mjs";
 import { configJson, tensorList } from "../../scripts/checkpoints/presets.mjs";
 import type { Checkpoint } from "../../src/models/checkpoint.ts";
 import { parseConfig } from "../../src/models/config.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { HttpSource } from "../../src/weights/http.ts";
+import { Pool } from "../../src/weights/piece.ts";
 import type { Fetch } from "../../src/weights/request.ts";
 import { type ByteSource, readClipped } from "../../src/weights/source.ts";
 import type { StoredTensor } from "../../src/weights/tensor.ts";
@@ -39,22 +41,34 @@ function fill(target: Uint8Array, offset: number): void {
   }
 }
 
-/** A bf16 checkpoint of a shape, over a source of its size. */
-async function checkpointOf(preset: string, open: (size: number) => ByteSource | Promise<ByteSource>): Promise<Checkpoint> {
+/** A bf16 checkpoint of a shape, over sources of the sizes that its shards have. */
+async function checkpointOf(
+  preset: string,
+  open: (size: number, shard: number) => ByteSource | Promise<ByteSource>,
+  shards = 1,
+): Promise<Checkpoint> {
   const shape = presetOf(preset);
-  let size = 0;
-  const list = tensorList(shape).map(({ name, shape: dims }) => {
+  const all = tensorList(shape);
+  const sizes = new Array<number>(shards).fill(0);
+  const list = all.map(({ name, shape: dims }, i) => {
     const bytes = 2 * dims.reduce((a, b) => a * b, 1);
-    size += bytes;
-    return { name, dims, bytes, offsetBytes: size - bytes };
+    const shard = Math.floor((i * shards) / all.length);
+    const offsetBytes = sizes[shard] ?? 0;
+    sizes[shard] = offsetBytes + bytes;
+    return { name, dims, bytes, shard, offsetBytes };
   });
-  const source = await open(size);
+  const sources = await Promise.all(sizes.map(open));
   const tensors = new Map<string, StoredTensor>(
-    list.map(({ name, dims, bytes, offsetBytes }) => [name, { name, type: "BF16", shape: dims, source, offsetBytes, bytes }]),
+    list.map(({ name, dims, bytes, shard, offsetBytes }) => [
+      name,
+      { name, type: "BF16", shape: dims, source: sources[shard] ?? assert.fail(), offsetBytes, bytes },
+    ]),
   );
   const texts = { tokenizer: undefined, template: undefined, generationConfig: undefined };
   const config = parseConfig(configJson(shape, "bfloat16"), { intermediateSize: shape.F });
-  const verify = async (): Promise<void> => source.verify?.();
+  const verify = async (): Promise<void> => {
+    for (const source of sources) await source.verify?.();
+  };
   return {
     format: "safetensors",
     names: [preset],
@@ -62,9 +76,9 @@ async function checkpointOf(preset: string, open: (size: number) => ByteSource |
     tensors,
     unsupported: new Map(),
     ...texts,
-    sources: [source],
+    sources,
     verify,
-    close: async () => source.close?.(),
+    close: async () => void (await Promise.all(sources.map((source) => source.close?.()))),
   };
 }
 
@@ -90,59 +104,85 @@ describe("loads at the published sizes", () => {
 describe("bytes on their way in a load over HTTP", () => {
   const preset = pick({ gate: "mid", full: "230m" });
 
+  /** A file with a checksum is read whole, and its pieces wait for those before; shards have windows of their own. */
+  const forms: readonly (readonly [what: string, shards: number, hasChecksum: boolean])[] = [
+    ["one file", 1, false],
+    ["a file with a checksum", 1, true],
+    ["three shards with checksums", 3, true],
+  ];
+  const sha256Of = (size: number): string => {
+    const hash = createHash("sha256");
+    for (let at = 0; at < size; at += BLOCK.length) hash.update(BLOCK.subarray(0, Math.min(BLOCK.length, size - at)));
+    return hash.digest("hex");
+  };
+
   for (const [where, windowBytes, bound] of [
     ["in workerd's window", 4 << 20, 8 << 20],
     ["elsewhere", 32 << 20, 64 << 20],
   ] as const)
     for (const hasBackpressure of [true, false])
-      it(`are at most ${bound >> 20} MiB ${where}, at every moment (${preset}${hasBackpressure ? ", one fast connection" : ""})`, async () => {
-        let [size, handed, consumed, most] = [0, 0, 0, 0];
-        /** A network that is as fast as whoever reads it: what it has handed over and nobody has taken is held. */
-        const fetch: Fetch = async (_, init) => {
-          const [, a = "", b = ""] = /^bytes=(\d+)-(\d+)$/.exec(init.headers.range ?? "") ?? [];
-          let at = Number(a);
-          const to = Math.min(size, Number(b) + 1);
-          const headers = new Map([
-            ["etag", '"one"'],
-            ["content-length", String(to - at)],
-            ["content-range", `bytes ${at}-${to - 1}/${size}`],
-          ]);
-          const read = async (): Promise<{ done: boolean; value?: Uint8Array }> => {
-            await new Promise(setImmediate);
-            if (at >= to) return { done: true };
-            const value = new Uint8Array(Math.min(1 << 16, to - at));
-            fill(value, at);
-            at += value.length;
-            handed += value.length;
-            most = Math.max(most, handed - consumed);
-            return { done: false, value };
+      for (const [what, shards, hasChecksum] of hasBackpressure || windowBytes > 4 << 20
+        ? pick({ gate: forms.slice(0, 1), full: forms })
+        : forms)
+        it(`are at most ${bound >> 20} MiB ${where}, at every moment (${preset}, ${what}${hasBackpressure ? ", one fast connection" : ""})`, async () => {
+          const sizes: number[] = [];
+          let [handed, consumed, most] = [0, 0, 0];
+          /** A network that is as fast as whoever reads it: what it has handed over and nobody has taken is held. */
+          const fetch: Fetch = async (url, init) => {
+            const size = sizes[Number(url.slice(url.lastIndexOf("/") + 1))] ?? assert.fail(url);
+            const [, a = "", b = ""] = /^bytes=(\d+)-(\d+)$/.exec(init.headers.range ?? "") ?? [];
+            let at = Number(a);
+            const to = Math.min(size, Number(b) + 1);
+            const headers = new Map([
+              ["etag", '"one"'],
+              ["content-length", String(to - at)],
+              ["content-range", `bytes ${at}-${to - 1}/${size}`],
+            ]);
+            const read = async (): Promise<{ done: boolean; value?: Uint8Array }> => {
+              await new Promise(setImmediate);
+              if (at >= to) return { done: true };
+              const value = new Uint8Array(Math.min(1 << 16, to - at));
+              fill(value, at);
+              at += value.length;
+              handed += value.length;
+              most = Math.max(most, handed - consumed);
+              return { done: false, value };
+            };
+            const body = { getReader: () => ({ read, cancel: async () => {} }), cancel: async () => {} };
+            return { status: 206, url, headers: { get: (name) => headers.get(name) ?? null }, body };
           };
-          const body = { getReader: () => ({ read, cancel: async () => {} }), cancel: async () => {} };
-          return { status: 206, url: "http://example.test/x", headers: { get: (name) => headers.get(name) ?? null }, body };
-        };
-        const open = async (bytes: number): Promise<ByteSource> => {
-          size = bytes;
-          const source = new HttpSource(networkTo("http://example.test", { windowBytes }, { fetch, hasBackpressure }), {
-            ...{ name: "x", url: "http://example.test/x" },
-          });
-          await source.begin();
-          const readInto: ByteSource["readInto"] & object = async (offset, target, signal) => {
-            await source.readInto(offset, target, signal);
-            consumed += target.length;
+          const network = networkTo("http://example.test", { windowBytes }, { fetch, hasBackpressure, pool: new Pool() });
+          let proofs = 0;
+          const open = async (size: number, shard: number): Promise<ByteSource> => {
+            sizes[shard] = size;
+            const source = new HttpSource(network, {
+              ...{ name: `${shard}`, url: `http://example.test/${shard}` },
+              ...(hasChecksum ? { checksum: { algorithm: "sha256", hex: sha256Of(size) } } : {}),
+            });
+            await source.begin();
+            const readInto: ByteSource["readInto"] & object = async (offset, target, signal) => {
+              await source.readInto(offset, target, signal);
+              consumed += target.length;
+            };
+            const verify = async (signal?: AbortSignal): Promise<void> => {
+              await source.verify(signal);
+              proofs++;
+            };
+            return {
+              ...{ name: `${shard}`, size, readInto, verify, close: () => source.close() },
+              read: (offset, length, signal) => readClipped({ size, readInto }, offset, length, signal),
+            };
           };
-          return {
-            ...{ name: "x", size, readInto, close: () => source.close() },
-            read: (offset, length, signal) => readClipped({ size, readInto }, offset, length, signal),
-          };
-        };
-        const checkpoint = await checkpointOf(preset, open);
-        const { model, plan } = await loadModel(checkpoint, kernels, { dtype: "q4" });
-        assert.equal(consumed, size, "every byte once");
-        const held = most + plan.windowBytes; // which lies in linear memory, where scratch will lie
-        assert.ok(held <= bound, `${held} bytes, ${plan.windowBytes} of them the window in linear memory`);
-        const least = hasBackpressure ? 1 << 16 : windowBytes / 4; // one fast connection is read as it comes: a piece of the network's at a time
-        assert.ok(most >= least, `${most} bytes: that cannot be all`);
-        model.dispose();
-        await checkpoint.close();
-      }).timeout(120_000);
+          const checkpoint = await checkpointOf(preset, open, shards);
+          const { model, plan } = await loadModel(checkpoint, kernels, { dtype: "q4" });
+          await checkpoint.verify();
+          const size = sizes.reduce((a, b) => a + b, 0);
+          assert.deepEqual([consumed, proofs], [size, shards], "every byte once, and proved");
+          const held = most + plan.windowBytes; // which lies in linear memory, where scratch will lie
+          assert.ok(held <= bound, `${held} bytes, ${plan.windowBytes} of them the window in linear memory`);
+          const least = hasBackpressure ? 1 << 16 : windowBytes / 4; // one fast connection is read as it comes: a piece of the network's at a time
+          assert.ok(most >= least, `${most} bytes: that cannot be all`);
+          model.dispose();
+          await checkpoint.close();
+        }).timeout(120_000);
 });
