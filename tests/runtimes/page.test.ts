@@ -190,7 +190,7 @@ describe("a page in Chromium", function () {
         await workersGone(page);
         return residentBytes(browser);
       };
-      const cycles = pick({ gate: 5, full: 50 });
+      const cycles = pick({ gate: 3, full: 50 });
       await cycle(cycles);
       const before = await renderer();
       await cycle(cycles);

@@ -33,13 +33,13 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
   chromium: pick({ gate: ["page", "worker", "service, in parts"], full: ["page", "page, here", "worker", "service", "service, in parts"] }),
   firefox: ["page", "worker", "service"],
 };
-/** Where the suite of byte sources runs: the gate has what no Node has. */
-const SOURCES: RegExp = pick({ gate: /^workerd$|^chromium, worker$/, full: /./ });
+/** Where the suite of byte sources runs. */
+const SOURCES: RegExp = pick({ gate: /^workerd$/, full: /./ });
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
 const SCALE = {
   testMs: pick({ gate: 60_000, full: 300_000 }),
-  cycles: pick({ gate: 10, full: 100 }),
+  cycles: pick({ gate: 6, full: 100 }),
   programs: pick({ gate: 2, full: 40 }),
   replyTokens: pick({ gate: 16, full: 64 }),
 };
@@ -67,7 +67,7 @@ function places(): Map<string, Where> {
           options: { ...base, ...inBrowser(place) },
         });
     else out.set(name, { binary, way: "installed", options: base });
-    if (name === "deno")
+    if (name === "deno" && pick({ gate: false, full: true }))
       out.set("deno without files and threads", {
         binary,
         way: "installed",
