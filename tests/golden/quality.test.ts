@@ -15,12 +15,16 @@ interface Measured {
   /** Of the kernels' path from the model with the same rounded weights and exact activations. */
   readonly activations: number;
   readonly sameChoice: number;
+  /** Perplexity of the text over all its tokens, as the kernels run them, against that of f32. */
+  readonly perplexity: number;
 }
 
 /** A change that costs more than this against what was measured is no accident of rounding. */
 const MARGIN = 1.5;
 /** Few tokens carry the divergence in replies: other roundings of the same quality shift it by more. */
 const REPLIES_MARGIN = 3;
+/** Perplexity rises and falls with single tokens: by so much around what was measured. */
+const PERPLEXITY_MARGIN = 0.01;
 /** f16 keys and values. */
 const F16_KV = 1e-6;
 
@@ -37,6 +41,7 @@ function near(value: number, measured: number, margin: number, what: string): vo
 /** @param int8Cache divergence with exact weights and activations and an int8 cache */
 function check(rows: readonly Row[], measured: Readonly<Record<string, Measured>>, int8Cache: number): void {
   assert.equal(find(rows, "f32", "f32").all.kl, 0);
+  const exact = find(rows, "f32", "f32").all.perplexity;
   assert.equal(find(rows, "bf16", "f32").all.kl, 0, "bf16 weights are the original's, and activations stay f32");
   assert.ok(find(rows, "f32", "f32", "f16").all.kl < F16_KV);
   near(find(rows, "f32", "f32", "q8").all.kl, int8Cache, MARGIN, "int8 keys and values");
@@ -47,6 +52,12 @@ function check(rows: readonly Row[], measured: Readonly<Record<string, Measured>
     near(alone.all.kl, m.activations, MARGIN, `${name}, activations alone`);
     for (const row of kernelsOf(rows, name)) {
       near(row.all.kl, m.all[1], MARGIN, `${name}, keys and values ${row.kv}`);
+      const ratio = row.all.perplexity / exact;
+      const expected = `${m.perplexity} times that of f32, ${exact}`;
+      assert.ok(
+        Math.abs(ratio - m.perplexity) < PERPLEXITY_MARGIN,
+        `${name}, keys and values ${row.kv}: perplexity ${row.all.perplexity}, measured before: ${expected}`,
+      );
       assert.ok(1 - row.all.top1 < MARGIN * (1 - m.sameChoice), `${name}, keys and values ${row.kv}: same choice in ${row.all.top1}`);
       if (m.replies && row.replies) near(row.replies.kl, m.replies[1], REPLIES_MARGIN, `${name}, replies, keys and values ${row.kv}`);
     }
@@ -58,14 +69,14 @@ describe("quality under quantization", () => {
   const documents = pick({ gate: 8, full: 160 });
   const measured = pick<Record<string, Measured>>({
     gate: {
-      q8: { replies: [1.6e-6, 6e-6], all: [0.000155, 0.00053], activations: 0.00038, sameChoice: 0.986 },
-      q4: { replies: [0.0004, 0.00041], all: [0.049, 0.0495], activations: 0.00036, sameChoice: 0.89 },
-      "q4, embedding q8": { replies: [0.00018, 0.0002], all: [0.0351, 0.0355], activations: 0.00037, sameChoice: 0.9 },
+      q8: { replies: [1.6e-6, 6e-6], all: [0.000155, 0.00053], activations: 0.00038, sameChoice: 0.986, perplexity: 1.005 },
+      q4: { replies: [0.0004, 0.00041], all: [0.049, 0.0495], activations: 0.00036, sameChoice: 0.89, perplexity: 1.024 },
+      "q4, embedding q8": { replies: [0.00018, 0.0002], all: [0.0351, 0.0355], activations: 0.00037, sameChoice: 0.9, perplexity: 1.0085 },
     },
     full: {
-      q8: { replies: [1.3e-6, 4.4e-6], all: [0.0002, 0.00063], activations: 0.00043, sameChoice: 0.986 },
-      q4: { replies: [0.00038, 0.00038], all: [0.06, 0.06], activations: 0.00043, sameChoice: 0.879 },
-      "q4, embedding q8": { replies: [0.00024, 0.00024], all: [0.043, 0.044], activations: 0.00047, sameChoice: 0.902 },
+      q8: { replies: [1.3e-6, 4.4e-6], all: [0.0002, 0.00063], activations: 0.00043, sameChoice: 0.986, perplexity: 1.0013 },
+      q4: { replies: [0.00038, 0.00038], all: [0.06, 0.06], activations: 0.00043, sameChoice: 0.879, perplexity: 0.983 },
+      "q4, embedding q8": { replies: [0.00024, 0.00024], all: [0.043, 0.044], activations: 0.00047, sameChoice: 0.902, perplexity: 0.989 },
     },
   });
 
@@ -103,29 +114,29 @@ describe("quality under quantization", () => {
     "tiny-quant": {
       int8Cache: 0.000066,
       types: {
-        q8: { all: [0.00127, 0.0029], activations: 0.0016, sameChoice: 0.9 },
-        q4: { all: [0.32, 0.32], activations: 0.00164, sameChoice: 0.49 },
+        q8: { all: [0.00127, 0.0029], activations: 0.0016, sameChoice: 0.9, perplexity: 0.996 },
+        q4: { all: [0.32, 0.32], activations: 0.00164, sameChoice: 0.49, perplexity: 1.003 },
       },
     },
     "tiny-attn-only": {
       int8Cache: 0.00038,
       types: {
-        q8: { all: [0.00084, 0.00185], activations: 0.00089, sameChoice: 0.94 },
-        q4: { all: [0.21, 0.211], activations: 0.00078, sameChoice: 0.56 },
+        q8: { all: [0.00084, 0.00185], activations: 0.00089, sameChoice: 0.94, perplexity: 1.003 },
+        q4: { all: [0.21, 0.211], activations: 0.00078, sameChoice: 0.56, perplexity: 1.002 },
       },
     },
     "tiny-deep": {
       int8Cache: 0.000041,
       types: {
-        q8: { all: [0.00253, 0.00606], activations: 0.00322, sameChoice: 0.83 },
-        q4: { all: [0.265, 0.266], activations: 0.00224, sameChoice: 0.09 },
+        q8: { all: [0.00253, 0.00606], activations: 0.00322, sameChoice: 0.83, perplexity: 1.0015 },
+        q4: { all: [0.265, 0.266], activations: 0.00224, sameChoice: 0.09, perplexity: 1.123 },
       },
     },
     "tiny-conv-first": {
       int8Cache: 0.000027,
       types: {
-        q8: { all: [0.00153, 0.0035], activations: 0.00194, sameChoice: 0.83 },
-        q4: { all: [0.299, 0.299], activations: 0.00172, sameChoice: 0.2 },
+        q8: { all: [0.00153, 0.0035], activations: 0.00194, sameChoice: 0.83, perplexity: 0.9935 },
+        q4: { all: [0.299, 0.299], activations: 0.00172, sameChoice: 0.2, perplexity: 1.003 },
       },
     },
   };
