@@ -428,12 +428,17 @@ export class HttpSource implements ByteSource {
     const { signal } = this.#current;
     const sink = (bytes: Uint8Array, at: number): Promise<void> | undefined => this.#pour(run, bytes, at, signal);
     const to = this.#file.sizeBytes ?? Number.POSITIVE_INFINITY;
-    const download = this.#file.download(this.#startOf(index), to, sink, signal, "rest").catch(async (error) => {
-      if (signal.aborted) return;
-      if (error instanceof NoLength) await this.#keepWhole();
-      else this.#stop(error);
-    });
-    this.#track(download);
+    const download = async (): Promise<void> => {
+      try {
+        await this.#file.download(this.#startOf(index), to, sink, signal, "rest");
+        for (const piece of this.#pieces.values()) this.#fit(piece); // a file may turn out to end before one
+      } catch (error) {
+        if (signal.aborted) return;
+        if (error instanceof NoLength) await this.#keepWhole();
+        else this.#stop(error as Error);
+      }
+    };
+    this.#track(download());
   }
 
   /** Spreads the bytes of a request over pieces; waits while the window is full. @throws Unwanted */

@@ -10,7 +10,7 @@ import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { MAX_REDIRECTS } from "../../src/weights/limits.ts";
 import { Pool } from "../../src/weights/piece.ts";
-import { type Fetch, type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
+import { type Fetch, type FetchResponse, type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
 import { pick } from "../scale.ts";
 import { type BadServer, SCENARIOS, type Scenario, serve } from "../tools/bad-server.ts";
@@ -146,6 +146,19 @@ describe("files over HTTP", () => {
     }
     server.set({ noLength: true });
     assert.deepEqual(await readToEnd(await byUrl("plain.dat")), plain);
+  });
+
+  it("may be empty where a page may not see what a refused range says of the length", async () => {
+    const hidden: Fetch = async (url, init) => {
+      const response = await fetch(url, init);
+      const headers = { get: (name: string) => (name === "content-range" ? null : response.headers.get(name)) };
+      return { status: response.status, headers, body: response.body, type: response.type, url: response.url } as unknown as FetchResponse;
+    };
+    const network = networkTo(server.hub, {}, { fetch: hidden });
+    const opened = fileOf(openUrl(openDirectly(network), address("empty.dat")));
+    const late = new Promise<never>((_, reject) => setTimeout(() => reject(new Error("it hangs")), 10_000).unref());
+    assert.equal((await readToEnd(await Promise.race([opened, late]))).length, 0);
+    assert.ok(server.log.some(({ status }) => status === 416));
   });
 
   it("of a length that nobody tells are held once, up to a window together, and refused beyond it", async () => {
