@@ -1,15 +1,16 @@
 // What is downloaded and what could be: pull, availability, the list of models in the cache and their removal. Knows no runtime, and loads no model.
-import { storeFor } from "./cache.ts";
+import { type CacheUse, storeFor } from "./cache.ts";
 import { InputError, Lfm2Error, PlatformError, StorageError, throwIfAborted } from "./errors.ts";
+import { findModel, openUnlisted } from "./from-network.ts";
 import {
   checkContext,
   checkLoadOptions,
-  findModel,
   hubEvents,
   isAddress,
   isWorthAnother,
   kernelsFor,
   type LoadOptions,
+  licenseTold,
   type ModelSource,
   missingBytes,
   openSource,
@@ -29,6 +30,7 @@ import { removeImagesOf } from "./weights/packed-image.ts";
 import { checkPlan } from "./weights/plan.ts";
 import { type ByteSource, type Folder, isFolder, readExactly } from "./weights/source.ts";
 import type { Store, StoredModel, StoredModels } from "./weights/store.ts";
+import { UnlistedError } from "./weights/unlisted.ts";
 
 /** What the cache calls read: the folder of the cache where it is not the default. */
 export interface CacheQuery {
@@ -150,11 +152,18 @@ export async function pullWith(platform: Platform, id: string, options: LoadOpti
 }
 
 /** Which files a load would read, only the checkpoint's headers tell. */
-async function pullAddress(platform: Platform, address: string, options: LoadOptions, isDoubtful: boolean, meter?: Meter): Promise<Pulled> {
+async function pullAddress(
+  platform: Platform,
+  at: string | UnlistedError,
+  options: LoadOptions,
+  isDoubtful: boolean,
+  meter?: Meter,
+): Promise<Pulled> {
   const { signal } = options;
+  const address = typeof at === "string" ? at : at.address;
   const events = hubEvents(meter);
   let [before, totalBytes, now] = [0, 0, ""];
-  const opened = await openSource(platform, address, options, {
+  const use: CacheUse = {
     ...{ isDoubtful, onWait: events.onWait },
     onBytes: ({ path }, bytes) => {
       if (path === now) meter?.report({ phase: "download", file: path, loadedBytes: before + bytes, totalBytes });
@@ -162,11 +171,12 @@ async function pullAddress(platform: Platform, address: string, options: LoadOpt
     onSkip: (error) => {
       throw error;
     },
-  });
+  };
+  const opened = typeof at === "string" ? await openSource(platform, at, options, use) : await openUnlisted(platform, at, options, use);
   const watched = watch(opened.source);
   const checkpoint = await openCheckpoint(watched.source, signal);
   try {
-    const { license, sources } = checkpoint;
+    const { sources } = checkpoint;
     const [file] = sources;
     const files = watched.filesOf(checkpoint);
     const unknown = files.find((each) => each.missingBytes === undefined);
@@ -174,6 +184,7 @@ async function pullAddress(platform: Platform, address: string, options: LoadOpt
     totalBytes = files.reduce((sum, each) => sum + each.size, 0);
     before = totalBytes - sources.reduce((sum, each) => sum + each.size, 0); // the texts have come
     const downloadedBytes = missingBytes(files);
+    const license = await licenseTold(checkpoint, opened, downloadedBytes, signal);
     events.onFound({ file: file.name, downloadBytes: downloadedBytes, license });
     for (const each of sources) {
       now = each.name;
@@ -199,13 +210,20 @@ function noVersion(name: string): StorageError {
 async function pullOnce(platform: Platform, id: HubId, options: LoadOptions, isDoubtful: boolean, meter?: Meter): Promise<Pulled> {
   let before = 0;
   let totalBytes = 0;
-  const hub = await findModel(platform, id, options, {
+  const use: CacheUse = {
     ...{ isDoubtful, onWait: hubEvents(meter).onWait },
     onBytes: ({ path }, bytes) => meter?.report({ phase: "download", file: path, loadedBytes: before + bytes, totalBytes }),
     onSkip: (error) => {
       throw error;
     },
-  });
+  };
+  let hub: HubModel;
+  try {
+    hub = await findModel(platform, id, options, use);
+  } catch (error) {
+    if (error instanceof UnlistedError) return pullAddress(platform, error, options, isDoubtful, meter);
+    throw error;
+  }
   const { repo, commit, license, file, files, downloadBytes } = hub;
   totalBytes = files.reduce((sum, f) => sum + f.sizeBytes, 0);
   hubEvents(meter).onFound(hub);
@@ -257,7 +275,7 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
     const watched = watch(opened.source);
     const checkpoint = await openCheckpoint(watched.source, options.signal);
     const files = watched.filesOf(checkpoint);
-    if (!opened.hub && isAddress(source)) downloadBytes = missingBytes(files);
+    if (opened.isAtAddress) downloadBytes = missingBytes(files);
     try {
       license = opened.hub?.license ?? checkpoint.license ?? (await checkpoint.card?.(options.signal));
       checkContext(checkpoint, options.maxContextTokens);

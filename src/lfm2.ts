@@ -1,7 +1,8 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
-import { type CacheOptions, type CacheUse, checkCacheOption, imagesFor, type OpenStore, storeFor } from "./cache.ts";
+import { type CacheOptions, checkCacheOption, imagesFor, type OpenStore } from "./cache.ts";
 import type { DraftModel } from "./draft.ts";
 import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted, UnsupportedError } from "./errors.ts";
+import type { Opened, SourceUse } from "./from-network.ts";
 import { recommendedSampling, recommendedStopIds } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
@@ -17,18 +18,17 @@ import { part } from "./part.ts";
 import { type LoadProgress, Meter, type Progress } from "./progress.ts";
 import { checkObject, checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
-import { type HubId, parseHubId } from "./weights/hub-id.ts";
+import { parseHubId } from "./weights/hub-id.ts";
 import type { ObjectSource } from "./weights/objects.ts";
 import { rightError } from "./weights/opened.ts";
 import type { ImageStore } from "./weights/packed-image.ts";
 import { checkRemoteOptions, type NetworkPlatform, type RemoteOptions } from "./weights/remote.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
-import type { Store } from "./weights/store.ts";
 
 /**
  * Where a checkpoint may be: a path or `file:` URL that the runtime can open, an `https:` address, a hub's id `org/name[@revision][:file or type]`; bytes of a
  * GGUF, a `Blob` or `File`; a list of Files, or a handle of a file or folder (OPFS, a picker); `{ bucket, key }` in R2; anything that reads by ranges, a set of
- * files. What a path and an id could mean is a path where there is one.
+ * files. What a path and an id could mean is a path where there is one, and an id where the runtime may not look.
  */
 export type ModelSource = string | URL | ObjectSource;
 
@@ -90,6 +90,8 @@ export interface Platform {
   readonly runtime: Runtime;
   /** Opens what a path or URL names. */
   open(source: string | URL): Promise<ByteSource | Folder>;
+  /** Why a path may not be looked at without asking somebody; undefined where it may, left out where nobody is asked. */
+  readonly unreadable?: ((path: string) => string | undefined) | undefined;
   /** The way to models on the network, where there is one. */
   readonly network?: NetworkPlatform | undefined;
   /** Opens the store of downloaded models; left out where a runtime has none. */
@@ -125,57 +127,19 @@ function isUrl(source: ModelSource): source is URL {
   return typeof source === "object" && source !== null && "href" in source && "protocol" in source;
 }
 
-const network = (): Promise<typeof import("./weights/ways.ts")> => part("network", () => import("./weights/ways.ts"));
+const network = (): Promise<typeof import("./from-network.ts")> => part("network", () => import("./from-network.ts"));
 
 export const isAddress = (source: unknown): boolean => /^https?:/i.test(String(source));
 
-/** What `source` means. */
-interface Opened {
-  readonly source: ByteSource | Folder;
-  /** What a hub had to offer; undefined for anything else. */
-  readonly hub: HubModel | undefined;
-  /** What the id asks for. */
-  readonly dtype: DType | undefined;
-}
-
-/** Finds a hub's model, by way of the cache where there is one. */
-export async function findModel(platform: Platform, id: HubId, options: LoadOptions, use: CacheUse = {}): Promise<HubModel> {
-  const { dtype, signal } = options;
-  if (dtype !== undefined && id.dtype !== undefined && dtype !== id.dtype)
-    throw new InputError(`load: dtype: expected ${JSON.stringify(id.dtype)} as in the id, got ${JSON.stringify(dtype)}. Name one of them.`);
-  const store = await storeFor(platform.store, options.cache);
-  const { findRemote } = await network();
-  return findRemote(platform.network, id, options, { dtype, cache: cacheIn(store, use) }, signal);
-}
-
-const cacheIn = (store: Store | undefined, use: CacheUse): HubCache | undefined =>
-  store && { store, onWait: () => {}, onSkip: () => {}, ...use };
-
-/** How a caller of `openSource` uses a hub and its cache. */
-interface SourceUse extends CacheUse {
-  /** Called before anything is opened. */
-  readonly onFound?: ((hub: HubModel) => void) | undefined;
-}
-
-async function openId(platform: Platform, id: HubId, options: LoadOptions, { onFound, ...use }: SourceUse): Promise<Opened> {
-  const hub = await findModel(platform, id, options, use);
-  onFound?.(hub);
-  return { hub, source: await hub.source(), dtype: id.dtype };
-}
-
-const plainly = (source: ByteSource | Folder): Opened => ({ source, hub: undefined, dtype: undefined });
-
-async function openNamed(platform: Platform, source: string | URL, options: LoadOptions, { onFound, ...use }: SourceUse): Promise<Opened> {
-  if (isAddress(source)) {
-    const store = await storeFor(platform.store, options.cache, "addresses");
-    const { openAddress } = await network();
-    return plainly(await openAddress(platform.network, source, options, cacheIn(store, use), options.signal));
-  }
+async function openNamed(platform: Platform, source: string | URL, options: LoadOptions, use: SourceUse): Promise<Opened> {
+  if (isAddress(source)) return (await network()).openAt(platform, source, options, use);
+  const id = parseHubId(String(source));
+  const why = id && platform.unreadable?.(String(source));
+  if (id && why !== undefined) return (await network()).openUnseen(platform, id, why, options, use);
   try {
-    return plainly(await platform.open(source));
+    return { source: await platform.open(source) };
   } catch (error) {
-    const id = parseHubId(String(source));
-    if (id && error instanceof Lfm2Error && error.code === "not-found") return openId(platform, id, options, { onFound, ...use });
+    if (id && error instanceof Lfm2Error && error.code === "not-found") return (await network()).openId(platform, id, options, use);
     throw error;
   }
 }
@@ -190,7 +154,7 @@ export async function openSource(platform: Platform, source: ModelSource, option
     return openNamed(platform, source, options, use);
   }
   const { openObject } = await part("objects", () => import("./weights/objects.ts"));
-  return plainly(await openObject(source, options.signal));
+  return { source: await openObject(source, options.signal) };
 }
 
 export function checkLoadOptions(options: LoadOptions): void {
@@ -325,12 +289,9 @@ async function loadOnce(
   let draft: DraftModel | undefined;
   try {
     checkContext(checkpoint, options.maxContextTokens);
-    const isRemote = opened.hub !== undefined || isAddress(source);
-    const license = opened.hub?.license ?? checkpoint.license ?? (isRemote ? undefined : await checkpoint.card?.(options.signal));
-    if (isRemote && !opened.hub) {
-      const [file] = checkpoint.sources;
-      events.onFound({ file: file?.name ?? "", downloadBytes: missingBytes(checkpoint.sources), license });
-    }
+    const downloadBytes = opened.isAtAddress ? missingBytes(checkpoint.sources) : 0;
+    const license = opened.hub?.license ?? (await licenseTold(checkpoint, opened, downloadBytes, options.signal));
+    if (opened.isAtAddress) events.onFound({ file: checkpoint.sources[0]?.name ?? "", downloadBytes, license });
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
     draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes });
     const rest = maxMemoryBytes && Math.max(1, maxMemoryBytes - (draft?.model.memoryBytes ?? 0));
@@ -349,7 +310,7 @@ async function loadOnce(
         ...modelInfo(checkpoint, loaded),
         license,
         runtime: platform.runtime,
-        warnings: warning === undefined ? [] : [warning],
+        warnings: [opened.warning, warning].filter((w) => w !== undefined),
         speculate,
         draft: draft?.name,
       },
@@ -363,6 +324,17 @@ async function loadOnce(
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
+}
+
+/** What a checkpoint tells of its licence. A card on the network is one more question, which is asked before a download alone. */
+export async function licenseTold(
+  checkpoint: Checkpoint,
+  { hub, isAtAddress }: Pick<Opened, "hub" | "isAtAddress">,
+  downloadBytes: number,
+  signal?: AbortSignal,
+): Promise<string | undefined> {
+  const isAsked = isAtAddress ? downloadBytes > 0 : !hub;
+  return checkpoint.license ?? (isAsked ? checkpoint.card?.(signal) : undefined);
 }
 
 /** @returns bytes of the files that are still to be downloaded; one that no cache can hold comes as a whole each time */

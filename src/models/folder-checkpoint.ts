@@ -1,5 +1,5 @@
 // A checkpoint in a folder in Hugging Face's form: config.json, safetensors in one file or shards, tokenizer.json, a template. A folder may also hold a GGUF.
-import { FormatError, InputError } from "../errors.ts";
+import { AbortError, FormatError, InputError, Lfm2Error } from "../errors.ts";
 import { MAX_TEMPLATE_BYTES } from "../text/limits.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { isRecord } from "../values.ts";
@@ -41,14 +41,20 @@ function field(json: unknown, key: string): unknown {
   return isRecord(json) && Object.hasOwn(json, key) ? json[key] : undefined;
 }
 
-/** What the model's card says, where it lies in the folder. */
+/** What the model's card says, where it lies in the folder and can be had: a model is none the worse without. */
 async function licenseIn(folder: Folder, signal?: AbortSignal): Promise<string | undefined> {
-  const card = await folder.open("README.md");
-  if (!card) return undefined;
+  let card: ByteSource | undefined;
   try {
-    return licenseOfCard(new TextDecoder().decode(await readExactly(card, 0, Math.min(card.size, MAX_CARD_BYTES), signal)));
+    card = await folder.open("README.md");
+    if (!card) return undefined;
+    const bytes = await readExactly(card, 0, Math.min(card.size, MAX_CARD_BYTES), signal);
+    if (bytes.length === card.size) await card.verify?.(signal);
+    return licenseOfCard(new TextDecoder().decode(bytes));
+  } catch (error) {
+    if (error instanceof Lfm2Error && !(error instanceof AbortError)) return undefined;
+    throw error;
   } finally {
-    await card.close?.();
+    await card?.close?.().catch(() => {});
   }
 }
 

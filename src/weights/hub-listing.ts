@@ -1,5 +1,5 @@
 // What a hub tells of a repository: its commit, its licence, its files with their checksums. Knows no choice and no cache.
-import { FormatError } from "../errors.ts";
+import { FormatError, NetworkError } from "../errors.ts";
 import { isRecord } from "../values.ts";
 import type { HubFile } from "./hub-choice.ts";
 import { parseJsonBytes } from "./json-scan.ts";
@@ -22,6 +22,12 @@ export interface Listing {
 export const isHex = (value: unknown, digits: number): value is string =>
   typeof value === "string" && value.length === digits && /^[0-9a-f]+$/.test(value);
 
+/** Of an endpoint that serves files and does not offer the question: a mirror, a folder of a web server. */
+const NOT_OFFERED: ReadonlySet<number> = new Set([403, 404, 405, 410, 501]);
+
+/** @returns whether the hub's answer was that it does not answer this; a token that is missing (401) is another matter */
+export const isNotOffered = (error: unknown): error is NetworkError => error instanceof NetworkError && NOT_OFFERED.has(error.status);
+
 async function json(
   network: Network,
   url: string,
@@ -43,16 +49,32 @@ function fileOf(entry: unknown): HubFile | undefined {
   return { path, sizeBytes: size as number, oid: !inLfs && isHex(oid, 40) ? oid : undefined, sha256 };
 }
 
+/** What a hub tells of a revision: its commit and the model's card. @returns nothing where a commit is asked for and the hub does not offer it: files may still be listed */
+async function about(network: Network, url: string, where: string, isPinned: boolean, signal: AbortSignal): Promise<object> {
+  try {
+    const { value } = await json(network, url, where, signal);
+    return isRecord(value) ? value : {};
+  } catch (error) {
+    if (isPinned && isNotOffered(error)) return {};
+    throw error;
+  }
+}
+
 /**
- * Lists a repository at one commit.
+ * Lists a repository at one commit. Where a commit is asked for, a hub that lists its files and tells nothing of it will do: the licence is then unknown.
  * @param revision branch, tag or commit; "main" unless given
  * @throws NetworkError when the hub does not answer, or not to this token; FormatError when the answer is none
  */
 export async function listRepository(network: Network, repo: string, revision: string | undefined, signal: AbortSignal): Promise<Listing> {
   const where = `${repo} on the hub`;
   const api = `${network.endpoint}/api/models/${repo}`;
-  const answer = await json(network, `${api}/revision/${encodeURIComponent(revision ?? "main")}`, where, signal);
-  const { sha, cardData } = isRecord(answer.value) ? answer.value : {};
+  const { sha, cardData } = (await about(
+    network,
+    `${api}/revision/${encodeURIComponent(revision ?? "main")}`,
+    where,
+    isHex(revision, 40),
+    signal,
+  )) as { sha?: unknown; cardData?: unknown };
   const commit = [revision, sha].find((value) => isHex(value, 40));
   const card = isRecord(cardData) ? cardData : {};
   const license = licenseOf({ license: card.license, name: card.license_name });

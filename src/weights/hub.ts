@@ -4,14 +4,15 @@ import type { DType } from "../memory/dtype.ts";
 import { quoted } from "../values.ts";
 import { Keeper, type KeepOptions } from "./cached-file.ts";
 import { HttpSource } from "./http.ts";
-import { chooseFile, type HubChoice, type HubFile, hasGguf } from "./hub-choice.ts";
+import { chooseFile, type HubChoice, type HubFile, type HubWish, hasGguf } from "./hub-choice.ts";
 import type { HubId } from "./hub-id.ts";
-import { isHex, type Listing, listRepository } from "./hub-listing.ts";
+import { isHex, isNotOffered, type Listing, listRepository } from "./hub-listing.ts";
 import { UNREACHABLE_MS } from "./limits.ts";
 import type { Checksum, RemoteFileOptions } from "./remote-file.ts";
 import { maxRetries, type Network, stallMs } from "./request.ts";
 import { type ByteSource, type Folder, isPlainPath } from "./source.ts";
 import type { Store, StoreFile } from "./store.ts";
+import { UnlistedError } from "./unlisted.ts";
 
 /** Where files are kept, and how a load uses it. */
 export interface HubCache extends Omit<KeepOptions, "network" | "signal"> {
@@ -44,6 +45,11 @@ export interface HubModel {
   open(file: StoreFile): Promise<ByteSource>;
   /** The files are there: the cache answers for the revision from now on. */
   keep(): Promise<void>;
+}
+
+interface Found {
+  readonly place: Place;
+  readonly choice: HubChoice;
 }
 
 interface Place extends Listing {
@@ -132,19 +138,38 @@ class Search {
     }
   }
 
-  async find(): Promise<{ place: Place; choice: HubChoice }> {
+  /** What the cache alone has of the commit. */
+  async #kept(wish: HubWish): Promise<Found | undefined> {
+    const place = await this.#local(this.#id.repo, this.#id.revision);
+    const choice = place && chooseFile(place.files, wish);
+    return place && choice && { place, choice };
+  }
+
+  /** Without a listing a type tells no file's name. */
+  #unlisted({ message, status }: NetworkError): NetworkError {
+    const { repo, revision, file = "", type } = this.#id;
+    if (type === undefined) return new UnlistedError(message, `${this.#network.endpoint}/${repo}/resolve/${revision}/${file}`, { status });
+    return new NetworkError(`${message} To load what is not listed, name the file in place of ${quoted(type)}: FILE.gguf.`, { status });
+  }
+
+  async find(): Promise<Found> {
     const { repo, revision, file, type } = this.#id;
     const wish = { file, type, dtype: this.#id.dtype ?? this.#options.dtype };
-    if (isHex(revision, 40) && (file ?? type) !== undefined) {
-      const place = await this.#local(repo, revision); // nothing that the hub could say would change it
-      const choice = place && chooseFile(place.files, wish);
-      if (place && choice?.kind === "gguf") return { place, choice };
+    const isPinned = isHex(revision, 40);
+    if (isPinned && (file ?? type) !== undefined) {
+      const kept = await this.#kept(wish); // nothing that the hub could say would change it
+      if (kept?.choice.kind === "gguf") return kept;
     }
     let place: Place | undefined;
     let failure: unknown;
     try {
       place = await this.#list(repo, revision);
     } catch (error) {
+      if (isPinned && isNotOffered(error)) {
+        const kept = await this.#kept(wish);
+        if (kept) return kept;
+        throw this.#unlisted(error);
+      }
       if (!this.#isOffline) throw error;
       failure = error; // the repository beside it may be in the cache
     }
@@ -274,7 +299,8 @@ class Opener {
 /**
  * Finds the model of an id; of its files only the listing is read, and nothing is opened.
  * @param signal ends whatever the source or the folder's files do, too
- * @throws NetworkError when the hub does not answer, or not to this token, and the cache has nothing; FormatError when it has no such file; AbortError
+ * @throws NetworkError when the hub does not answer, or not to this token, and the cache has nothing, an UnlistedError where the files may be there all the same;
+ * FormatError when it has no such file; AbortError
  */
 export async function findHub(network: Network, id: HubId, options: HubOptions = {}, signal?: AbortSignal): Promise<HubModel> {
   throwIfAborted(signal);

@@ -1,4 +1,4 @@
-// What a caller may say about the network, and what a runtime offers. What comes of it is in ways.ts, a part of the package that loads from elsewhere do without.
+// What a caller may say about the network, and what a runtime offers. What comes of it is in ways.ts, with from-network.ts a part of the package that loads from elsewhere do without.
 import { InputError } from "../errors.ts";
 import { checkAddress, checkToken } from "./address-check.ts";
 import type { Fetch, Network, NetworkOptions } from "./request.ts";

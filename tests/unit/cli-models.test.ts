@@ -4,6 +4,8 @@ import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { checkpointFolder } from "../golden/support.ts";
+import { pick } from "../scale.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
 import { needPython } from "./python.ts";
 
@@ -34,7 +36,14 @@ describe("the commands about downloaded models", () => {
   let dir: string;
   let where: readonly string[];
   before(async () => {
-    server = await serve({ "org/mini": { "mini.gguf": mini }, "org/none": { "README.md": "hello" } });
+    const card = "---\nlicense: other\nlicense_name: lfm1.0\n---\n";
+    const tiny = checkpointFolder("tiny-gqa3");
+    const folder = Object.fromEntries(readdirSync(tiny).map((name) => [name, readFileSync(join(tiny, name))]));
+    server = await serve({
+      "org/mini": { "mini.gguf": mini },
+      "org/none": { "README.md": "hello" },
+      "org/folder": { ...folder, "README.md": card },
+    });
   });
   after(() => server.close());
   beforeEach(() => {
@@ -106,6 +115,14 @@ describe("the commands about downloaded models", () => {
     assert.match(pulled.stderr, /^mini\.gguf: 2\.6 MiB to download, licence not told\n/);
     const generated = await lfm2("generate", "-m", "org/mini", "-p", "What is 3 + 4?", ...where);
     assert.deepEqual([generated.stdout, generated.stderr], ["3 + 4 = 7\n", "mini.gguf: 2.6 MiB to download, licence lfm1.0\n"]);
+  });
+
+  it("pull tells the licence of a folder at an address before it downloads", async function () {
+    if (pick({ gate: true, full: false })) this.skip();
+    const at = `${server.hub}/org/folder/resolve/main/`;
+    const { code, stderr } = await lfm2("pull", at, ...where);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /^model\.safetensors: [\d.]+ MiB to download, licence lfm1\.0\n.* downloaded, licence lfm1\.0\n$/);
   });
 
   it("say what is wrong", async () => {

@@ -1,12 +1,13 @@
 // Models by their name on a hub: the name's parts, the file that is taken, one commit for all, and listings that a stranger wrote.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
-import { inspect, type LoadProgress, load } from "lfm2-wasm";
+import { availability, inspect, type LoadProgress, load, pull, removeModel } from "lfm2-wasm";
 import { FormatError, NetworkError } from "../../src/errors.ts";
 import type { DType } from "../../src/memory/dtype.ts";
 import { findHub } from "../../src/weights/hub.ts";
@@ -151,6 +152,7 @@ describe("a model on a hub", () => {
       "org/mini-GGUF": { "README.md": "hello", "mini-Q8_0.gguf": mini },
       "org/tiny": tiny,
       "org/none": { "README.md": "hello" },
+      "org/carded": { ...tiny, "README.md": "---\nlicense: other\nlicense_name: lfm1.0\n---\n# A model\n" },
     };
     server = await serve(repos);
   });
@@ -232,6 +234,10 @@ describe("a model on a hub", () => {
       assert.equal((await model.generate("What is 3 + 4?", { maxTokens: 8, temperature: 0 })).text.length > 0, true);
       model.dispose();
     }
+    const refused = (url: string, init: object) => (url.endsWith("README.md") ? new Response("", { status: 403 }) : fetch(url, init));
+    const plain = await load(`${server.hub}/org/tiny/resolve/main/`, { ...options(), fetch: async (url, init) => refused(url, init) });
+    assert.equal(plain.info.license, undefined, "none is the worse for a card that cannot be had");
+    plain.dispose();
     await assert.rejects(load(`${at}weights.safetensors`, options()), { name: "UnsupportedError" });
     await assert.rejects(load(`${server.hub}/org/none/resolve/main/`, options()), {
       name: "FormatError",
@@ -308,12 +314,61 @@ describe("a model on a hub", () => {
           [[join(home, "token")], "Bearer hf_STORED"],
         ] as const) {
           server.log.length = 0;
-          const path = `--allow-read=${["org", ...files].map((name) => resolve(name)).join(",")}`; // for what could be an id is a path where there is one
+          const path = `--allow-read=${["org", ...files].map((name) => resolve(name)).join(",")}`;
           const args = ["run", "--quiet", "--no-lock", "--allow-net", "--allow-env", path, main];
           await promisify(execFile)(binary, args, { env: { ...process.env, HF_HOME: home, HF_TOKEN: "" } });
           const atHub = server.log.filter((r) => r.host === "hub");
           assert.ok(atHub.length > 0 && atHub.every((r) => r.authorization === sent), JSON.stringify(files));
         }
+      } finally {
+        rmSync(main);
+        rmSync(home, { recursive: true });
+      }
+    });
+
+  for (const { binary } of installed(pick({ gate: [], full: ["deno"] }), "a hub's id in Deno without files"))
+    it("is found in Deno without a permission to look for a path of that name", async () => {
+      const module = pathToFileURL(resolve("dist", "deno.js")).href;
+      const main = resolve("build", `deno-denied-${process.pid}.mjs`);
+      writeFileSync(
+        main,
+        `import { availability, inspect, load } from ${JSON.stringify(module)};
+         const options = { endpoint: "${server.hub}", threads: 1, network: { windowBytes: 4 << 20 } };
+         const loaded = async (id, more) => { const model = await load(id, { ...options, ...more }); model.dispose(); return model.info; };
+         const failed = (id) => loaded(id).then(() => "", (e) => e.name + ": " + e.message);
+         console.log(JSON.stringify({
+           infos: [await loaded("org/tiny"), await loaded("org/tiny", { cache: false })],
+           format: (await inspect("org/tiny", options)).format,
+           status: (await availability("org/tiny", options)).status,
+           errors: [await failed("org/nowhere"), await failed("./org/tiny"), await failed("org/mini.gguf"), await failed("/org/tiny"), await failed("org/a/b")],
+         }));`,
+      );
+      const home = mkdtempSync(join(tmpdir(), "lfm2-denied-"));
+      // what would be asked of somebody at a terminal is refused without one
+      const deno = async (...permissions: readonly string[]): Promise<Record<string, unknown>> => {
+        const args = ["run", "--quiet", "--no-lock", "--allow-net", ...permissions, main];
+        const { stdout } = await promisify(execFile)(binary, args, {
+          env: { ...process.env, HF_TOKEN: "", HF_HUB_CACHE: join(home, "hub") },
+        });
+        return JSON.parse(stdout) as Record<string, unknown>;
+      };
+      try {
+        const seen = 'load: "org/tiny" was taken for a model on a hub: Deno may not look for a path of that name (--allow-read).';
+        const { infos, format, status, errors } = await deno("--no-prompt");
+        const warnings = (infos as { warnings: string[] }[]).map((info) => info.warnings);
+        assert.deepEqual(warnings, [[`${seen} What is downloaded is not kept.`], [seen]]);
+        assert.deepEqual([format, status], ["safetensors", "downloadable"]);
+        const [nowhere, ...paths] = errors as string[];
+        assert.match(nowhere ?? "", /^NetworkError: .*org\/nowhere on the hub.*401.*taken for a model on a hub: Deno may not look/);
+        assert.equal(paths.length, 4);
+        for (const path of paths) assert.match(path, /^StorageError: .*expected to open .*--allow-read/);
+        const cached = await deno(`--allow-read=${home}`, `--allow-write=${home}`, "--allow-env", "--no-prompt");
+        assert.deepEqual(
+          (cached.infos as { warnings: string[] }[]).map((info) => info.warnings),
+          [[seen], [seen]],
+          "the cache may be used",
+        );
+        assert.ok(readdirSync(join(home, "hub")).includes("models--org--tiny"));
       } finally {
         rmSync(main);
         rmSync(home, { recursive: true });
@@ -330,6 +385,63 @@ describe("a model on a hub", () => {
     ] as const)
       await assert.rejects(load(id, options()), (e: Error) => e.name === name && pattern.test(e.message), id);
     await assert.rejects(load("no/such/path", options()), { name: "StorageError" });
+  });
+
+  it("loads at a commit of which the hub tells nothing, or whose files it does not list", async () => {
+    const at = (repo: string, rest = ""): string => `${repo}@${createHash("sha1").update(repo).digest("hex")}${rest}`;
+    const asked = (what: string): number => server.log.filter((r) => r.url.includes(what)).length;
+    const dir = mkdtempSync(join(tmpdir(), "lfm2-unlisted-"));
+    const kept = { ...options(), cache: { dir } };
+    try {
+      for (const status of pick({ gate: [404], full: [403, 404, 405, 410, 501] })) {
+        server.log.length = 0;
+        server.set({ match: "api", status, times: 1 });
+        const listed = await load(at("org/tiny"), options());
+        assert.equal(listed.info.license, undefined, "a list of files, and no card");
+        listed.dispose();
+        assert.equal(asked("/tree/"), 1);
+
+        server.set({ match: "api", status });
+        const ids = [
+          [at("org/carded", ":model.safetensors"), "carded"],
+          [at("org/tiny", ":q8"), "tiny"],
+          [at("org/tiny"), "tiny"],
+          [at("org/mini-GGUF", ":mini-Q8_0.gguf"), "lfm2-mini"],
+        ] as const;
+        for (const [id, name] of ids.slice(0, pick({ gate: 2, full: 4 }))) {
+          const found: LoadProgress[] = [];
+          const model = await load(id, { ...options(), onProgress: (p) => found.push(p) });
+          assert.equal(model.info.dtypes.includes("q8"), id.endsWith(":q8") || name === "lfm2-mini");
+          assert.deepEqual([found[0]?.phase, found[0]?.totalBytes === 0], ["open", false]);
+          assert.equal(found[0]?.license, model.info.license);
+          assert.equal(model.info.license, name === "carded" ? "lfm1.0" : undefined, "its README tells");
+          model.dispose();
+        }
+        const { format, license } = await inspect(at("org/carded"), options());
+        assert.deepEqual([format, license], ["safetensors", "lfm1.0"]);
+        assert.equal((await availability(at("org/carded"), options())).status, "downloadable");
+        const pulled = await pull(at("org/carded"), kept);
+        assert.deepEqual([pulled.file, pulled.license], ["model.safetensors", "lfm1.0"]);
+        server.log.length = 0;
+        (await load(at("org/carded"), kept)).dispose();
+        assert.equal(asked("/repos/"), 1, "for the version; it was all there");
+        assert.equal((await removeModel(pulled.id, { cacheDir: dir }))?.id, pulled.id);
+
+        await assert.rejects(load(at("org/none"), options()), { name: "NetworkError", status, message: /org\/none on the hub/ });
+        await assert.rejects(pull(at("org/none"), kept), { name: "NetworkError", status });
+        await assert.rejects(load(at("org/mini-GGUF", ":Q8_0"), options()), { name: "NetworkError", status, message: /name the file/ });
+        await assert.rejects(load(at("org/mini-GGUF", ":x.gguf"), options()), { name: "NetworkError", status: 404 });
+        await assert.rejects(load("org/tiny@main", options()), { name: "NetworkError", status });
+      }
+      for (const fault of [{ token: "hf_RIGHT" }, { match: "api", status: 500 }]) {
+        server.set(fault);
+        server.log.length = 0;
+        await assert.rejects(load(at("org/tiny"), options()), { name: "NetworkError", status: fault.status ?? 401 });
+        assert.equal(asked("/resolve/"), 0, "that is no hub without a list");
+      }
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
   });
 
   it("is asked for again when its list does not come", async () => {

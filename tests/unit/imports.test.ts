@@ -28,6 +28,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["model.ts", 8],
   ["downloads.ts", 8],
   ["draft.ts", 8],
+  ["from-network.ts", 8],
   ["lfm2.ts", 8],
   ["inspect.ts", 8],
   ["index.ts", 8],

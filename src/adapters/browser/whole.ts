@@ -2,6 +2,7 @@
 import * as downloads from "../../downloads.ts";
 import * as draft from "../../draft.ts";
 import * as forward from "../../forward.ts";
+import * as network from "../../from-network.ts";
 import * as beam from "../../generate/beam.ts";
 import * as engineForward from "../../generate/forward.ts";
 import * as savedSession from "../../generate/saved-session.ts";
@@ -16,7 +17,6 @@ import * as addressCache from "../../weights/address-cache.ts";
 import * as hub from "../../weights/hub.ts";
 import * as objects from "../../weights/objects.ts";
 import * as packedImage from "../../weights/packed-image.ts";
-import * as network from "../../weights/ways.ts";
 import * as browserImages from "./images.ts";
 import * as browserStore from "./store.ts";
 import * as threadText from "./thread-text.ts";

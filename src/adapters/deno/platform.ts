@@ -22,6 +22,7 @@ export const platform: Platform = nodePlatform({
   variable: (name) => (Deno.permissions.querySync({ name: "env", variable: name }).state === "granted" ? Deno.env.get(name) : undefined),
   mayUse: (folder) => may("read", folder) && may("write", folder),
   mayRead: (path) => may("read", path),
+  unreadable: (path) => (may("read", path) ? undefined : "Deno may not look for a path of that name (--allow-read)"),
   otherwise: async (build) => (await import("./modules.ts")).modules[build]?.(),
 });
 

@@ -32,15 +32,18 @@ export interface NodeLike {
   readonly mayUse?: (folder: string) => boolean;
   /** Whether a file may be read without asking. */
   readonly mayRead?: (path: string) => boolean;
+  /** Why a path may not be looked at without asking. */
+  readonly unreadable?: Platform["unreadable"];
   /** Another way to a build whose file may not be read. */
   readonly otherwise?: (build: KernelBuild) => Promise<WasmInput | undefined>;
 }
 
-export function nodePlatform({ runtime, variable, mayUse = () => true, mayRead = () => true, otherwise }: NodeLike): Platform {
+export function nodePlatform({ runtime, variable, mayUse = () => true, mayRead = () => true, unreadable, otherwise }: NodeLike): Platform {
   const beside = kernelSource(builds, fetchWasm);
   return {
     runtime,
     open: openPath,
+    unreadable,
     network: {
       fetch: (url, init) => fetch(url, init),
       hasBackpressure: true,
