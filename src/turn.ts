@@ -39,7 +39,7 @@ export type StoppingCriterion = (state: GenerationState) => boolean;
 export interface SpeculateOptions {
   /** Where guesses come from: `"prompt-lookup"` (default) continues as the text did where it last went as it goes now, `"draft"` asks the model that was loaded as `draft`. */
   readonly by?: "prompt-lookup" | "draft" | undefined;
-  /** Tokens that must be the same for prompt lookup, at least: 1 to 16, default 2. */
+  /** Tokens that must be the same for prompt lookup, at least: 1 to 16, default 1. */
   readonly ngram?: number | undefined;
   /** Tokens that are guessed at a time, at most: 1 to 15, default 15. */
   readonly max?: number | undefined;
@@ -243,7 +243,7 @@ export function checkSpeculate(speculate: GenerateOptions["speculate"], hasDraft
     speculate === true ? { by: hasDraft ? ("draft" as const) : undefined } : typeof speculate === "string" ? { by: speculate } : speculate;
   if (!isRecord(options))
     throw new InputError(`options: speculate: expected true, false, "prompt-lookup", "draft" or an object, got ${kindOf(speculate)}.`);
-  const { by = "prompt-lookup", ngram = 2, max = MOST_DRAFTED, adaptive = true } = options as SpeculateOptions;
+  const { by = "prompt-lookup", ngram = 1, max = MOST_DRAFTED, adaptive = true } = options as SpeculateOptions;
   if (by !== "prompt-lookup" && by !== "draft")
     throw new InputError(`options: speculate: expected "prompt-lookup" or "draft", got ${JSON.stringify(by)}.`);
   if (by === "draft" && !hasDraft)

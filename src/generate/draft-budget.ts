@@ -1,4 +1,5 @@
 // How many guesses a step takes: as many as pay, by how often they have been right and what their rows cost. It decides how fast a reply comes, never what it says.
+import { KIND } from "./drafters.ts";
 import type { StepCosts } from "./step-costs.ts";
 
 /** Tokens that are guessed at a time, at most: a pass takes one row more. */
@@ -17,6 +18,13 @@ const MEMORY = 0.9;
 /** Outcomes that stand for what a session has not seen yet; as many of them were right as of all sessions' guesses, at first three of four. */
 const PRIOR = 2;
 const PRIOR_RATE = 0.75;
+/** Behind single tokens each session begins anew: a copy goes on behind nearly all, any other text behind few. */
+const PRIOR_RATE_OF_SINGLE = 0.6;
+
+/** A guess that comes to be looked at this seldom is worth no row, … */
+const UNLIKELY = 0.02;
+/** … but rows up to a kernel's tile of four may cost no more than one. */
+const TILE = 3;
 
 /** How often guesses have been right: fades, so that it follows the text. */
 export class Acceptance {
@@ -32,7 +40,8 @@ export class Acceptance {
   /** @returns the share of guesses of a kind that are right, where those before them were */
   rate(kind: number): number {
     const [right, wrong] = [this.#right[kind] ?? 0, this.#wrong[kind] ?? 0];
-    return (right + PRIOR * (this.#all?.rate(kind) ?? PRIOR_RATE)) / (right + wrong + PRIOR);
+    const prior = kind === KIND.single ? PRIOR_RATE_OF_SINGLE : (this.#all?.rate(kind) ?? PRIOR_RATE);
+    return (right + PRIOR * prior) / (right + wrong + PRIOR);
   }
 
   /** A new turn may be of another kind: what was seen counts for less. */
@@ -79,7 +88,9 @@ export class DraftBudget {
   /** @returns how many guesses to check in the next step, `room` at most */
   most(place: Place, room: number): number {
     const { acceptance, kind, others } = place;
-    const rate = acceptance.rate(kind);
+    const single = this.#costs.ms(1 + others);
+    const first = acceptance.rate(kind);
+    const next = kind === KIND.single ? acceptance.rate(KIND.usual) : first; // behind a right guess a single token is a pair
     let best = 0;
     let bestSpeed = 1; // tokens of all turns in the time of a step without guesses, over those of that step
     let expected = 0;
@@ -87,29 +98,40 @@ export class DraftBudget {
     let cheapest = 0;
     let least = Number.POSITIVE_INFINITY;
     for (let n = 1; n <= room; n++) {
-      chance *= rate;
+      chance *= n === 1 ? first : next;
+      if (n > TILE && chance < UNLIKELY) break;
       expected += chance;
-      const cost = this.#cost(n, place);
+      const cost = this.#cost(n, place, single);
       if (cost < least) [cheapest, least] = [n, cost];
       const speed = (1 + expected / (1 + others)) / cost;
       if (speed > bestSpeed && cost - 1 <= this.#credit) [best, bestSpeed] = [n, speed]; // all of them may be wrong
     }
-    // now and then a guess is checked although it does not seem to pay: the text may have changed
-    return best === 0 && least - 1 <= this.#credit ? cheapest : best;
+    // now and then a guess is checked although it does not seem to pay: the text may have changed. Not behind single tokens: nearly all have come before, and would take what the others may lose
+    return best === 0 && kind !== KIND.single && least - 1 <= this.#credit ? cheapest : best;
   }
 
   /** Takes in a step: how many guesses it had, none perhaps, and how many of them were right. */
   count(place: Place, drafted: number, accepted: number): void {
     let gained = STEPS_PER_TOKEN * (1 + accepted);
     if (drafted > 0) {
-      place.acceptance.count(place.kind, drafted, accepted);
+      const { acceptance, kind } = place;
+      const isSingle = kind === KIND.single;
+      acceptance.count(kind, isSingle ? 1 : drafted, isSingle ? Math.min(1, accepted) : accepted);
+      if (isSingle && accepted > 0 && drafted > 1) acceptance.count(KIND.usual, drafted - 1, accepted - 1);
       gained += accepted / (1 + place.others) - (this.#cost(drafted, place) - 1);
     }
     this.#credit = Math.min(MOST_CREDIT, this.#credit + gained);
   }
 
-  /** Time of a step with n guesses, in steps without. */
-  #cost(n: number, { others, msPerToken }: Place): number {
-    return (this.#costs.ms(1 + others + n) + n * msPerToken) / this.#costs.ms(1 + others);
+  /** @returns whether not even a few guesses can be paid: then nobody need look for any */
+  isSpent(place: Place): boolean {
+    const single = this.#costs.ms(1 + place.others);
+    for (let n = 1; n <= TILE; n++) if (this.#cost(n, place, single) - 1 <= this.#credit) return false;
+    return true;
+  }
+
+  /** Time of a step with n guesses, in steps without, which take `single` ms. */
+  #cost(n: number, { others, msPerToken }: Place, single = this.#costs.ms(1 + others)): number {
+    return (this.#costs.ms(1 + others + n) + n * msPerToken) / single;
   }
 }

@@ -205,7 +205,10 @@ export async function* generate(
       else if (chosen.length === 0) {
         if (rows.length === 0) {
           const ids = history.ids.slice(session.cache.statePosition);
-          if (speculation) drafts = await speculation.draft(history, limit - told - 1);
+          if (speculation) {
+            const drafted = speculation.draft(history, limit - told - 1);
+            drafts = drafted instanceof Promise ? await drafted : drafted;
+          }
           reason = await compute(drafts.length > 0 ? ids.concat(drafts) : ids);
         }
         if (rows.length > 0) yield* ask();

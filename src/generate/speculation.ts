@@ -2,7 +2,7 @@
 // without, and keeps a guess only where it is that very token.
 import { Acceptance, DraftBudget, MOST_DRAFTED, type Place } from "./draft-budget.ts";
 import { DraftModel } from "./draft-model.ts";
-import { type Drafter, GivenDrafts, PromptLookup } from "./drafters.ts";
+import { type Draft, type Drafter, GivenDrafts, PromptLookup } from "./drafters.ts";
 import type { GenerateRequest, SpeculationCount, SpeculationRequest } from "./engine.ts";
 import type { History } from "./history.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -10,6 +10,8 @@ import type { Session } from "./session.ts";
 import { StepCosts } from "./step-costs.ts";
 
 type By = SpeculationRequest["by"];
+
+const NONE: readonly number[] = [];
 
 /** How much the outcomes of a session's earlier turns still count. */
 const OF_EARLIER_TURNS = 0.5;
@@ -119,24 +121,42 @@ export class Speculation {
     return { drafted: this.#drafted, accepted: this.#accepted };
   }
 
-  /** @returns what may come behind `history`, at most `room` ids, to be checked in the next step; the session is then ready to go back by them */
-  async draft(history: History, room: number): Promise<readonly number[]> {
+  /**
+   * @returns what may come behind `history`, at most `room` ids, to be checked in the next step; the session is then ready to go back by them. A promise only
+   * where somebody computes: each reply waits for it once a step
+   */
+  draft(history: History, room: number): readonly number[] | Promise<readonly number[]> {
     const { max, isAdaptive } = this.#request;
     const most = Math.min(room, max, MOST_DRAFTED);
-    if (most <= 0 || this.#isOff) return [];
+    if (most <= 0 || this.#isOff) return NONE;
+    if (isAdaptive) {
+      this.#now = this.#place(0);
+      if (this.#budget.isSpent(this.#now)) return NONE;
+    }
     try {
-      const { ids } = await this.#drafter.draft(history, (kind) => {
+      const draft = this.#drafter.draft(history, (kind) => {
         this.#now = this.#place(kind);
         return isAdaptive ? this.#budget.most(this.#now, most) : most;
       });
-      if (ids.length > 0) this.#session.cache.keepStates();
-      const end = ids.findIndex((id) => this.#stopIds.has(id));
-      return end < 0 ? ids : ids.slice(0, end + 1); // nothing comes behind that
+      return draft instanceof Promise ? draft.then(this.#take).catch(this.#giveUp) : this.#take(draft);
     } catch {
-      this.#isOff = true; // no memory for it, or a draft model that is gone: the reply goes on without
-      return [];
+      return this.#giveUp();
     }
   }
+
+  /** @throws MemoryError */
+  readonly #take = ({ ids }: Draft): readonly number[] => {
+    const end = ids.findIndex((id) => this.#stopIds.has(id));
+    const guesses = end < 0 ? ids : ids.slice(0, end); // nothing comes behind the end, and so it needs no row: the row before tells whether it comes
+    if (guesses.length > 0) this.#session.cache.keepStates();
+    return guesses;
+  };
+
+  /** No memory for it, or a draft model that is gone: the reply goes on without. */
+  readonly #giveUp = (): readonly number[] => {
+    this.#isOff = true;
+    return NONE;
+  };
 
   /** Takes in a step: how many guesses it had, none perhaps, and how many of them were right. */
   count(drafted: number, accepted: number): void {

@@ -5,7 +5,7 @@ import { mini } from "lfm2-wasm/mini";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { MemoryError } from "../../src/errors.ts";
 import { Acceptance, DraftBudget, type Place } from "../../src/generate/draft-budget.ts";
-import { PromptLookup } from "../../src/generate/drafters.ts";
+import { KIND, PromptLookup } from "../../src/generate/drafters.ts";
 import type { GenerateRequest, SpeculationRequest } from "../../src/generate/engine.ts";
 import { History } from "../../src/generate/history.ts";
 import { LocalEngine } from "../../src/generate/local-engine.ts";
@@ -71,6 +71,11 @@ describe("prompt lookup", () => {
     assert.deepEqual(look([1, 2, 3, 1], 2), []);
     assert.deepEqual(look([1, 2, 3, 1], 1, 2), [2, 3]);
     assert.deepEqual(look([1], 1), []);
+  });
+
+  it("finds a long match that only a pair leads to, where a single token stands at more places than are looked at", () => {
+    const often = Array.from({ length: 40 }, (_, i) => [2, 100 + i]).flat();
+    assert.deepEqual(look([7, 1, 2, 3, 4, ...often, 7, 1, 2], 1, 2), [3, 4]);
   });
 
   it("goes round a loop as often as it takes", () => {
@@ -156,6 +161,47 @@ describe("how many guesses are worth while", () => {
     assert.equal(session.rate(1), 0.75, "of another kind nothing is known");
     for (let n = 0; n < 3; n++) session.count(0, 4, 0);
     assert.ok(session.rate(0) < 0.5, `${session.rate(0)}`);
+  });
+
+  it("guesses behind single tokens while they are right, never at a loss to find out, and what follows as behind pairs", () => {
+    const budget = new DraftBudget(machine(0.3));
+    const acceptance = new Acceptance(budget.acceptance);
+    const place = (kind: number): Place => ({ acceptance, kind, others: 0, msPerToken: 0 });
+    const [usual, single] = [place(KIND.usual), place(KIND.single)];
+    for (let n = 0; n < 4; n++) budget.count(single, 4, 4);
+    assert.ok(acceptance.rate(KIND.usual) > 0.9, `${acceptance.rate(KIND.usual)}`);
+    assert.ok(budget.most(single, 15) > 4);
+    budget.count(single, 4, 1);
+    assert.ok(acceptance.rate(KIND.single) > 0.85, "the pair behind it was wrong");
+    let tries = 0;
+    for (let n = 0; n < 1000; n++) {
+      const guesses = budget.most(single, 15);
+      if (guesses > 0) tries++;
+      budget.count(single, guesses, 0);
+    }
+    assert.ok(tries > 0 && tries < 10, `${tries} tries`);
+    assert.ok(budget.most(usual, 15) > 1, "others go on");
+    assert.equal(new Acceptance(budget.acceptance).rate(KIND.single), 0.6, "another session begins anew");
+  });
+
+  it("looks for none where nothing can be paid", () => {
+    const budget = new DraftBudget(machine(0.6));
+    const place: Place = { acceptance: new Acceptance(), kind: KIND.usual, others: 0, msPerToken: 0 };
+    assert.ok(!budget.isSpent(place));
+    for (let n = 0; n < 20 && !budget.isSpent(place); n++) budget.count(place, budget.most(place, 15), 0);
+    assert.equal(budget.most(place, 15), 0);
+    let tokens = 0;
+    for (; budget.isSpent(place); tokens++) budget.count(place, 0, 0);
+    assert.ok(budget.most(place, 15) > 0 && tokens > 10, `after ${tokens} tokens`);
+  });
+
+  it("tries again, a thousand steps later, rows that were taken for too dear", () => {
+    const costs = new StepCosts();
+    for (let n = 0; n < 20; n++) costs.count(1, 1);
+    for (let n = 0; n < 6; n++) costs.count(4, 30);
+    assert.equal(costs.ms(4), 4);
+    for (let n = 0; n < 1024; n++) costs.count(1, 1);
+    assert.equal(costs.ms(4), 2.5, "a guess again");
   });
 
   it("takes the time of steps whose code was not compiled yet for no price of their rows", () => {
