@@ -23,21 +23,25 @@ function openChannel(): NonNullable<typeof channel> {
   return { receiver: port1, sender: port2 };
 }
 
-let turn: Turn = setImmediate
-  ? () => new Promise<void>((resolve) => void setImmediate(resolve))
-  : () =>
-      new Promise<void>((resolve) => {
-        waiting.push(resolve);
-        channel ??= openChannel();
-        channel.sender.postMessage(0);
-      });
+let begin: (act: () => void) => unknown =
+  setImmediate ??
+  ((act) => {
+    waiting.push(act);
+    channel ??= openChannel();
+    channel.sender.postMessage(0);
+  });
 
 /** Takes a runtime's own way, where the ones above do not serve it. */
 export function useTurn(own: Turn): void {
-  turn = own;
+  begin = (act) => own().then(act);
+}
+
+/** Calls `act`, which throws nothing, in a macrotask of its own. Of many that wait the first comes first. */
+export function inMacrotask(act: () => void): void {
+  begin(act);
 }
 
 /** @returns a promise that resolves in a macrotask of its own. Many that wait resolve in the order in which they came. */
 export function nextMacrotask(): Promise<void> {
-  return turn();
+  return new Promise((resolve) => inMacrotask(resolve));
 }

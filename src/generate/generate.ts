@@ -78,19 +78,87 @@ export interface TurnPlace {
   readonly end: () => void;
 }
 
+/** How the next token of a turn comes where nothing is to be done but one step: without the generator, which stands at its last `yield` meanwhile. */
+interface Lane {
+  /** Enters the step. @returns false where the generator has to go on */
+  enter: (() => boolean) | undefined;
+  /** Called when it has ended. */
+  onEnd: (event: GenerateEvent | undefined, error?: { readonly reason: unknown }) => void;
+}
+
+type Result = IteratorResult<GenerateEvent, undefined>;
+
+/**
+ * The events of a turn. Most are a token of a reply under way: a generator would be a function to resume, a request in its queue and two promises more for each,
+ * and so would be every generator around it; between two steps of a large model the caches hold its weights, and all of that is waited for.
+ */
+class Events implements AsyncIterableIterator<GenerateEvent, undefined> {
+  readonly #others: AsyncGenerator<GenerateEvent, undefined>;
+  readonly #lane: Lane;
+  /** The token under way, and who waits for it. */
+  #token: Promise<Result> | undefined;
+  #resolve: (result: Result | Promise<Result>) => void = () => {};
+  readonly #executor = (resolve: (result: Result | Promise<Result>) => void): void => {
+    this.#resolve = resolve;
+  };
+
+  constructor(others: AsyncGenerator<GenerateEvent, undefined>, lane: Lane) {
+    this.#others = others;
+    this.#lane = lane;
+    lane.onEnd = (value, error) => {
+      this.#token = undefined;
+      if (value) this.#resolve({ done: false, value });
+      else this.#resolve(error ? others.throw(error.reason) : others.next());
+    };
+  }
+
+  next(): Promise<Result> {
+    if (this.#token) return this.#after(() => this.next());
+    if (!this.#lane.enter?.()) return this.#others.next();
+    this.#token = new Promise(this.#executor);
+    return this.#token;
+  }
+
+  return(): Promise<Result> {
+    return this.#token ? this.#after(() => this.return()) : this.#others.return(undefined);
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  /** One call at a time, in order, as of a generator. */
+  #after<T>(call: () => Promise<T>): Promise<T> {
+    return this.#token ? this.#token.then(call, call) : call();
+  }
+}
+
+/** Runs one turn, see `run`. */
+export function generate(
+  scheduler: Scheduler,
+  begin: () => Promise<TurnPlace>,
+  request: GenerateRequest,
+  table: ByteTable | undefined,
+  takeSupplied: () => Float32Array | undefined,
+): AsyncIterableIterator<GenerateEvent, undefined> {
+  const lane: Lane = { enter: undefined, onEnd: () => {} };
+  return new Events(run(lane, scheduler, begin, request, table, takeSupplied), lane);
+}
+
 /**
  * Runs one turn. Its steps are shared with other turns that want one at the same time, so a token is sampled in the same breath as its logits are computed.
  * @param begin waits for the session; `checkPrompt` has seen the request's ids then. That is within, for each generator around this one is one more that every token passes
  * @param table bytes of the tokens, undefined for a model without tokenizer: its tokens have no text
  * @param takeSupplied gives the logits that the caller put in the place of those it was shown
  */
-export async function* generate(
+async function* run(
+  lane: Lane,
   scheduler: Scheduler,
   begin: () => Promise<TurnPlace>,
   request: GenerateRequest,
   table: ByteTable | undefined,
   takeSupplied: () => Float32Array | undefined,
-): AsyncGenerator<GenerateEvent> {
+): AsyncGenerator<GenerateEvent, undefined> {
   const { session, isCancelled, speculation, end } = await begin();
   let trim = (): void => {};
   try {
@@ -191,15 +259,45 @@ export async function* generate(
       reason = yield* search.run(isCancelled);
       for (const id of search.best[0]?.ids ?? []) yield { type: "token", id, text: stopIds.has(id) ? "" : text.push(id) };
     }
+    let isStop = false;
+    const tell = (id: number): GenerateEvent => {
+      told++;
+      isStop = stopIds.has(id);
+      return { type: "token", id, text: isStop ? "" : text.push(id) };
+    };
+    if (!speculation && !reader && !request.asksForLogits && !request.beams) {
+      const next = [0];
+      let event: GenerateEvent | undefined;
+      const onToken = (row: number): void => {
+        const logits = scheduler.model.logits(row);
+        process(logits, sampling, history, rules);
+        const id = pickToken(logits, sampling, history.ids.length);
+        history.push(id);
+        event = tell(id);
+      };
+      const waiting = scheduler.waiting({ session, ids: next, onLogits: onToken, isCancelled }, (outcome) => {
+        if ("error" in outcome) lane.onEnd(undefined, { reason: outcome.error });
+        else {
+          reason = outcome.reason;
+          lane.onEnd(reason ? undefined : event);
+        }
+      });
+      lane.enter = () => {
+        const last = history.ids.length - 1;
+        if (isStop || text.isStopped || told >= limit || chosen.length > 0 || told === 0 || session.cache.statePosition !== last)
+          return false;
+        next[0] = history.ids[last]!;
+        scheduler.enter(waiting);
+        return true;
+      };
+    }
     while (reason === undefined) {
       reason = isCancelled();
       const next = chosen.shift();
       if (reason || !next) break;
-      told++;
-      const { id, logprob } = next;
-      const isStop = stopIds.has(id);
-      const shown = isStop ? "" : text.push(id);
-      yield logprob ? { type: "token", id, logprob, text: shown } : { type: "token", id, text: shown };
+      const event = tell(next.id);
+      yield next.logprob ? ({ ...event, logprob: next.logprob } as GenerateEvent) : event;
+      if (reason) break; // the lane's step was not computed
       if (isStop || text.isStopped) reason = "stop";
       else if (told >= limit) reason = "length";
       else if (chosen.length === 0) {
@@ -225,6 +323,7 @@ export async function* generate(
       ...(search && { sequences: search.best.map(textOf) }),
     };
   } finally {
+    lane.enter = undefined;
     try {
       trim();
       speculation?.end();

@@ -118,7 +118,7 @@ export class LocalEngine implements Engine {
     (await this.#speculator)?.close(slot.session);
   }
 
-  generate(call: number, session: number, request: GenerateRequest): AsyncGenerator<GenerateEvent> {
+  generate(call: number, session: number, request: GenerateRequest): AsyncIterableIterator<GenerateEvent, undefined> {
     const begin = (): Promise<TurnPlace> => this.#begin(call, session, request);
     return generate(this.#scheduler, begin, request, this.#table, () => this.#takeSupplied(call));
   }

@@ -1,8 +1,8 @@
 // Computes what several turns want next in one step: the weights are read once for all of them. Rows join and leave at any step; none changes another's bits.
 import { MemoryError } from "../errors.ts";
-import { nextMacrotask } from "../macrotask.ts";
+import { inMacrotask } from "../macrotask.ts";
 import type { Cache } from "../models/cache.ts";
-import type { LanguageModel } from "../models/language-model.ts";
+import type { LanguageModel, StepInput } from "../models/language-model.ts";
 import type { CancelCheck, FinishReason } from "./engine.ts";
 import type { Session } from "./session.ts";
 
@@ -19,13 +19,20 @@ export interface Job {
 }
 
 /** How a job ended. */
-type Outcome = { readonly reason: FinishReason | undefined } | { readonly error: unknown };
+export type Outcome = { readonly reason: FinishReason | undefined } | { readonly error: unknown };
 
 const COMPUTED: Outcome = { reason: undefined };
+const LAST = { logitsOf: [0] };
 
-interface Waiting {
+/** A job that waits for its steps. One that has ended may be entered again: a reply under way takes the same for all its tokens. */
+export interface Waiting {
   readonly job: Job;
   outcome: Outcome | undefined;
+  /** Steps that there had been when it began to wait. */
+  seen: number;
+  readonly onTurn: () => void;
+  /** What a step takes that computes this job alone. */
+  readonly inputs: readonly StepInput[];
 }
 
 /** A job with its share of a step. */
@@ -77,26 +84,47 @@ export class Scheduler {
    * @returns why nothing was computed, when the call was to end before
    * @throws MemoryError when there is no room for the session's pages, which leaves it as it was; PlatformError, AbortError
    */
-  async step(job: Job): Promise<FinishReason | undefined> {
-    const waiting: Waiting = { job, outcome: undefined };
-    this.#queue.push(waiting);
-    for (;;) {
-      // everyone waits for a turn of their own, and whose comes first computes for all: where a turn ends with the request that began it, as at the edge, nobody else is left waiting
-      const seen = this.#steps;
-      await nextMacrotask();
-      if (!waiting.outcome && seen === this.#steps) {
+  step(job: Job): Promise<FinishReason | undefined> {
+    return new Promise((resolve, reject) => {
+      const onEnd = (outcome: Outcome): void => ("error" in outcome ? reject(outcome.error) : resolve(outcome.reason));
+      this.enter(this.waiting(job, onEnd));
+    });
+  }
+
+  /** @param onEnd is called in a macrotask each time that the job, entered, has ended; throws nothing */
+  waiting(job: Job, onEnd: (outcome: Outcome) => void): Waiting {
+    // everyone waits for a turn of their own, and whose comes first computes for all: where a turn ends with the request that began it, as at the edge, nobody else is left waiting
+    const onTurn = (): void => {
+      if (!waiting.outcome && waiting.seen === this.#steps) {
         this.#steps++;
         this.#run();
       }
-      const { outcome } = waiting;
-      if (!outcome) continue; // no room in that step
-      if ("error" in outcome) throw outcome.error;
-      return outcome.reason;
-    }
+      if (waiting.outcome) onEnd(waiting.outcome);
+      else this.#wait(waiting); // no room in that step
+    };
+    const waiting: Waiting = { job, outcome: undefined, seen: 0, onTurn, inputs: [{ cache: job.session.cache, ids: job.ids }] };
+    return waiting;
+  }
+
+  /** As `step`, for a job that nobody waits for. */
+  enter(waiting: Waiting): void {
+    waiting.outcome = undefined;
+    this.#queue.push(waiting);
+    this.#wait(waiting);
+  }
+
+  #wait(waiting: Waiting): void {
+    waiting.seen = this.#steps;
+    inMacrotask(waiting.onTurn);
   }
 
   // here and below loops and no closures: between two steps of a large model the caches hold its weights, and each function, closure and array more is waited for
   #run(): void {
+    const [only] = this.#queue;
+    if (only && this.#queue.length === 1 && only.job.ids.length === 1) {
+      this.#decode(only);
+      return;
+    }
     const parts = this.#parts();
     if (parts.length === 0) return;
     try {
@@ -117,6 +145,33 @@ export class Scheduler {
         waiting.outcome = { error };
       }
       first += 1 + drafted;
+    }
+  }
+
+  /** A step of one token, as nearly all are: what all the functions below do, without them. */
+  #decode(waiting: Waiting): void {
+    this.#queue.pop();
+    const { session, ids, onLogits, isCancelled } = waiting.job;
+    try {
+      const reason = isCancelled();
+      if (reason) {
+        waiting.outcome = { reason };
+        return;
+      }
+      const from = session.cache.statePosition;
+      const { onStep } = this;
+      const start = onStep ? performance.now() : 0;
+      try {
+        this.#use().step(waiting.inputs, LAST);
+      } finally {
+        session.follow(from, ids);
+      }
+      this.decoding = 1;
+      onStep?.(1, performance.now() - start);
+      waiting.outcome = COMPUTED;
+      onLogits(0, 0);
+    } catch (error) {
+      waiting.outcome = { error };
     }
   }
 

@@ -145,6 +145,8 @@ export class LanguageModel {
   readonly #logits: Logits[] = [];
   /** For which length the frequencies are. */
   #ropeLength: number | undefined;
+  /** Of a step of one token with its logits. */
+  readonly #decodeKey: number;
 
   /**
    * @param threads that serve already; the model ends them
@@ -178,6 +180,7 @@ export class LanguageModel {
     this.#executor = new Executor(threads, instance.memory, commands, scratch, options.kvDtype);
     this.#ids = new Words(instance.memory, this.#at("ids"), options.chunkTokens);
     this.#rowTable = new Words(instance.memory, this.#at("rowTable"), (ROW_TABLE_ENTRY_BYTES / 4) * options.chunkTokens);
+    this.#decodeKey = this.#keyOf(1, 1, kindOf([0], 1) ?? 0);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
     const types = config.layerTypes.slice(range.from, range.to);
     this.caches = new CachePool(arena, cacheSize(config, types, options.kvDtype, options.maxContextTokens));
@@ -230,7 +233,9 @@ export class LanguageModel {
    * @returns T, the rows of the step; `logits`, or `head` and `hidden`, read what it left
    * @throws InputError when ids are out of range or a context is full; MemoryError when the pages do not fit. The caches stay as they were.
    */
-  step(inputs: readonly StepInput[], { logitsOf, taps, ropeLength }: StepOptions = {}): number {
+  step(inputs: readonly StepInput[], options: StepOptions = {}): number {
+    if (inputs.length === 1 && this.#stepsOnce(inputs[0]!, options)) return 1;
+    const { logitsOf, taps, ropeLength } = options;
     this.#setFrequencies(ropeLength ?? this.options.maxContextTokens);
     let T = 0;
     for (const input of inputs) T += this.#lengthOf(input);
@@ -247,8 +252,7 @@ export class LanguageModel {
       const areIds = this.#writeInputs(inputs);
       const rotary = this.#writePositions(inputs);
       const kind = rotary || taps || !areIds ? undefined : kindOf(logitsOf, T);
-      // positions, pages and states are in the row table: nothing else tells two steps of one key apart
-      const key = kind === undefined ? undefined : (T * (this.options.chunkTokens + 1) + inputs.length) * KINDS + kind;
+      const key = kind === undefined ? undefined : this.#keyOf(T, inputs.length, kind);
       this.#run(inputs, { T, areIds, rotary, logitsOf, collector }, key);
       collector?.read(taps ?? new Map());
     } finally {
@@ -322,6 +326,39 @@ export class LanguageModel {
     return readRows(this.#memory, this.#lfm2.buffers.x, M, this.config.hiddenSize);
   }
 
+  /**
+   * A step of one id with its logits, as nearly all are, in few functions: between two steps of a large model the caches hold its weights, and each function is waited for.
+   * @returns whether it was one, and has been recorded before; if not, nothing has been done
+   */
+  #stepsOnce({ cache, ids, positions }: StepInput, { logitsOf, taps, ropeLength }: StepOptions): boolean {
+    if (ids?.length !== 1 || logitsOf?.length !== 1 || logitsOf[0] !== 0 || positions || taps || ropeLength !== undefined) return false;
+    const id = ids[0]!;
+    const { maxContextTokens } = this.options;
+    if (
+      !(Number.isInteger(id) && id >= 0 && id < this.config.vocabSize) ||
+      cache.statePosition >= maxContextTokens ||
+      this.#ropeLength !== maxContextTokens
+    )
+      return false;
+    cache.reserve(1);
+    this.#writeEntry(0, cache, 0, 1);
+    this.#ids.view[0] = id;
+    try {
+      if (!this.#executor.rerun(this.#decodeKey)) return false;
+    } catch (error) {
+      // a trap leaves some layers' states advanced and others not: the session starts again
+      if (error instanceof PlatformError) cache.reset();
+      throw error;
+    }
+    cache.advance(1);
+    return true;
+  }
+
+  /** Positions, pages and states are in the row table: nothing else tells two steps of one key apart. */
+  #keyOf(T: number, sequences: number, kind: number): number {
+    return (T * (this.options.chunkTokens + 1) + sequences) * KINDS + kind;
+  }
+
   #run(inputs: readonly StepInput[], step: Recording, key: number | undefined): void {
     try {
       if (key === undefined || !this.#executor.rerun(key)) this.#record(inputs.length, step, key);
@@ -353,7 +390,7 @@ export class LanguageModel {
       return inMemory.slice();
     };
     inMemory.set(ropeFrequencies(config, length, plain));
-    this.#ropeLength = length;
+    this.#ropeLength = dependsOnLength(config.ropeScaling) ? length : this.options.maxContextTokens;
   }
 
   #lengthOf({ ids, hidden }: StepInput): number {
@@ -371,23 +408,25 @@ export class LanguageModel {
   }
 
   #writeRowTable(inputs: readonly StepInput[]): void {
-    const words = this.#rowTable.view;
     let first = 0;
-    let at = 0;
-    for (const input of inputs) {
-      const { cache } = input;
+    for (let i = 0; i < inputs.length; i++) {
+      const input = inputs[i]!;
       const length = this.#lengthOf(input);
-      words[at] = first;
-      words[at + 1] = length;
-      words[at + 2] = cache.statePosition;
-      words[at + 3] = cache.pageTable;
-      words[at + 4] = cache.convState;
-      words[at + 5] = cache.position;
-      words[at + 6] = cache.keptGates(length);
-      words[at + 7] = this.config.convLCache - 1 + KEPT_ROWS;
-      at += ROW_TABLE_ENTRY_BYTES / 4;
+      this.#writeEntry((i * ROW_TABLE_ENTRY_BYTES) / 4, input.cache, first, length);
       first += length;
     }
+  }
+
+  #writeEntry(at: number, cache: Cache, first: number, length: number): void {
+    const words = this.#rowTable.view;
+    words[at] = first;
+    words[at + 1] = length;
+    words[at + 2] = cache.statePosition;
+    words[at + 3] = cache.pageTable;
+    words[at + 4] = cache.convState;
+    words[at + 5] = cache.position;
+    words[at + 6] = cache.keptGates(length);
+    words[at + 7] = this.config.convLCache - 1 + KEPT_ROWS;
   }
 
   /** Writes ids or rows; tells whether they are ids. */
