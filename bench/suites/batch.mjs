@@ -15,7 +15,7 @@ const STEPS = 32;
 /** Of the rate of the int4 tile by itself: 8 rows in a step, the head included. */
 const OF_TILE = 0.85;
 /** Kinds of tokens in a text where prompt lookup always finds something, and never the right thing. */
-const FAILING_KINDS = 48;
+const FAILING_KINDS = 16;
 let calls = 2_000_000;
 
 /** Others on the machine only add to a time: of several, the one at the lower quartile counts. */
@@ -59,15 +59,15 @@ async function stepTimes(model, counts, warmUps, rounds) {
 const corrupted = (ids, percent, vocabulary) => ids.map((id, i) => ((i * 37 + 11) % 100 < percent ? id : (id + 1 + (i % 7)) % vocabulary));
 
 /**
- * A text of few kinds of tokens in which no pair may come twice: each token has come before, and what came after it then is ruled out. So every guess of prompt
- * lookup is wrong.
+ * A text of few kinds of tokens that begins with every pair of them and in which no three may come twice: each pair has come before, and what came after it
+ * then is ruled out. So every guess of prompt lookup is wrong.
  */
 function failing(vocabulary) {
   const kinds = prompt(FAILING_KINDS, 5, vocabulary);
   const logitBias = Object.fromEntries(kinds.map((id) => [id, 1000]));
   return {
-    ids: [1, 5].flatMap((step) => kinds.map((_, i) => kinds[(i * step) % FAILING_KINDS])),
-    processing: { noRepeatNgramSize: 2, logitBias },
+    ids: [...kinds.flatMap((a, i) => [a, ...kinds.slice(i + 1).flatMap((b) => [a, b])]), kinds[0]],
+    processing: { noRepeatNgramSize: 3, logitBias },
   };
 }
 
