@@ -20,7 +20,7 @@ function watch(owner, name, note) {
 watch(net.Socket.prototype, "connect", (first, second) => {
   const options = Array.isArray(first) ? first[0] : first;
   if (typeof options !== "object") return `tcp ${typeof second === "string" ? second : "localhost"}:${options}`;
-  return options.path === undefined ? `tcp ${options.host ?? "localhost"}:${options.port}` : `pipe ${options.path}`;
+  return options.path == null ? `tcp ${options.host ?? "localhost"}:${options.port}` : `pipe ${options.path}`;
 });
 for (const name of ["send", "connect"]) watch(dgram.Socket.prototype, name, () => `udp ${name}`);
 for (const owner of [dns, dns.promises])

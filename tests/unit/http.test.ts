@@ -10,7 +10,7 @@ import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { MAX_REDIRECTS } from "../../src/weights/limits.ts";
 import { Pool } from "../../src/weights/piece.ts";
-import { type Fetch, type FetchResponse, type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
+import { type Fetch, type FetchResponse, type Network, type NetworkOptions, retryAfter } from "../../src/weights/request.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
 import { pick } from "../scale.ts";
 import { type BadServer, SCENARIOS, type Scenario, serve } from "../tools/bad-server.ts";
@@ -43,15 +43,15 @@ describe("files over HTTP", () => {
   });
 
   const address = (name: string): string => `${server.hub}/org/model/resolve/main/${name}`;
-  const byUrl = (name: string, options?: NetworkOptions, signal?: AbortSignal): Promise<ByteSource> =>
-    fileOf(openUrl(openDirectly(networkTo(server.hub, options)), address(name), signal));
+  const byUrl = (name: string, options?: NetworkOptions, signal?: AbortSignal, more?: Partial<Network>): Promise<ByteSource> =>
+    fileOf(openUrl(openDirectly(networkTo(server.hub, options, more)), address(name), signal));
   const byId = async (options?: NetworkOptions, signal?: AbortSignal): Promise<ByteSource> =>
     fileOf(findHub(networkTo(server.hub, options), parseHubId("org/model:x.gguf")!, undefined, signal).then((m) => m.source()));
 
-  /** Three ways to a file: by a hub's listing, by an address that is redirected and tells a sha256, by an address that is neither. */
+  /** Three ways to a file: by a hub's listing, by an address that is redirected and tells a sha256, by an address that is neither. The second one by `fetch`, as a caller's goes. */
   const ways = [
     ["a hub's file", byId, content],
-    ["an address that is redirected", (o?: NetworkOptions) => byUrl("x.gguf", o), content],
+    ["an address that is redirected", (o?: NetworkOptions) => byUrl("x.gguf", o, undefined, { fetch }), content],
     ["an address", (o?: NetworkOptions) => byUrl("plain.dat", o), plain],
   ] as const;
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { inspect } from "node:util";
+import { fetchRanges } from "../../src/adapters/node/ranges.ts";
 import type { Fetch, FetchResponse, Network, NetworkOptions } from "../../src/weights/request.ts";
 import type { ByteSource } from "../../src/weights/source.ts";
 import type { BadServer } from "../tools/bad-server.ts";
@@ -14,7 +15,7 @@ export const STALL_MS = 150;
 /** A network as the Node adapter makes it, with small pieces. */
 export function networkTo(endpoint: string, options: NetworkOptions = {}, more: Partial<Network> = {}): Network {
   return {
-    fetch: (url, init) => fetch(url, init),
+    fetch: fetchRanges,
     createHash: (algorithm) => {
       const hash = createHash(algorithm);
       return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") };

@@ -45,7 +45,7 @@ export function nodePlatform({ runtime, variable, mayUse = () => true, mayRead =
     open: openPath,
     unreadable,
     network: {
-      fetch: (url, init) => fetch(url, init),
+      fetch: async (url, init) => (runtime === "node" ? (await import("./ranges.ts")).fetchRanges(url, init) : fetch(url, init)),
       hasBackpressure: true,
       createHash: (algorithm) => {
         const hash = createHash(algorithm);
