@@ -23,13 +23,14 @@ function openChannel(): NonNullable<typeof channel> {
   return { receiver: port1, sender: port2 };
 }
 
-let begin: (act: () => void) => unknown =
-  setImmediate ??
-  ((act) => {
-    waiting.push(act);
-    channel ??= openChannel();
-    channel.sender.postMessage(0);
-  });
+/** Calls `act` behind a message to itself. */
+export function byMessage(act: () => void): void {
+  waiting.push(act);
+  channel ??= openChannel();
+  channel.sender.postMessage(0);
+}
+
+let begin: (act: () => void) => unknown = setImmediate ?? byMessage;
 
 /** Takes a runtime's own way, where the ones above do not serve it. */
 export function useTurn(own: Turn): void {

@@ -12,6 +12,8 @@ import { openPath } from "../../src/adapters/node/files.ts";
 import { workersOf } from "../../src/adapters/node/workers.ts";
 import { loadModelWith } from "../../src/remote/load.ts";
 import { kernels } from "../golden/support.ts";
+import { checkAborts, run as runAborts } from "../runtimes/abort.page.mjs";
+import { withCount } from "../runtimes/count-steps.mjs";
 import { pick } from "../scale.ts";
 import { Watch } from "./watched-source.ts";
 
@@ -23,6 +25,10 @@ const bytes = new Uint8Array(readFileSync(mini));
 
 /** Workers that the package has started since the test began. */
 const started: Worker[] = [];
+/** Whether they count the calls of their kernels. */
+let isCounted = false;
+const counted = (file: string | URL): URL =>
+  new URL(`data:text/javascript,${encodeURIComponent(withCount("worker.js", `await import(${JSON.stringify(String(file))});`))}`);
 const running = (): number => started.filter((w) => w.threadId !== -1).length;
 async function allEnded(): Promise<void> {
   for (let i = 0; i < 500 && running() > 0; i++) await sleep(10);
@@ -35,8 +41,8 @@ describe("engine in a worker", () => {
   let story: string;
   before(async () => {
     workerThreads.Worker = class extends original {
-      constructor(...args: ConstructorParameters<typeof original>) {
-        super(...args);
+      constructor(...[file, options]: ConstructorParameters<typeof original>) {
+        super(isCounted ? counted(file) : file, options);
         started.push(this);
       }
     };
@@ -91,6 +97,17 @@ describe("engine in a worker", () => {
     const turns = await turnsDuring(model);
     assert.ok(turns > 1000, `${turns} turns of the event loop`);
     model.dispose();
+  });
+
+  it("an abort acts within one step", async () => {
+    const aborts = pick({ gate: 2, full: 100 });
+    const names = pick({ gate: ["generate()", "a stream whose reader stalls", "forward()"], full: undefined });
+    isCounted = true;
+    try {
+      checkAborts(await runAborts({}, { aborts, seed: 3, names }), aborts);
+    } finally {
+      isCounted = false;
+    }
   });
 
   it("gives the same with threads of its own", async () => {

@@ -1,5 +1,6 @@
 // What Deno gives to the core, in this thread and in a worker: Node's modules, as far as permissions go, and a turn of the event loop that lets sockets be heard.
 import type { Platform } from "../../lfm2.ts";
+import { byMessage } from "../../macrotask.ts";
 import { nodePlatform } from "../node/platform.ts";
 
 /** What is used of Deno's own. */
@@ -55,4 +56,13 @@ export async function denoTurn(): Promise<void> {
   }
   await breath;
   return new Promise((resolve) => void setImmediate(resolve));
+}
+
+/**
+ * A turn in a worker. What the thread that started it posts is heard after 61 turns, too (measured: an abort came 24 steps of 0.25 ms late, with the breath up to 9); behind a message
+ * of its own the worker hears it at once (measured: before the second step). That costs 16 µs a step.
+ */
+export async function denoWorkerTurn(): Promise<void> {
+  await new Promise<void>(byMessage);
+  return denoTurn();
 }

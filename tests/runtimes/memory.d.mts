@@ -1,0 +1,2 @@
+/** See memory.mjs. */
+export function contentBytes(pid: number): number;
