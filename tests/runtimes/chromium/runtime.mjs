@@ -13,6 +13,7 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  "--js-flags=--expose-gc",
 ];
 
 export const find = () => findBrowser("CHROMIUM", ["chromium", "chromium-browser"]);
@@ -33,7 +34,7 @@ async function start(binary, url, profile) {
     );
   });
   ended.catch(() => {}); // it does when it is stopped, too
-  return { ended, stop: () => stop(child) };
+  return { pid: child.pid, ended, stop: () => stop(child) };
 }
 
 /** Ends the browser with the processes that it started: it leads a group of its own. */

@@ -32,5 +32,5 @@ async function start(executablePath, url, userDataDir, timeout) {
   ended.catch(() => {}); // it does when it is stopped, too
   const page = await browser.newPage();
   await page.goto(url);
-  return { ended, stop: () => browser.close() };
+  return { pid: browser.process().pid, ended, stop: () => browser.close() };
 }
