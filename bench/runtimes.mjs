@@ -16,17 +16,20 @@ const JOB = resolve("bench", "lib", "in-runtime.mjs");
 const MARKS = ["<!-- bench:runtimes -->", "<!-- /bench:runtimes -->"];
 const args = process.argv.slice(2);
 const only = args.includes("--only") ? new RegExp(args[args.indexOf("--only") + 1]) : /./;
+const rounds = args.includes("--rounds") ? Number(args[args.indexOf("--rounds") + 1]) : 5;
 
 /** What a place has and lacks, as one reads it in a table. */
 const PLACES = [
   ...["node20", "node22", "node24", "node26"].map((name) => ({ name, title: "Node", has: 'files, cache, threads, `engine: "worker"`' })),
   { name: "deno", title: "Deno", has: "the same" },
+  { name: "deno", place: "net", title: "Deno, as in Deno Deploy", has: "network; no files, one thread" },
   { name: "bun", title: "Bun", has: "the same" },
   { name: "chromium", place: "page", title: "Chromium, page", has: "network, Files, OPFS; threads where isolated" },
   { name: "chromium", place: "worker", title: "Chromium, worker", has: "the same" },
   { name: "chromium", place: "service", title: "Chromium, service worker", has: "network, OPFS; one thread, no worker" },
   { name: "firefox", place: "page", title: "Firefox ESR, page", has: "as in Chromium's page" },
   { name: "firefox", place: "worker", title: "Firefox ESR, worker", has: "the same" },
+  { name: "firefox", place: "service", title: "Firefox ESR, service worker", has: "as in Chromium's" },
   { name: "workerd", title: "workerd", has: "modules, R2, network; one thread, 100 MB" },
 ];
 
@@ -78,15 +81,16 @@ try {
       console.error(`${name} is not installed: ${RUNTIMES[name].install}`);
       continue;
     }
-    const way = place ? "browser" : name === "workerd" ? "workerd" : "installed";
+    const isBrowser = name === "chromium" || name === "firefox";
+    const way = isBrowser ? "browser" : name === "workerd" ? "workerd" : "installed";
     const options = {
-      installed: { large },
-      browser: { mini: `${server.url}dist/mini.gguf`, large: server.url + basename(large) },
-      workerd: {},
-    }[way];
+      files: { large },
+      network: { mini: `${server.url}dist/mini.gguf`, large: server.url + basename(large) },
+      modules: {},
+    }[way === "workerd" ? "modules" : place ? "network" : "files"];
     const told = await RUNTIMES[name].run(
       way === "browser" ? atNormalPriority(binary, project) : binary,
-      { module: jobs[way], files: {}, options, isPackaged: way === "installed" },
+      { module: jobs[way], files: {}, options: { ...options, rounds }, isPackaged: way === "installed" },
       TIMEOUT_MS,
       place,
     );
