@@ -4,6 +4,7 @@ import { PAGE_POSITIONS } from "./kernels/commands.ts";
 import type { KernelSource, Variant } from "./kernels/variants.ts";
 import {
   checkLoadOptions,
+  hubEvents,
   kernelsFor,
   type LoadOptions,
   type ModelSource,
@@ -18,8 +19,11 @@ import { cacheSize } from "./models/cache.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { type LoadModelOptions, type PlannedModel, planModel } from "./models/load-model.ts";
+import { part } from "./part.ts";
+import { Meter } from "./progress.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
+import type { ByteSource, Folder } from "./weights/source.ts";
 import type { StoredType } from "./weights/tensor.ts";
 
 /** A tensor as its file stores it. */
@@ -72,10 +76,13 @@ export interface Inspection {
   readonly template?: ChatTemplate | undefined;
 }
 
-/** Options of `inspect`, each as for `load`; `dtype` chooses among a hub's files. */
+/**
+ * Options of `inspect`, each as for `load`; `dtype` chooses among a hub's files. `onProgress` is told `"open"` where a hub's file was chosen, `"read"` while the headers
+ * and the texts beside them come, of a total that grows with what they tell, and `"ready"`.
+ */
 export type InspectOptions = Pick<
   LoadOptions,
-  "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network" | "cache" | "wasm"
+  "dtype" | "kvDtype" | "signal" | "endpoint" | "token" | "fetch" | "network" | "cache" | "wasm" | "onProgress"
 >;
 
 /** What a tensor does not become when this is asked for, it becomes with no dtype. */
@@ -101,12 +108,16 @@ function whyKept(name: string): string {
   return "each weight of a norm scales a whole column of activations: its rounding would reach every product behind it";
 }
 
+const counting = async (source: ByteSource | Folder, meter: Meter): Promise<ByteSource | Folder> =>
+  (await part("header-progress", () => import("./header-progress.ts"))).countingHeaders(source, meter);
+
 /** Reads a checkpoint's headers with what `platform` provides. */
 export async function inspectWith(platform: Platform, source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
   checkLoadOptions(options);
-  const { kvDtype = "f16", signal } = options;
-  const opened = await openSource(platform, source, options, { isReadOnly: true });
-  const checkpoint = await openCheckpoint(opened.source, signal);
+  const { kvDtype = "f16", signal, onProgress } = options;
+  const meter = onProgress && new Meter(onProgress);
+  const opened = await openSource(platform, source, options, { isReadOnly: true, onFound: hubEvents(meter).onFound });
+  const checkpoint = await openCheckpoint(meter ? await counting(opened.source, meter) : opened.source, signal);
   try {
     const { config, format, names, unsupported } = checkpoint;
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
@@ -157,6 +168,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
       hasTokenizer: checkpoint.tokenizer !== undefined,
       hasChatTemplate: checkpoint.template !== undefined,
     };
+    meter?.ready();
     const { tokenizer, template } = checkpoint;
     return Object.defineProperties(inspection, { tokenizer: { value: tokenizer }, template: { value: template } });
   } finally {

@@ -1,9 +1,10 @@
 // `lfm2 inspect`: what a checkpoint is, from its headers alone. The description is the answer, so it goes to stdout.
 import type { ArgsDef } from "citty";
-import { type Inspection, inspect as inspectSource } from "lfm2-wasm";
+import { type Inspection, inspect as inspectSource, type LoadProgress } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
 import { DTYPES, KV_DTYPES } from "../memory/dtype.ts";
 import { CACHE_DIR_ARG, HELP_ARG, JSON_ARG, KV_DTYPE_ARG, type Options, UsageError } from "./args.ts";
+import { ByteBar } from "./byte-bar.ts";
 import { cacheOption } from "./model.ts";
 import { formatCount, harmless, interruptible, type Row, StatusLine, table, write } from "./terminal.ts";
 
@@ -100,20 +101,46 @@ function describe(inspection: Inspection): string {
   ].join("\n");
 }
 
+/** A header that has been read sooner shows no bar. */
+const BAR_AFTER_MS = 300;
+
+/** On a terminal what is read, and, where that takes a while, how far it is; gone before the answer. */
+function reading(path: string): { show(event: LoadProgress): void; clear(): void } {
+  const start = performance.now();
+  const status = new StatusLine();
+  let bar: ByteBar | undefined;
+  status.show(`reading the header of ${harmless(path)}`);
+  return {
+    show: (event) => {
+      if (event.phase !== "read" || !process.stderr.isTTY || performance.now() < start + BAR_AFTER_MS) return;
+      if (!bar) {
+        status.clear();
+        bar = new ByteBar("stopped");
+        bar.start(event);
+      }
+      bar.show(event, true);
+    },
+    clear: () => {
+      status.clear();
+      bar?.clear();
+    },
+  };
+}
+
 /** @returns the exit code */
 export async function inspect(options: Options): Promise<number> {
   const [path, ...rest] = options.words;
   if (path === undefined || rest.length) throw new UsageError(`inspect expects one model, got ${options.words.length}`);
-  const status = new StatusLine();
-  status.show(`reading the header of ${harmless(path)}`);
+  const shown = reading(path);
   const inspection = await interruptible((signal) =>
     inspectSource(path, {
       signal,
       kvDtype: options.choice("kv-dtype", KV_DTYPES),
       dtype: options.choice("dtype", DTYPES),
       cache: cacheOption(options),
+      onProgress: shown.show,
     }),
-  ).finally(() => status.clear());
+  ).finally(() => shown.clear());
   write(options.flag("json") ? `${JSON.stringify(inspection, null, 2)}\n` : harmless(describe(inspection)));
   return 0;
 }

@@ -1,10 +1,10 @@
 // `lfm2 pull`, `list`, `remove`: the models on this disk. What they found goes to stdout, how far they are to stderr.
-import { progress } from "@clack/prompts";
 import type { ArgsDef } from "citty";
 import { type LoadProgress, listModels, pull as pullModel, removeModel, type StoredModel, type StoredModels } from "lfm2-wasm";
 import { formatBytes } from "../memory/arena.ts";
 import { DTYPES } from "../memory/dtype.ts";
 import { CACHE_DIR_ARG, HELP_ARG, JSON_ARG, type Options, refuseWords, UsageError } from "./args.ts";
+import { ByteBar } from "./byte-bar.ts";
 import { cacheOption, foundText } from "./model.ts";
 import { harmless, interruptible, note, StatusLine, table, write } from "./terminal.ts";
 
@@ -31,45 +31,26 @@ interface Shown {
   end(isDone: boolean, message: string): void;
 }
 
-const STEPS = 1000;
-
 /**
  * A bar on a terminal.
  * @param stopped what it says on Ctrl-C
  */
 function onTerminal(stopped: string): Shown {
-  const bar = progress({ output: process.stderr, style: "block", max: STEPS, size: 24, withGuide: false, cancelMessage: stopped });
+  const bar = new ByteBar(stopped);
   const status = new StatusLine();
-  let [step, isStarted] = [0, false];
   status.show("asking for it");
-  const start = (event: LoadProgress): void => {
-    status.clear();
-    note(foundText(event));
-    bar.start(harmless(event.file));
-    isStarted = true;
-    // it has taken the keyboard to itself, Ctrl-C too: that is to be the signal again that ends a download as it should
-    if (process.stdin.isTTY) process.stdin.setRawMode(false);
-  };
   return {
     show: (event) => {
-      const { phase, file, loadedBytes, totalBytes, bytesPerSecond, etaMs } = event;
-      if (phase === "open") return start(event);
-      if (!isStarted) return;
-      const to = totalBytes > 0 ? Math.floor((STEPS * loadedBytes) / totalBytes) : 0;
-      const left = etaMs === undefined ? "" : `, ${Math.ceil(etaMs / 1000)} s left`;
-      const rate = bytesPerSecond > 0 ? `, ${formatBytes(bytesPerSecond)}/s${left}` : "";
-      const what = phase === "wait" ? `waiting for another process: ${file}` : file;
-      bar.advance(
-        phase === "download" ? to - step : 0,
-        `${harmless(what)} ${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)}${rate}`,
-      );
-      if (phase === "download") step = to;
+      if (event.phase === "open") {
+        status.clear();
+        note(foundText(event));
+        bar.start(event);
+      } else bar.show(event, event.phase === "download");
     },
     end: (isDone, message) => {
       status.clear();
-      if (!isStarted) note(message);
-      else if (isDone) bar.stop(message);
-      else bar.error(message);
+      if (!bar.isStarted) note(message);
+      else bar.end(isDone, message);
     },
   };
 }

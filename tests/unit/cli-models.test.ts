@@ -167,5 +167,13 @@ describe("the commands about downloaded models", () => {
     const stopped = await run("python3", ["-c", ON_TERMINAL, "4", ...command]);
     assert.equal(stopped.code, 130, stopped.stdout);
     assert.match(stopped.stdout, /stopped; what has come is kept/);
+    if (pick({ gate: true, full: false })) return;
+    server.set({ drip: [4096, 50] });
+    const inspected = await run("python3", ["-c", ON_TERMINAL, "0", process.execPath, "dist/cli.js", "inspect", "org/mini", ...where]);
+    assert.equal(inspected.code, 0, inspected.stdout);
+    assert.match(
+      inspected.stdout,
+      /reading the header of org\/mini[\s\S]*█* mini\.gguf [\d.]+ (?:B|KiB) of [\d.]+ KiB[\s\S]*lfm2-mini: gguf, /,
+    );
   });
 });

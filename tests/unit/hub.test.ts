@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -221,8 +221,13 @@ describe("a model on a hub", () => {
   });
 
   it("is inspected by its header", async () => {
-    const { name } = await inspect("org/mini-GGUF", { ...options(), network: { windowBytes: 1 << 17 } });
+    const events: LoadProgress[] = [];
+    const onProgress = (event: LoadProgress): void => void events.push(event);
+    const { name } = await inspect("org/mini-GGUF", { ...options(), network: { windowBytes: 1 << 17 }, onProgress });
     assert.equal(name, "lfm2-mini");
+    checkHeaders(events.slice(1), ["mini-Q8_0.gguf"]);
+    assert.deepEqual([events[0]?.phase, events[0]?.file, events[0]?.totalBytes], ["open", "mini-Q8_0.gguf", mini.length]);
+    assert.ok((events.at(-1)?.totalBytes ?? 0) < mini.length / 3, "of the header alone");
     const sent = server.log.filter((r) => r.host === "cdn").reduce((sum, r) => sum + r.sentBytes, 0);
     assert.ok(sent < mini.length / 3, `${sent} of ${mini.length} bytes`);
   });
@@ -443,6 +448,37 @@ describe("a model on a hub", () => {
       rmSync(dir, { recursive: true });
     }
   });
+
+  it("tells how far its headers have been read, those of a folder too", async () => {
+    const sources = [`${server.hub}/org/mini/resolve/main/`, "org/mini@main", join("models", "lfm2-mini")];
+    for (const source of sources.slice(0, pick({ gate: 1, full: 3 }))) {
+      const events: LoadProgress[] = [];
+      await inspect(source, { ...options(), dtype: "bf16", onProgress: (event) => events.push(event) });
+      const texts = ["config.json", "tokenizer.json", "chat_template.jinja"].map(
+        (file) => statSync(join("models", "lfm2-mini", file)).size,
+      );
+      checkHeaders(
+        events.filter((event) => event.phase !== "open"),
+        ["config.json", "model.safetensors", "tokenizer.json"],
+      );
+      const total = events.at(-1)?.totalBytes ?? 0;
+      assert.ok(total > texts.reduce((sum, bytes) => sum + bytes, 0) && total < 2e6, `${total} bytes`);
+    }
+  });
+
+  /** Reads that never go back and never exceed what is known to be read, and the end. */
+  function checkHeaders(events: readonly LoadProgress[], files: readonly string[]): void {
+    for (const [i, { phase, loadedBytes, totalBytes }] of events.entries()) {
+      assert.equal(phase, i === events.length - 1 ? "ready" : "read");
+      assert.ok(loadedBytes <= totalBytes && loadedBytes >= (events[i - 1]?.loadedBytes ?? 0), `${loadedBytes} of ${totalBytes}`);
+    }
+    assert.equal(events.at(-1)?.loadedBytes, events.at(-1)?.totalBytes);
+    const read = new Set(events.map(({ file }) => file));
+    assert.ok(
+      files.every((file) => read.has(file)),
+      [...read].join(),
+    );
+  }
 
   it("is asked for again when its list does not come", async () => {
     server.set({ match: "api", status: 503, times: 2 });

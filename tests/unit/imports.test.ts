@@ -29,6 +29,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["downloads.ts", 8],
   ["draft.ts", 8],
   ["from-network.ts", 8],
+  ["header-progress.ts", 8],
   ["lfm2.ts", 8],
   ["inspect.ts", 8],
   ["index.ts", 8],

@@ -7,6 +7,7 @@ import * as beam from "../../generate/beam.ts";
 import * as engineForward from "../../generate/forward.ts";
 import * as savedSession from "../../generate/saved-session.ts";
 import * as speculation from "../../generate/speculation.ts";
+import * as headerProgress from "../../header-progress.ts";
 import * as profile from "../../kernels/profile.ts";
 import * as folder from "../../models/folder-checkpoint.ts";
 import * as gguf from "../../models/gguf-checkpoint.ts";
@@ -32,6 +33,7 @@ bring({
   folder,
   forward,
   gguf,
+  "header-progress": headerProgress,
   hub,
   "in-worker": inWorker,
   network,
