@@ -82,6 +82,15 @@ export const Q8_BIAS: i32 = ASC_FEATURE_RELAXED_SIMD && DOT_KIND >= 0 ? -128 : 0
 /** The same as a byte to exclusive-or with: q ^ flip = q + 128. */
 export const Q8_FLIP: i32 = Q8_BIAS & 0x80;
 
+/** Bytes of weights that a product takes at a time beside four rows of activations: both stay in an L1 cache of 32 KB, and what is written fills whole lines of it. */
+const TAKEN_BYTES: usize = 20480;
+
+/** @returns how many groups of so many bytes those are, at least one */
+// @ts-ignore: decorator
+@inline export function groups_per_pass(groupBytes: usize): usize {
+  return max<usize>(1, TAKEN_BYTES / groupBytes);
+}
+
 /** @returns bytes of a packed block of the dtype */
 export function packed_block_bytes(dtype: i32): usize {
   switch (dtype) {

@@ -4,7 +4,7 @@
 // each stored as q + 8. That is a Q4_0 block's own nibble order: packing moves 4-byte pieces only.
 // The sums start at -8·Σx of the block, so the nibbles stay as stored; 4 bits are exact for every engine's dot.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
-import { PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
+import { groups_per_pass, PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, CONST_ONE16, dot_i16, dot_i8, load_f16x4,
   pair_i8, scaled,
@@ -252,9 +252,10 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
 export function matmul_qd8_qb4w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
   if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   const xRow = blocks * QD8_BYTES, group = blocks * QB4W_BYTES;
-  for (; groups > 0; groups--, w += group, y += 32) { // the group stays in L1 while x passes
+  for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in L1 while x passes
+    n = min(n, groups);
     let m = M, xp = x, yp = y;
-    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, 1);
-    if (m) tile(m, yp, yRow, xp, w, blocks, 1);
+    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, n);
+    if (m) tile(m, yp, yRow, xp, w, blocks, n);
   }
 }

@@ -6,7 +6,7 @@
 // dot that sums pairs only reads unsigned bytes right; it is exact for activations in two halves.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  PAIRS, QB8W_BYTES, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_SCALE, QD8_SUM_BIAS,
+  groups_per_pass, PAIRS, QB8W_BYTES, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_SCALE, QD8_SUM_BIAS,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_ONE16, CONST_SIXTEEN16, dot_i16, dot_i8, load_f16x4, pair_i8, scaled,
@@ -264,9 +264,10 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
 export function matmul_qd8_qb8w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
   if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   const xRow = blocks * QD8_BYTES, group = blocks * QB8W_BYTES;
-  for (; groups > 0; groups--, w += group, y += 32) { // the group stays in L1 while x passes
+  for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in L1 while x passes
+    n = min(n, groups);
     let m = M, xp = x, yp = y;
-    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, 1);
-    if (m) tile(m, yp, yRow, xp, w, blocks, 1);
+    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, n);
+    if (m) tile(m, yp, yRow, xp, w, blocks, n);
   }
 }
