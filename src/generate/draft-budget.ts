@@ -26,6 +26,9 @@ const UNLIKELY = 0.02;
 /** … but rows up to a kernel's tile of four may cost no more than one. */
 const TILE = 3;
 
+/** So many steps with guesses, and the next goes without: what that takes is what guesses are measured against, and it grows with the context. */
+const MOST_WITHOUT = 32;
+
 /** How often guesses have been right: fades, so that it follows the text. */
 export class Acceptance {
   readonly #right: number[] = [];
@@ -75,6 +78,8 @@ export class DraftBudget {
   readonly acceptance: Acceptance = new Acceptance();
   readonly #costs: StepCosts;
   #credit = FREE_STEPS;
+  /** Steps with guesses since the last without. */
+  #sinceNone = 0;
 
   constructor(costs: StepCosts) {
     this.#costs = costs;
@@ -88,6 +93,7 @@ export class DraftBudget {
   /** @returns how many guesses to check in the next step, `room` at most */
   most(place: Place, room: number): number {
     const { acceptance, kind, others } = place;
+    if (this.#sinceNone >= MOST_WITHOUT) return 0;
     const single = this.#costs.ms(1 + others);
     const first = acceptance.rate(kind);
     const next = kind === KIND.single ? acceptance.rate(KIND.usual) : first; // behind a right guess a single token is a pair
@@ -121,6 +127,7 @@ export class DraftBudget {
       gained += accepted / (1 + place.others) - (this.#cost(drafted, place) - 1);
     }
     this.#credit = Math.min(MOST_CREDIT, this.#credit + gained);
+    this.#sinceNone = drafted > 0 ? this.#sinceNone + 1 : 0;
   }
 
   /** @returns whether not even a few guesses can be paid: then nobody need look for any */

@@ -80,6 +80,8 @@ export interface TurnPlace {
 
 /** How the next token of a turn comes where nothing is to be done but one step: without the generator, which stands at its last `yield` meanwhile. */
 interface Lane {
+  /** A token that has been chosen already: guesses that were right come several at a time. */
+  chosen: (() => GenerateEvent | undefined) | undefined;
   /** Enters the step. @returns false where the generator has to go on */
   enter: (() => boolean) | undefined;
   /** Called when it has ended. */
@@ -114,6 +116,8 @@ class Events implements AsyncIterableIterator<GenerateEvent, undefined> {
 
   next(): Promise<Result> {
     if (this.#token) return this.#after(() => this.next());
+    const value = this.#lane.chosen?.();
+    if (value) return Promise.resolve({ done: false, value });
     if (!this.#lane.enter?.()) return this.#others.next();
     this.#token = new Promise(this.#executor);
     return this.#token;
@@ -141,7 +145,7 @@ export function generate(
   table: ByteTable | undefined,
   takeSupplied: () => Float32Array | undefined,
 ): AsyncIterableIterator<GenerateEvent, undefined> {
-  const lane: Lane = { enter: undefined, onEnd: () => {} };
+  const lane: Lane = { chosen: undefined, enter: undefined, onEnd: () => {} };
   return new Events(run(lane, scheduler, begin, request, table, takeSupplied), lane);
 }
 
@@ -265,17 +269,26 @@ async function* run(
       isStop = stopIds.has(id);
       return { type: "token", id, text: isStop ? "" : text.push(id) };
     };
-    if (!speculation && !reader && !request.asksForLogits && !request.beams) {
+    /** Guesses that take time, as a draft model's do. */
+    let drafting: Promise<readonly number[]> | undefined;
+    if (!reader && !request.asksForLogits && !request.beams) {
       const next = [0];
+      const isOver = (): boolean => isStop || text.isStopped || told >= limit || told === 0;
       let event: GenerateEvent | undefined;
-      const onToken = (row: number): void => {
-        const logits = scheduler.model.logits(row);
+      const onToken = (first: number, drafted: number): void => {
+        if (speculation) {
+          onLogits(first, drafted);
+          event = tell(chosen.shift()!.id);
+          return;
+        }
+        const logits = scheduler.model.logits(first);
         process(logits, sampling, history, rules);
         const id = pickToken(logits, sampling, history.ids.length);
         history.push(id);
         event = tell(id);
       };
-      const waiting = scheduler.waiting({ session, ids: next, onLogits: onToken, isCancelled }, (outcome) => {
+      const job = { session, ids: next, drafted: 0, onLogits: onToken, isCancelled };
+      const waiting = scheduler.waiting(job, (outcome) => {
         if ("error" in outcome) lane.onEnd(undefined, { reason: outcome.error });
         else {
           reason = outcome.reason;
@@ -284,12 +297,32 @@ async function* run(
       });
       lane.enter = () => {
         const last = history.ids.length - 1;
-        if (isStop || text.isStopped || told >= limit || chosen.length > 0 || told === 0 || session.cache.statePosition !== last)
-          return false;
+        if (isOver() || chosen.length > 0 || session.cache.statePosition !== last) return false;
+        next.length = 1;
         next[0] = history.ids[last]!;
+        if (speculation) {
+          const drafted = speculation.draft(history, limit - told - 1);
+          if (drafted instanceof Promise) {
+            drafting = drafted;
+            return false;
+          }
+          drafts = drafted;
+          job.drafted = drafts.length;
+          for (const id of drafts) next.push(id);
+        }
         scheduler.enter(waiting);
         return true;
       };
+      if (speculation)
+        lane.chosen = () => {
+          if (chosen.length === 0 || isOver()) return undefined;
+          try {
+            if (isCancelled()) return undefined;
+          } catch {
+            return undefined; // the generator is told too
+          }
+          return tell(chosen.shift()!.id);
+        };
     }
     while (reason === undefined) {
       reason = isCancelled();
@@ -304,7 +337,8 @@ async function* run(
         if (rows.length === 0) {
           const ids = history.ids.slice(session.cache.statePosition);
           if (speculation) {
-            const drafted = speculation.draft(history, limit - told - 1);
+            const drafted = drafting ?? speculation.draft(history, limit - told - 1);
+            drafting = undefined;
             drafts = drafted instanceof Promise ? await drafted : drafted;
           }
           reason = await compute(drafts.length > 0 ? ids.concat(drafts) : ids);
@@ -324,6 +358,7 @@ async function* run(
     };
   } finally {
     lane.enter = undefined;
+    lane.chosen = undefined;
     try {
       trim();
       speculation?.end();

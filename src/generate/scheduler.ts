@@ -67,7 +67,7 @@ export class Scheduler {
   #steps = 0;
   /** Replies under way in the last step. */
   decoding = 0;
-  /** Told the rows of each step that reads no prompt, and its ms. */
+  /** Told the rows of each step that reads no prompt, and its ms: choosing tokens and going back from wrong guesses is part of what rows cost. */
   onStep: ((rows: number, ms: number) => void) | undefined;
 
   /** @param use gives the model. @throws AbortError when it is gone */
@@ -127,6 +127,8 @@ export class Scheduler {
     }
     const parts = this.#parts();
     if (parts.length === 0) return;
+    const { onStep } = this;
+    const start = onStep ? performance.now() : 0;
     try {
       this.#compute(parts);
     } catch (error) {
@@ -146,6 +148,10 @@ export class Scheduler {
       }
       first += 1 + drafted;
     }
+    if (!onStep || this.decoding < parts.length) return;
+    let rows = 0;
+    for (const { ids } of parts) rows += ids.length;
+    onStep(rows, performance.now() - start);
   }
 
   /** A step of one token, as nearly all are: what all the functions below do, without them. */
@@ -167,9 +173,9 @@ export class Scheduler {
         session.follow(from, ids);
       }
       this.decoding = 1;
-      onStep?.(1, performance.now() - start);
       waiting.outcome = COMPUTED;
       onLogits(0, 0);
+      onStep?.(1, performance.now() - start);
     } catch (error) {
       waiting.outcome = { error };
     }
@@ -184,11 +190,8 @@ export class Scheduler {
       if (isWhole) for (let i = drafted; i >= 0; i--) logitsOf.push(rows - 1 - i);
       if (certain(waiting.job) === 1) decoding++;
     }
-    const isTimed = this.onStep !== undefined && decoding === parts.length;
-    const start = isTimed ? performance.now() : 0;
     this.#use().step(parts, { logitsOf });
     this.decoding = decoding;
-    if (isTimed) this.onStep?.(rows, performance.now() - start);
   }
 
   /** Takes from the queue what fits a step: single tokens first, so that replies under way wait for no prompt, then prompts in the order they came. */

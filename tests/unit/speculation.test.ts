@@ -184,6 +184,18 @@ describe("how many guesses are worth while", () => {
     assert.equal(new Acceptance(budget.acceptance).rate(KIND.single), 0.6, "another session begins anew");
   });
 
+  it("goes without once in a while, for what that takes is what rows are measured against", () => {
+    const budget = new DraftBudget(machine(0.3));
+    const place: Place = { acceptance: new Acceptance(), kind: KIND.usual, others: 0, msPerToken: 0 };
+    let without = 0;
+    for (let n = 0; n < 330; n++) {
+      const guesses = budget.most(place, 15);
+      if (guesses === 0) without++;
+      budget.count(place, guesses, guesses);
+    }
+    assert.equal(without, 10);
+  });
+
   it("looks for none where nothing can be paid", () => {
     const budget = new DraftBudget(machine(0.6));
     const place: Place = { acceptance: new Acceptance(), kind: KIND.usual, others: 0, msPerToken: 0 };
