@@ -1,5 +1,6 @@
 // A conversation with a cache of its own: each turn renders the history anew and computes only what the cache does not hold.
 import { AbortError, FormatError, InputError } from "./errors.ts";
+import { type Lane, Relay, through } from "./relay.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { Message } from "./text/messages.ts";
 import { checkObject, type GenerateOptions, unlessAborted } from "./turn.ts";
@@ -21,7 +22,7 @@ export type ChatTurnOptions = Omit<GenerateOptions, "raw">;
 /** What a chat needs of its model. */
 export interface ChatHost {
   /** Runs a turn on the whole conversation in session `session`; `droppedMessages` are no longer fed. */
-  turn(session: number, messages: readonly Message[], options: GenerateOptions, droppedMessages: number): AsyncIterable<Part>;
+  turn(session: number, messages: readonly Message[], options: GenerateOptions, droppedMessages: number): AsyncIterator<Part>;
   openSession(): Promise<number>;
   closeSession(session: number): void;
   /** Opens a session with what `session` holds. */
@@ -150,7 +151,7 @@ export class Chat {
   /** Says something and streams the reply. */
   stream(input: string | readonly Message[], options: ChatTurnOptions = {}): ReplyStream {
     const before = this.#last;
-    const stream = new ReplyStream(this.#turn(before, input, options));
+    const stream = new ReplyStream(new Relay((lane: Lane<Part, Part>) => this.#turn(lane, before, input, options)));
     this.#last = new Turn(before, stream);
     return stream;
   }
@@ -229,7 +230,12 @@ export class Chat {
     );
   }
 
-  async *#turn(before: Turn | undefined, input: string | readonly Message[], options: ChatTurnOptions): AsyncGenerator<Part> {
+  async *#turn(
+    lane: Lane<Part, Part>,
+    before: Turn | undefined,
+    input: string | readonly Message[],
+    options: ChatTurnOptions,
+  ): AsyncGenerator<Part, undefined, IteratorResult<Part> | undefined> {
     const { signal, onAbort } = checkObject("options", options);
     try {
       await unlessAborted(before?.settle(), signal);
@@ -244,7 +250,9 @@ export class Chat {
     let isFinished = false;
     try {
       const dropped = this.#state.marks.at(-1)?.droppedMessages ?? 0;
-      for await (const part of this.#host.turn(session, messages, { onContextFull: this.#onContextFull, ...options }, dropped)) {
+      const parts = this.#host.turn(session, messages, { onContextFull: this.#onContextFull, ...options }, dropped);
+      lane.take = (part) => (part.type === "finish" ? undefined : part);
+      yield* through(lane, parts, async (part) => {
         if (part.type === "finish") {
           const { text, finishReason, usage } = part.reply;
           const isNothing = finishReason === "interrupted" && text === "";
@@ -252,8 +260,8 @@ export class Chat {
           await this.#follow(session, said, usage.droppedMessages);
           isFinished = true;
         }
-        yield part;
-      }
+        return part;
+      });
     } finally {
       if (!isFinished) await this.#follow(session, undefined);
     }

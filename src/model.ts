@@ -10,6 +10,7 @@ import type { Variant } from "./kernels/variants.ts";
 import type { KvDType, WeightDType } from "./memory/dtype.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { part } from "./part.ts";
+import { type Lane, Relay, through } from "./relay.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { EmbedOptions, Perplexity, PerplexityOptions, Score } from "./score.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
@@ -148,7 +149,7 @@ export class Model {
    * for await (const text of model.stream("Hello").textStream) process.stdout.write(text);
    */
   stream(input: ModelInput, options: GenerateOptions = {}): ReplyStream {
-    return new ReplyStream(this.#once(input, options));
+    return new ReplyStream(new Relay((lane: Lane<Part, Part>) => this.#once(lane, input, options)));
   }
 
   /** Opens a conversation, which keeps its cache from turn to turn. */
@@ -283,23 +284,30 @@ export class Model {
     };
   }
 
-  async *#once(input: ModelInput, options: GenerateOptions): AsyncGenerator<Part> {
+  async *#once(
+    lane: Lane<Part, Part>,
+    input: ModelInput,
+    options: GenerateOptions,
+  ): AsyncGenerator<Part, undefined, IteratorResult<Part> | undefined> {
     checkObject("options", options);
     const session = await this.#open();
+    lane.take = (part) => part;
     try {
-      yield* this.#turn(session, input, options);
+      yield* through(lane, this.#turn(session, input, options), async (part) => part);
     } finally {
       this.#close(session);
     }
   }
 
   /** @param droppedMessages that were left out before and stay so */
-  async *#turn(session: number, input: ModelInput, options: GenerateOptions, droppedMessages = 0): AsyncGenerator<Part> {
-    const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
-    const { sampling, speculate, draft, stopIds } = this.info;
-    const request = checkOptions(prompt, options, { sampling, speculate, hasDraft: draft !== undefined }, stopIds);
-    const logprobs = request.asksForPrompt ? await this.#promptLogprobs(request) : undefined;
-    yield* runTurn(this.#parts.engine, this.#calls++, session, request, logprobs);
+  #turn(session: number, input: ModelInput, options: GenerateOptions, droppedMessages = 0): AsyncIterableIterator<Part, undefined> {
+    return runTurn(this.#parts.engine, session, async () => {
+      const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
+      const { sampling, speculate, draft, stopIds } = this.info;
+      const request = checkOptions(prompt, options, { sampling, speculate, hasDraft: draft !== undefined }, stopIds);
+      const promptLogprobs = request.asksForPrompt ? await this.#promptLogprobs(request) : undefined;
+      return { call: this.#calls++, request, promptLogprobs };
+    });
   }
 
   /** What a turn tells of its prompt; a prompt that is too long is for the turn to refuse. */

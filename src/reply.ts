@@ -2,6 +2,7 @@
 import { AbortError } from "./errors.ts";
 import type { FinishReason, Timings } from "./generate/engine.ts";
 import type { TokenLogprob } from "./generate/logprobs.ts";
+import { Relay, through } from "./relay.ts";
 
 /** Tokens that a turn took. */
 export interface Usage {
@@ -68,6 +69,8 @@ export type Part =
   /** The end, with the whole reply. */
   | { readonly type: "finish"; readonly reply: Reply };
 
+const OVER = { done: true, value: undefined } as const;
+
 /**
  * A reply that streams: iterate it for typed parts, or `textStream` for text alone, or await `reply`. It is computed as it is read, one step a part;
  * awaiting `reply` reads it to the end. Leaving a loop early ends the computation.
@@ -76,10 +79,35 @@ export class ReplyStream implements AsyncIterable<Part> {
   readonly #source: AsyncIterator<Part>;
   readonly #buffer: Part[] = [];
   #reply: Promise<Reply> | undefined;
+  /** The last pull, and how many are under way: those of several readers queue up, so that they share one source. */
   #pulling: Promise<unknown> = Promise.resolve();
+  #pulls = 0;
   #finished: Reply | undefined;
   #error: { readonly reason: unknown } | undefined;
   #isOver = false;
+  // these are made once: between two steps of a large model the caches hold its weights, and each function and promise more is waited for
+  readonly #read = (): Promise<IteratorResult<Part>> => this.#ask(this.#give, this.#fail);
+  readonly #give = (result: IteratorResult<Part>): IteratorResult<Part> => {
+    if (this.#buffer.length > 0) {
+      this.#keep(result);
+      return this.#next();
+    }
+    this.#note(result);
+    return result.done ? this.#next() : result;
+  };
+  readonly #keep = (result: IteratorResult<Part>): void => {
+    this.#note(result);
+    if (!result.done) this.#buffer.push(result.value);
+  };
+  readonly #fail = (reason: unknown): IteratorResult<Part> => {
+    this.#failed(reason);
+    return this.#next();
+  };
+  readonly #failed = (reason: unknown): void => {
+    this.#pulls--;
+    this.#isOver = true;
+    this.#error ??= { reason }; // who was cancelled hears of that
+  };
 
   /** @internal */
   constructor(source: AsyncIterable<Part>) {
@@ -95,27 +123,17 @@ export class ReplyStream implements AsyncIterable<Part> {
   /** The text alone, piece by piece. */
   get textStream(): AsyncIterable<string> {
     const parts = this[Symbol.asyncIterator]();
-    return {
-      [Symbol.asyncIterator]: async function* () {
-        try {
-          for (let next = await parts.next(); !next.done; next = await parts.next()) {
-            if (next.value.type === "text-delta") yield next.value.delta;
-          }
-        } finally {
-          await parts.return?.();
-        }
-      },
-    };
+    return new Relay<Part, string>((lane) => {
+      lane.take = (part) => (part.type === "text-delta" ? part.delta : null);
+      return through(lane, parts, async (part) => (part.type === "text-delta" ? part.delta : undefined));
+    });
   }
 
   [Symbol.asyncIterator](): AsyncIterator<Part> {
     return {
-      next: async () => {
-        if (this.#buffer.length === 0) await this.#pull();
-        const value = this.#buffer.shift();
-        if (value) return { done: false, value };
-        if (this.#error) throw this.#error.reason;
-        return { done: true, value: undefined };
+      next: () => {
+        if (this.#buffer.length > 0) return Promise.resolve(this.#next());
+        return this.#pull(this.#read);
       },
       return: async () => {
         await this.#leave();
@@ -126,7 +144,7 @@ export class ReplyStream implements AsyncIterable<Part> {
 
   /** Reads on without a consumer, so that whoever waits behind this reply is not held up. */
   async drain(): Promise<void> {
-    while (!this.#isOver) await this.#pull();
+    while (!this.#isOver) await this.#pull(() => this.#ask(this.#keep, this.#failed));
   }
 
   /** Ends the computation; whoever reads or awaits gets `reason`. @internal */
@@ -144,26 +162,29 @@ export class ReplyStream implements AsyncIterable<Part> {
     throw new AbortError("reply: the loop that read this reply was left before its end.");
   }
 
-  /** Brings one part into the buffer. Pulls queue up, so several readers share one source. */
-  #pull(): Promise<void> {
-    const pull = this.#pulling.then(() => this.#next());
+  /** Asks for a part when all that asked before have got theirs. */
+  #pull<T>(ask: () => Promise<T>): Promise<T> {
+    const pull = this.#pulls++ === 0 ? ask() : this.#pulling.then(ask, ask);
     this.#pulling = pull;
     return pull;
   }
 
-  async #next(): Promise<void> {
-    if (this.#isOver) return;
-    try {
-      const { done, value } = await this.#source.next();
-      if (done) this.#isOver = true;
-      else {
-        if (value.type === "finish") this.#finished = value.reply;
-        this.#buffer.push(value);
-      }
-    } catch (reason) {
-      this.#isOver = true;
-      this.#error = { reason };
-    }
+  #ask<T>(onPart: (result: IteratorResult<Part>) => T, onError: (reason: unknown) => T): Promise<T> {
+    return this.#isOver ? Promise.resolve(OVER).then(onPart) : this.#source.next().then(onPart, onError);
+  }
+
+  #note(result: IteratorResult<Part>): void {
+    this.#pulls--;
+    if (result.done) this.#isOver = true;
+    else if (result.value.type === "finish") this.#finished = result.value.reply;
+  }
+
+  /** The oldest part that nobody has read, or the end. @throws what the computation threw */
+  #next(): IteratorResult<Part> {
+    const value = this.#buffer.shift();
+    if (value) return { done: false, value };
+    if (this.#error) throw this.#error.reason;
+    return OVER;
   }
 
   async #leave(): Promise<void> {

@@ -15,6 +15,7 @@ import type { TokenLogprob } from "./generate/logprobs.ts";
 import { checkProcessors, type ProcessorOptions } from "./generate/processors.ts";
 import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
 import { checkStop } from "./generate/stop.ts";
+import { type Lane, LEAVE, Relay, through } from "./relay.ts";
 import type { Part, PromptProgress, ReplySequence } from "./reply.ts";
 import { isRecord, kindOf } from "./values.ts";
 
@@ -350,17 +351,31 @@ function processed(processors: readonly LogitsProcessor[], logits: Float32Array,
   }, logits);
 }
 
+/** What a turn is to do. */
+export interface TurnStart {
+  /** Number of the call. */
+  readonly call: number;
+  readonly request: TurnRequest;
+  /** Of the prompt, where they were asked for. */
+  readonly promptLogprobs: Float64Array | undefined;
+}
+
 /**
- * Runs a turn on an open session and yields its parts.
- * @param promptLogprobs of the prompt, where they were asked for
+ * Runs a turn on an open session.
+ * @param begin is called when the first part is asked for
+ * @returns its parts
  */
-export async function* runTurn(
+export function runTurn(engine: Engine, session: number, begin: () => Promise<TurnStart>): AsyncIterableIterator<Part, undefined> {
+  return new Relay<GenerateEvent, Part>((lane) => run(lane, engine, session, begin));
+}
+
+async function* run(
+  lane: Lane<GenerateEvent, Part>,
   engine: Engine,
-  call: number,
   session: number,
-  request: TurnRequest,
-  promptLogprobs?: Float64Array,
-): AsyncGenerator<Part> {
+  begin: () => Promise<TurnStart>,
+): AsyncGenerator<Part, undefined, IteratorResult<GenerateEvent> | undefined> {
+  const { call, request, promptLogprobs } = await begin();
   const { signal, onAbort, onProgress, sampling, moreSamples, stoppingCriteria } = request;
   const progress = new Progress();
   const cancel = (): void => {
@@ -373,8 +388,8 @@ export async function* runTurn(
     for (let n = 0; n <= moreSamples && !signal?.aborted; n++) {
       const seed = n === 0 ? sampling.seed : (sampling.seed + n) % Number.MAX_SAFE_INTEGER;
       const own = n === 0 ? progress : new Progress();
-      for await (const event of engine.generate(call, session, asked(request, seed))) {
-        if (signal?.aborted && onAbort === "throw" && event.type !== "finish") break; // an engine that lives elsewhere may have worked ahead
+      const see = async (event: GenerateEvent): Promise<Part | undefined | typeof LEAVE> => {
+        if (signal?.aborted && onAbort === "throw" && event.type !== "finish") return LEAVE; // an engine that lives elsewhere may have worked ahead
         if (event.type === "logits") await engine.supply(call, changed(event, request, own));
         const part = own.take(event);
         if (part?.type === "prefill" && onProgress) tell(onProgress, part);
@@ -382,8 +397,11 @@ export async function* runTurn(
           const now = stateOf(request, own);
           if (stoppingCriteria.some((isOver) => isOver(now))) await engine.cancel(call, "stop");
         }
-        if (part && n === 0) yield part; // nobody sees those of the others
-      }
+        return n === 0 ? part : undefined; // nobody sees those of the others
+      };
+      if (stoppingCriteria.length === 0)
+        lane.take = (event) => (event.type === "token" && !signal?.aborted ? (own.take(event) ?? null) : undefined);
+      yield* through(lane, engine.generate(call, session, asked(request, seed))[Symbol.asyncIterator](), see);
       if (own.reason === "interrupted") break;
       if (n > 0) more.push({ text: own.text, tokens: Uint32Array.from(own.tokens), seed });
     }

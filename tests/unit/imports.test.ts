@@ -10,6 +10,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["math.ts", 0],
   ["part.ts", 0],
   ["progress.ts", 0],
+  ["relay.ts", 0],
   ["values.ts", 0],
   ["memory/", 1],
   ["kernels/", 2],
