@@ -1,12 +1,19 @@
-// The calls about downloaded models that every adapter exports. Their code is a part of the package that plain loads do without: it comes when it is called for.
+// The calls about models that are not loaded which every adapter exports. Their code is a part of the package that plain loads do without: it comes when it is called for.
 
 import type { Availability, CacheQuery, Pulled } from "./downloads.ts";
+import type { Inspection, InspectOptions } from "./inspect.ts";
 import type { LoadOptions, ModelSource, Platform } from "./lfm2.ts";
 import { part } from "./part.ts";
 import type { StoredModel, StoredModels } from "./weights/store.ts";
 
-/** What is downloaded, and what could be. */
+/** What a model is, what is downloaded, and what could be. */
 export interface CacheCalls {
+  /**
+   * Reads what a checkpoint is from its headers: config, tensors, and the memory that each dtype and context would take.
+   * @param source as for `load`
+   * @throws InputError, FormatError, UnsupportedError, NetworkError, StorageError, AbortError
+   */
+  inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection>;
   /**
    * Tells whether a model can run here, in how much memory, and how much must still be downloaded. Reads headers and the cache, no weights.
    * @param source as for `load`
@@ -38,6 +45,7 @@ export interface CacheCalls {
 export function cacheCalls(platform: Platform): CacheCalls {
   const code = (): Promise<typeof import("./downloads.ts")> => part("downloads", () => import("./downloads.ts"));
   return {
+    inspect: async (source, options) => (await part("inspect", () => import("./inspect.ts"))).inspectWith(platform, source, options),
     availability: async (source, options) => (await code()).availabilityWith(platform, source, options),
     pull: async (id, options) => (await code()).pullWith(platform, id, options),
     listModels: async (query) => (await code()).listModelsWith(platform, query),

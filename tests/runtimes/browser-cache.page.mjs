@@ -1,5 +1,5 @@
 // What the tests of a browser's cache run in a page or a worker there: the packed package, and the stores' own suite. It is bundled, and called by name with JSON.
-import { listModels, load, pull, removeModel } from "lfm2-wasm";
+import { availability, inspect, listModels, load, pull, removeModel } from "lfm2-wasm";
 import { cacheStorage } from "../../src/adapters/browser/cache-storage.ts";
 import { browserImages } from "../../src/adapters/browser/images.ts";
 import { opfs } from "../../src/adapters/browser/opfs.ts";
@@ -15,6 +15,13 @@ async function start(source, options) {
   model.dispose();
   const skipped = events.find(({ phase }) => phase === "cache-skipped")?.reason;
   return { tokens: [...tokens], packedImage, phases: [...new Set(events.map(({ phase }) => phase))], skipped };
+}
+
+/** What the calls without a load say of an address that may be relative to the page. */
+async function ask(address) {
+  const { format } = await inspect(address);
+  const { status, downloadBytes } = await availability(address);
+  return [format, status, downloadBytes, await pull(address).catch(({ message }) => message)];
 }
 
 const root = () => navigator.storage.getDirectory();
@@ -73,6 +80,7 @@ async function wholeImages(sizeBytes) {
 const calls = {
   start,
   putImage,
+  ask,
   wholeImages,
   pull,
   listModels,

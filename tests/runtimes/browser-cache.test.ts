@@ -192,6 +192,15 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
       });
 
     if (isFull)
+      it("inspect, availability and pull take an address relative to the page", async () => {
+        const page = await tab();
+        const whole = await call<readonly unknown[]>(page, "inPage", "ask", new URL("mini.gguf", server.url).href);
+        assert.deepEqual(await call(page, "inPage", "ask", "./mini.gguf"), whole);
+        assert.equal(whole[2], mini.length);
+        assert.match(String(whole[3]), /ETag/); // the server tells no version: nothing is kept
+      });
+
+    if (isFull)
       it("a handle of a file in OPFS is a source, in a page and in a worker", async () => {
         const page = await tab();
         const right = await call(page, "inPage", "start", new URL("mini.gguf", server.url).href, {});

@@ -1,6 +1,5 @@
 // The package in browsers (page, worker, service worker, extension), and wherever nothing else is known. Its top level touches nothing that a page alone has.
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
-import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
 import { loadModelWith } from "../../remote/load.ts";
@@ -15,16 +14,14 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
   return loadModelWith(platform, workers, withBase(source), withBases(options));
 }
 
-/** As everywhere. */
-export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
-  return inspectWith(platform, withBase(source), options);
-}
-
+// an address may be relative to the page in these, too
 const calls = cacheCalls(platform);
 /** @see CacheCalls */
-export const availability: CacheCalls["availability"] = calls.availability;
+export const inspect: CacheCalls["inspect"] = (source, options) => calls.inspect(withBase(source), options);
 /** @see CacheCalls */
-export const pull: CacheCalls["pull"] = calls.pull;
+export const availability: CacheCalls["availability"] = (source, options) => calls.availability(withBase(source), withBases(options));
+/** @see CacheCalls */
+export const pull: CacheCalls["pull"] = (id, options) => calls.pull(String(withBase(id)), withBases(options));
 /** @see CacheCalls */
 export const listModels: CacheCalls["listModels"] = calls.listModels;
 /** @see CacheCalls */

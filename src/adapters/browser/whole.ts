@@ -8,6 +8,7 @@ import * as engineForward from "../../generate/forward.ts";
 import * as savedSession from "../../generate/saved-session.ts";
 import * as speculation from "../../generate/speculation.ts";
 import * as headerProgress from "../../header-progress.ts";
+import * as inspect from "../../inspect.ts";
 import * as profile from "../../kernels/profile.ts";
 import * as folder from "../../models/folder-checkpoint.ts";
 import * as gguf from "../../models/gguf-checkpoint.ts";
@@ -36,6 +37,7 @@ bring({
   "header-progress": headerProgress,
   hub,
   "in-worker": inWorker,
+  inspect,
   network,
   objects,
   "packed-image": packedImage,

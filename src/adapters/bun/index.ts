@@ -1,7 +1,6 @@
 // The package in Bun, which has Node's modules.
 import process from "node:process";
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
-import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
 import { loadModelWith } from "../../remote/load.ts";
@@ -18,12 +17,9 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
   return loadModelWith(platform, workers, source, options);
 }
 
-/** As in Node. */
-export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
-  return inspectWith(platform, source, options);
-}
-
 const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const inspect: CacheCalls["inspect"] = calls.inspect;
 /** @see CacheCalls */
 export const availability: CacheCalls["availability"] = calls.availability;
 /** @see CacheCalls */

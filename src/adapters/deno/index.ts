@@ -1,6 +1,5 @@
 // The package in Deno, which has Node's modules and asks for permissions: none is needed but for what a caller names.
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
-import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import { useTurn } from "../../macrotask.ts";
 import type { Model } from "../../model.ts";
@@ -18,12 +17,9 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
   return loadModelWith(here(), workers, source, options);
 }
 
-/** As in Node. */
-export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
-  return inspectWith(platform, source, options);
-}
-
 const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const inspect: CacheCalls["inspect"] = calls.inspect;
 /** @see CacheCalls */
 export const availability: CacheCalls["availability"] = calls.availability;
 /** @see CacheCalls */

@@ -1,7 +1,6 @@
 // The package in Node.
 import process from "node:process";
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
-import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
 import { loadModelWith } from "../../remote/load.ts";
@@ -28,16 +27,9 @@ export function load(source: ModelSource, options?: LoadOptions): Promise<Model>
   return loadModelWith(platform, workers, source, options);
 }
 
-/**
- * Reads what a checkpoint is from its headers: config, tensors, and the memory that each dtype and context would take.
- * @param source as for `load`
- * @throws InputError, FormatError, UnsupportedError, NetworkError, StorageError, AbortError
- */
-export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
-  return inspectWith(platform, source, options);
-}
-
 const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const inspect: CacheCalls["inspect"] = calls.inspect;
 /** @see CacheCalls */
 export const availability: CacheCalls["availability"] = calls.availability;
 /** @see CacheCalls */

@@ -2,7 +2,6 @@
 
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import { PlatformError, StorageError, UnsupportedError } from "../../errors.ts";
-import { type Inspection, type InspectOptions, inspectWith } from "../../inspect.ts";
 import { type LoadOptions, loadWith, type ModelSource, type Platform } from "../../lfm2.ts";
 import { useTurn } from "../../macrotask.ts";
 import type { Model } from "../../model.ts";
@@ -55,12 +54,9 @@ export async function load(source: ModelSource, options?: LoadOptions): Promise<
   return loadWith(platform, source, options);
 }
 
-/** As everywhere. */
-export function inspect(source: ModelSource, options?: InspectOptions): Promise<Inspection> {
-  return inspectWith(platform, source, options);
-}
-
 const calls = cacheCalls(platform);
+/** @see CacheCalls */
+export const inspect: CacheCalls["inspect"] = calls.inspect;
 /** @see CacheCalls */
 export const availability: CacheCalls["availability"] = calls.availability;
 /** @see CacheCalls */
