@@ -120,7 +120,7 @@ describe("the package", () => {
       const [first, gguf] = [reached(installed, entry), reached(installed, entry, ["gguf"])];
       assert.ok(gguf.length > first.length, `${entry}: no part for GGUF`);
       assert.ok(gzipped(first) <= 60 * KB, `${entry}: ${gzipped(first)} bytes gzipped`);
-      assert.ok(gzipped(gguf) <= 70 * KB, `${entry} and what a GGUF takes: ${gzipped(gguf)} bytes gzipped`);
+      assert.ok(gzipped(gguf) <= 71 * KB, `${entry} and what a GGUF takes: ${gzipped(gguf)} bytes gzipped`);
     }
     const forThreads = size("thread.js") + size("kernels.plain-threads.wasm") + size("kernels.relaxed-threads.wasm");
     assert.ok(forThreads <= 173 * KB, `what threads add: ${forThreads} bytes`);
