@@ -293,6 +293,52 @@ describe("speculation in the engine", () => {
     await engine.dispose();
   });
 
+  it("ends between two tokens that were guessed together as between any: cancelled, left, or its engine gone", async () => {
+    const model = await modelOf("tiny-deep");
+    const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
+    const ids = Uint32Array.from({ length: 12 }, (_, i) => (i * 5 + 1) % model.config.vocabSize);
+    const request = { ids, maxTokens: 20, sampling: GREEDY, stopIds: NEVER, stop: [] };
+    const plain = await turn(engine, request);
+    type End = (call: number) => Promise<boolean>;
+    const ends: readonly End[] = [async (call) => engine.cancel(call).then(() => false), async () => true];
+    for (const end of ends)
+      for (const at of [1, 2, 5, 9]) {
+        const held: number[] = [];
+        for (const speculation of [undefined, given(plain.ids, 7)]) {
+          const call = calls++;
+          await engine.open(call);
+          const got: number[] = [];
+          for await (const event of engine.generate(call, call, { ...request, speculation })) {
+            if (event.type === "finish") assert.equal(event.reason, "interrupted");
+            if (event.type !== "token") continue;
+            got.push(event.id);
+            if (got.length === at && (await end(call))) break;
+          }
+          assert.deepEqual(got, plain.ids.slice(0, at));
+          held.push((await engine.tokens(call)).length);
+          const next = { ...request, ids: Uint32Array.from([...ids, ...got, 3]), maxTokens: 4, speculation: undefined };
+          const more: number[] = [];
+          for await (const event of engine.generate(call, call, next)) if (event.type === "token") more.push(event.id);
+          assert.deepEqual(more, (await turn(engine, next)).ids, "the session goes on as if it had never guessed");
+          await engine.close(call);
+        }
+        assert.ok(held[1]! <= ids.length + at && held[1]! >= held[0]!, `${held}`);
+      }
+    const { kept, blocks } = model.caches;
+    assert.deepEqual([kept.used, blocks.used], [0, 0]);
+    const call = calls++;
+    await engine.open(call);
+    let told = 0;
+    await assert.rejects(
+      async () => {
+        for await (const event of engine.generate(call, call, { ...request, speculation: given(plain.ids, 7) }))
+          if (event.type === "token" && ++told === 3) await engine.dispose();
+      },
+      { name: "AbortError" },
+    );
+    assert.equal(told, 3);
+  });
+
   it("several replies with guesses share steps, and none waits for another's", async () => {
     const model = await modelOf("tiny-attn-first");
     const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
