@@ -6,21 +6,35 @@ let calls = 1_000_000;
 /** A number that no session has yet. */
 export const newSession = () => calls++;
 
-/** Greedy ids of an open session after `ids`, computed as they are pulled. */
-export async function* continued(engine, session, ids) {
+/**
+ * Greedy ids of an open session after `ids`, computed as they are pulled. No generator: what it would do is not the library's, and takes a tenth of a large
+ * model's JavaScript a step.
+ * @param end is called when it is left
+ */
+export function continued(engine, session, ids, end = async () => {}) {
   const request = { ids: Uint32Array.from(ids), maxTokens: Number.MAX_SAFE_INTEGER, stopIds: [], stop: [], sampling: GREEDY };
-  for await (const event of engine.generate(session, session, request)) if (event.type === "token") yield event.id;
+  const events = engine.generate(session, session, request)[Symbol.asyncIterator]();
+  const next = () =>
+    events.next().then(({ value }) => (value?.type === "token" ? { done: false, value: value.id } : value ? next() : OVER));
+  const leave = async () => {
+    await events.return();
+    await end();
+    return OVER;
+  };
+  return { next, return: leave, [Symbol.asyncIterator]: () => ({ next, return: leave }) };
 }
 
+const OVER = { done: true, value: undefined };
+
 /** Greedy ids after `ids` in a session of their own, computed as they are pulled. */
-export async function* greedy({ engine }, ids) {
+export function greedy({ engine }, ids) {
   const session = newSession();
-  await engine.open(session);
-  try {
-    yield* continued(engine, session, ids);
-  } finally {
-    await engine.close(session);
-  }
+  let steps;
+  const opened = engine.open(session).then(() => {
+    steps = continued(engine, session, ids, () => engine.close(session));
+    return steps;
+  });
+  return { next: () => (steps ? steps.next() : opened.then((s) => s.next())), return: () => opened.then((s) => s.return()) };
 }
 
 /** `count` ids below `vocabulary`, the same for a salt. */

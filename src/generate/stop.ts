@@ -57,6 +57,7 @@ export class StopFinder {
 
   /** @returns the text that may be shown now: before a stop string, and without an end that may still become one. */
   push(piece: string): string {
+    if (this.#stops.length === 0) return piece;
     if (this.#hit !== undefined || piece === "") return "";
     const text = this.#held + piece;
     const found = this.#find(text);

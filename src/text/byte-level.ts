@@ -37,6 +37,8 @@ export interface ByteTable {
 export interface TokenBytes {
   tokenBytes(id: number): Uint8Array;
   isSpecial(id: number): boolean;
+  /** Both answers, for who asks at every token. */
+  readonly table?: ByteTable;
 }
 
 /**
@@ -69,6 +71,7 @@ export function tokensOfTable(table: ByteTable): TokenBytes {
     );
   };
   return {
+    table,
     tokenBytes: (id) => bytes.subarray(offsets[check(id)], offsets[id + 1]),
     isSpecial: (id) => special[check(id)] === 1,
   };

@@ -33,14 +33,21 @@ export class StreamDecoder {
    * @throws InputError for an id outside the vocabulary.
    */
   push(id: number): string {
+    const { table } = this.#tokens;
+    // no call and no view between two steps of a large model, whose weights the caches hold then
+    if (table && id >>> 0 === id && id < table.special.length)
+      return this.#skipsSpecial && table.special[id] === 1 ? "" : this.pushBytes(table.bytes, table.offsets[id]!, table.offsets[id + 1]!);
     if (this.#skipsSpecial && this.#tokens.isSpecial(id)) return "";
     return this.pushBytes(this.#tokens.tokenBytes(id));
   }
 
-  /** @returns the text that `bytes` complete. */
-  pushBytes(bytes: Uint8Array): string {
+  /** @returns the text that `bytes`, from one index to before another, complete. */
+  pushBytes(bytes: Uint8Array, from = 0, to: number = bytes.length): string {
     let text = "";
-    for (let i = 0; i < bytes.length; i++) text += this.#pushByte(bytes[i] ?? 0);
+    for (let i = from; i < to; i++) {
+      const byte = bytes[i]!;
+      text += byte < 0x80 && this.#missingBytes === 0 ? String.fromCharCode(byte) : this.#pushByte(byte);
+    }
     return text;
   }
 
