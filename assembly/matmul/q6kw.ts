@@ -15,13 +15,20 @@ import {
 // @ts-ignore: decorator
 @inline function dot(pairs: bool, x: v128, w: v128, acc: v128): v128 { return pairs ? pair_i8(x, w, acc) : dot_i8(x, w, acc); }
 /**
- * What the sums of 16 k start at. In 16 bits, at -32·Σx of the lane's k: four pairs of at most 2·63·127 may wrap around on the way, but what comes out, at most
- * 8·32·127, fits the lane. In 32 bits at 0: `less` takes 32·Σx off.
+ * What the sums of 16 k start at: -32·Σx. In 16 bits of the lane's k: four pairs of at most 2·63·127 may wrap around on the way, but what comes out, at most
+ * 8·32·127, fits the lane.
  */
 // @ts-ignore: decorator
 @inline function start(pairs: bool, x: usize, half: i32): v128 {
-  return !pairs ? i32x4.splat(0) : half ? v128.load32_splat(x, QD8_PAIR32 + 4) : v128.load32_splat(x, QD8_PAIR32);
+  if (pairs) return half ? v128.load32_splat(x, QD8_PAIR32 + 4) : v128.load32_splat(x, QD8_PAIR32);
+  const sums = v128.load32_splat(x, QD8_PAIR8); // -8·Σx of both halves
+  return half ? high_times(sums, 2) : low_times(sums, 2);
 }
+/** The lower or the upper 16 bits of a lane, times 2^n. */
+// @ts-ignore: decorator
+@inline function low_times(v: v128, n: i32): v128 { return i32x4.shr_s(i32x4.shl(v, 16), 16 - n); }
+// @ts-ignore: decorator
+@inline function high_times(v: v128, n: i32): v128 { return i32x4.shl(i32x4.shr_s(v, 16), n); }
 /** The fourth vector, from the upper bits of three. */
 // @ts-ignore: decorator
 @inline function fourth(w: usize, two: v128): v128 {
@@ -29,21 +36,6 @@ import {
   v = i16x8.shr_u(v128.or(v, v128.and(v128.load(w, 16), two)), 2);
   return i16x8.shr_u(v128.or(v, v128.and(v128.load(w, 32), two)), 2);
 }
-/** Scales of both halves side by side, for four rows. */
-// @ts-ignore: decorator
-@inline function both_low(w: usize): v128 {
-  return i8x16.shuffle(v128.load8x8_s(w), v128.load8x8_s(w, 8), 0, 1, 16, 17, 2, 3, 18, 19, 4, 5, 20, 21, 6, 7, 22, 23);
-}
-// @ts-ignore: decorator
-@inline function both_high(w: usize): v128 {
-  return i8x16.shuffle(v128.load8x8_s(w), v128.load8x8_s(w, 8), 8, 9, 24, 25, 10, 11, 26, 27, 12, 13, 28, 29, 14, 15, 30, 31);
-}
-/** A block's products, less 32·Σx of each half times its scale: sums holds -8·Σx of both. Sums of 16 bits have started there. */
-// @ts-ignore: decorator
-@inline function less(pairs: bool, products: v128, both: v128, sums: v128): v128 {
-  return pairs ? products : i32x4.add(products, i32x4.shl(i32x4.dot_i16x8_s(both, sums), 2));
-}
-
 /** Consecutive groups of w against `rows` (1 to 4) rows of x; `pairs` as in qb4w. Unrolled by hand, loads next to their use. */
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, pairs: bool, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
@@ -160,24 +152,23 @@ import {
           v = v128.load32_splat(x3, 28); a30 = dot(pairs, v, w0, a30); a31 = dot(pairs, v, w1, a31);
         }
         v = v128.load8x8_s(w, 8); s0 = low_scales(pairs, v); s1 = high_scales(pairs, v);
-        const both0 = both_low(w), both1 = both_high(w);
-        v = v128.load32_splat(x0, QD8_SCALE); u = v128.load32_splat(x0, QD8_PAIR8);
-        f00 = scaled(less(pairs, i32x4.add(i00, scaled_sums(pairs, a00, s0)), both0, u), f00, d0, v);
-        f01 = scaled(less(pairs, i32x4.add(i01, scaled_sums(pairs, a01, s1)), both1, u), f01, d1, v);
+        v = v128.load32_splat(x0, QD8_SCALE);
+        f00 = scaled(i32x4.add(i00, scaled_sums(pairs, a00, s0)), f00, d0, v);
+        f01 = scaled(i32x4.add(i01, scaled_sums(pairs, a01, s1)), f01, d1, v);
         if (rows > 1) {
-          v = v128.load32_splat(x1, QD8_SCALE); u = v128.load32_splat(x1, QD8_PAIR8);
-          f10 = scaled(less(pairs, i32x4.add(i10, scaled_sums(pairs, a10, s0)), both0, u), f10, d0, v);
-          f11 = scaled(less(pairs, i32x4.add(i11, scaled_sums(pairs, a11, s1)), both1, u), f11, d1, v);
+          v = v128.load32_splat(x1, QD8_SCALE);
+          f10 = scaled(i32x4.add(i10, scaled_sums(pairs, a10, s0)), f10, d0, v);
+          f11 = scaled(i32x4.add(i11, scaled_sums(pairs, a11, s1)), f11, d1, v);
         }
         if (rows > 2) {
-          v = v128.load32_splat(x2, QD8_SCALE); u = v128.load32_splat(x2, QD8_PAIR8);
-          f20 = scaled(less(pairs, i32x4.add(i20, scaled_sums(pairs, a20, s0)), both0, u), f20, d0, v);
-          f21 = scaled(less(pairs, i32x4.add(i21, scaled_sums(pairs, a21, s1)), both1, u), f21, d1, v);
+          v = v128.load32_splat(x2, QD8_SCALE);
+          f20 = scaled(i32x4.add(i20, scaled_sums(pairs, a20, s0)), f20, d0, v);
+          f21 = scaled(i32x4.add(i21, scaled_sums(pairs, a21, s1)), f21, d1, v);
         }
         if (rows > 3) {
-          v = v128.load32_splat(x3, QD8_SCALE); u = v128.load32_splat(x3, QD8_PAIR8);
-          f30 = scaled(less(pairs, i32x4.add(i30, scaled_sums(pairs, a30, s0)), both0, u), f30, d0, v);
-          f31 = scaled(less(pairs, i32x4.add(i31, scaled_sums(pairs, a31, s1)), both1, u), f31, d1, v);
+          v = v128.load32_splat(x3, QD8_SCALE);
+          f30 = scaled(i32x4.add(i30, scaled_sums(pairs, a30, s0)), f30, d0, v);
+          f31 = scaled(i32x4.add(i31, scaled_sums(pairs, a31, s1)), f31, d1, v);
         }
         x0 += QD8_BLOCK;
         if (rows > 1) x1 += QD8_BLOCK;
@@ -223,9 +214,12 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
       const d0 = load_f16x4(w, mask, up), d1 = load_f16x4(w + 8, mask, up);
       w += Q6KW_HEAD;
       for (const next = w + 8 * Q6KW_BLOCK; w < next; w += Q6KW_BLOCK) {
-                let i00 = i32x4.splat(0), i01 = i00, i10 = i00, i11 = i00, v: v128, wi = w + 16;
+        let i00 = i32x4.splat(0), i01 = i00, i10 = i00, i11 = i00, v: v128, wi = w + 16;
         for (let half: usize = 0; half < 64; half += 32, wi += 48) {
-          let a00 = i32x4.splat(0), a01 = a00, a10 = a00, a11 = a00, w0: v128, w1: v128, l0: v128, l1: v128;
+          v = v128.load32_splat(x0, QD8_AGAIN_PAIR8);
+          let a00 = half ? high_times(v, 10) : low_times(v, 10), a01 = a00, w0: v128, w1: v128, l0: v128, l1: v128; // 256 times -32·Σx
+          if (rows > 1) v = v128.load32_splat(x1, QD8_AGAIN_PAIR8);
+          let a10 = rows > 1 ? (half ? high_times(v, 10) : low_times(v, 10)) : i32x4.splat(0), a11 = a10;
           w0 = fourth(wi, m2); w1 = fourth(wi + 48, m2);
           l0 = i16x8.shl(w0, 8); l1 = i16x8.shl(w1, 8);
           v = v128.load32_splat(x0 + half, 24); a00 = dot_i16(v, l0, a00); a01 = dot_i16(v, l1, a01);
@@ -249,15 +243,12 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
             i10 = i32x4.add(i10, scaled_sums(false, i32x4.shr_s(a10, 8), s0)); i11 = i32x4.add(i11, scaled_sums(false, i32x4.shr_s(a11, 8), s1));
           }
         }
-        const both0 = both_low(w), both1 = both_high(w);
-        let u = v128.load32_splat(x0, QD8_AGAIN_PAIR8);
         v = v128.load32_splat(x0, QD8_AGAIN_SCALE);
-        f00 = scaled(less(false, i00, both0, u), f00, d0, v); f01 = scaled(less(false, i01, both1, u), f01, d1, v);
+        f00 = scaled(i00, f00, d0, v); f01 = scaled(i01, f01, d1, v);
         x0 += QD8_AGAIN_BLOCK;
         if (rows > 1) {
-          u = v128.load32_splat(x1, QD8_AGAIN_PAIR8);
           v = v128.load32_splat(x1, QD8_AGAIN_SCALE);
-          f10 = scaled(less(false, i10, both0, u), f10, d0, v); f11 = scaled(less(false, i11, both1, u), f11, d1, v);
+          f10 = scaled(i10, f10, d0, v); f11 = scaled(i11, f11, d1, v);
           x1 += QD8_AGAIN_BLOCK;
         }
       }
