@@ -13,6 +13,8 @@ const CARRIED = 6;
 const STEPS_PER_TOKEN = 0.015;
 /** … and what they gain, up to so much. */
 const MOST_CREDIT = 8;
+/** Rates and times are not exact: of what seems to gain less than this, as much loses. */
+const LEAST_GAIN = 1.05;
 /** How fast older outcomes fade. */
 const MEMORY = 0.9;
 /** Outcomes that stand for what a session has not seen yet; as many of them were right as of all sessions' guesses, at first three of four. */
@@ -98,7 +100,7 @@ export class DraftBudget {
     const first = acceptance.rate(kind);
     const next = kind === KIND.single ? acceptance.rate(KIND.usual) : first; // behind a right guess a single token is a pair
     let best = 0;
-    let bestSpeed = 1; // tokens of all turns in the time of a step without guesses, over those of that step
+    let bestSpeed = LEAST_GAIN; // tokens of all turns in the time of a step without guesses, over those of that step
     let expected = 0;
     let chance = 1;
     let cheapest = 0;
