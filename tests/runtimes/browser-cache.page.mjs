@@ -77,7 +77,68 @@ async function wholeImages(sizeBytes) {
   return whole;
 }
 
+/** Waits until nobody holds a lock: what an aborted call had begun to write has been given back. */
+async function untilFree() {
+  while ((await navigator.locks.query()).held.length > 0) await new Promise((go) => setTimeout(go, 2));
+}
+
+/** Runs a call and aborts it when so many bytes of files have arrived, to the byte. @returns how it ended, and how many came */
+async function abortedAt(bytes, name, id, options) {
+  const control = new AbortController();
+  let came = 0;
+  const read = async (reader, rest) => {
+    if (came >= bytes) {
+      control.abort();
+      return new Promise(() => {}); // what would come is not heard of any more
+    }
+    const { done, value } = rest.value ? { done: false, value: rest.value } : await reader.read();
+    if (done) return { done };
+    const part = value.subarray(0, bytes - came);
+    rest.value = part.length < value.length ? value.subarray(part.length) : undefined;
+    came += part.length;
+    return { done: false, value: part };
+  };
+  const fetchSome = async (url, init) => {
+    const response = await fetch(url, init);
+    const { status, type, url: from, headers, body } = response;
+    if (!body || !new URL(from).pathname.startsWith("/repos/")) return response;
+    const getReader = () => {
+      const reader = body.getReader();
+      const rest = {};
+      return { read: () => read(reader, rest), cancel: () => reader.cancel() };
+    };
+    return { status, type, url: from, headers, body: { getReader, cancel: () => body.cancel() } };
+  };
+  try {
+    await calls[name](id, { ...options, fetch: fetchSome, signal: control.signal });
+    return { ended: "well", came };
+  } catch (error) {
+    return { ended: error.name, came };
+  } finally {
+    await untilFree();
+  }
+}
+
+/** @returns the SHA-256 of each file of a repository that the cache has whole */
+async function hashes(kind, repo) {
+  const store = new ShelfStore(await (kind === "opfs" ? opfs : cacheStorage)("lfm2-wasm"));
+  const out = [];
+  for (const { id, revisions } of await store.list()) {
+    for (const { commit, files } of id === repo ? revisions : []) {
+      for (const file of files) {
+        const source = await store.open({ ...file, repo, commit });
+        const digest = await crypto.subtle.digest("SHA-256", await source.read(0, source.size));
+        await source.close?.();
+        out.push([...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join(""));
+      }
+    }
+  }
+  return out;
+}
+
 const calls = {
+  abortedAt,
+  hashes,
   start,
   putImage,
   ask,

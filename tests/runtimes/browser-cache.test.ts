@@ -1,9 +1,11 @@
 // The cache of a browser, in Chromium from the packed package: OPFS in a worker and in a page, the Cache API; reloads in the middle, two tabs, a full quota.
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { pull, StoredModel } from "lfm2-wasm";
+import { Random, seedOf } from "../bits/random.ts";
 import { openBrowser } from "../bundlers/browser.mjs";
 import { pick } from "../scale.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
@@ -14,9 +16,11 @@ import type { Server } from "./server.mjs";
 
 const mini = readFileSync("dist/mini.gguf");
 /** A worker writes as bytes come; a page holds back 8 MiB. */
-const SIZES = { opfsInWorker: 3_000_001, large: 24_000_001 };
+const SIZES = { opfsInWorker: 3_000_001, middle: 9_000_001, large: 24_000_001 };
 const isFull = pick({ gate: false, full: true });
-const TIMEOUT_MS = 240_000;
+/** Aborts anywhere in a download of a megabyte, each followed by another, beside those at its edges; fewer of a larger one. */
+const ABORTS = 24;
+const TIMEOUT_MS = pick({ gate: 240_000, full: 1_200_000 });
 const network = { backoffMs: 2, maxRetries: 3, windowBytes: 1 << 22 };
 
 const WORKER = ["OPFS in a worker", "inWorker", "opfs"] as const;
@@ -24,6 +28,16 @@ const PLACES = pick({
   gate: [WORKER],
   full: [WORKER, ["OPFS in a page", "inPage", "opfs"], ["the Cache API", "inPage", "caches"]] as const,
 });
+
+/** Where a download is aborted, and after how many more bytes once more: around the pieces that a page writes, and anywhere. */
+function abortsOf(what: string, sizeBytes: number): (readonly [number, number])[] {
+  if (!isFull) return [[1_500_001, 700_003]];
+  const random = new Random(seedOf(what));
+  const piece = 8 << 20;
+  const edges = [0, 1, piece - 1, piece, piece + 1, sizeBytes - 2].filter((at) => at < sizeBytes - 1);
+  const anywhere = Array.from({ length: sizeBytes > piece ? ABORTS / 8 : ABORTS }, () => random.below(sizeBytes - 2));
+  return [...edges, ...anywhere].map((at) => [at, 1 + random.below(sizeBytes - at - 1)] as const);
+}
 
 for (const { binary } of installed(["chromium"], "the cache of a browser"))
   describe("the cache of a browser", function () {
@@ -39,6 +53,7 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
       server = await serveCachePage(project);
       hub = await serve({
         "org/mini": { "mini.gguf": mini },
+        "org/middle": { "x.gguf": noise(SIZES.middle) },
         "org/large": { "x.gguf": noise(SIZES.large) },
         "org/small": { "x.gguf": noise(SIZES.opfsInWorker) },
       });
@@ -124,6 +139,54 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
         const again = await call<Awaited<ReturnType<typeof pull>>>(page, place, "pull", repo, options());
         assert.equal(again.downloadedBytes, 0);
       });
+
+      it(`${what}: a download that a signal ended at any byte goes on from what was kept, and gives the right bytes`, async () => {
+        const page = await tab(without);
+        const [repo, bytes] = place === "inWorker" ? ["org/small", SIZES.opfsInWorker] : ["org/middle", SIZES.middle];
+        const right = createHash("sha256").update(noise(bytes)).digest("hex");
+        let most = 0;
+        const firsts = (): number[] =>
+          hub.log.flatMap(({ host, range }) => (host === "cdn" && range ? [Number(/=(\d+)-/.exec(range)?.[1])] : []));
+        for (const [at, more] of abortsOf(what, bytes)) {
+          const where = `at ${at}, then after ${more}`;
+          const kept = [0];
+          for (const count of [at, more]) {
+            hub.log.length = 0;
+            const { ended, came } = await call<{ ended: string; came: number }>(page, place, "abortedAt", count, "pull", repo, options());
+            assert.deepEqual([ended, came], ["AbortError", count], where);
+            await untilOver();
+            const had = kept.at(-1) ?? 0;
+            assert.ok(Math.min(...firsts()) >= had, `${where}: asked for ${firsts()} with ${had} bytes there`);
+            kept.push(await partBytes(page));
+            assert.ok((kept.at(-1) ?? 0) >= had, `${where}: ${kept}`);
+            assert.ok((kept.at(-1) ?? 0) <= had + count, `${where}: ${kept}`);
+          }
+          hub.log.length = 0;
+          const { downloadedBytes } = await call<Awaited<ReturnType<typeof pull>>>(page, place, "pull", repo, options());
+          const left = bytes - (kept.at(-1) ?? 0);
+          assert.deepEqual([downloadedBytes, sent()], [left, left], `${where}: ${kept} bytes were kept`);
+          assert.deepEqual(await call(page, place, "hashes", kind, repo), [right], where);
+          await call(page, place, "removeModel", repo);
+          most = Math.max(most, kept.at(-1) ?? 0);
+        }
+        assert.ok(most > pick({ gate: 0, full: seen }), `no more than ${most} bytes were ever kept`);
+      });
+
+      if (isFull)
+        it(`${what}: a load that a signal ended at any byte of the file goes on when it is called again`, async () => {
+          const page = await tab(without);
+          const { tokens } = await call(page, place, "start", "org/mini", options());
+          for (const [at] of abortsOf(`${what}, load`, mini.length).slice(0, place === "inWorker" ? 12 : 4)) {
+            await call(page, place, "removeModel", "org/mini");
+            const { ended } = await call<{ ended: string }>(page, place, "abortedAt", at, "start", "org/mini", options());
+            assert.equal(ended, "AbortError", `at ${at}`);
+            await untilOver();
+            const kept = await partBytes(page);
+            hub.log.length = 0;
+            const again = await call(page, place, "start", "org/mini", options());
+            assert.deepEqual([again.tokens, sent()], [tokens, mini.length - kept], `at ${at}: ${kept} bytes were kept`);
+          }
+        });
 
       if (isFull)
         it(`${what}: two tabs download once; the second waits`, async () => {
