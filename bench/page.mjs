@@ -1,7 +1,7 @@
 // node bench/page.mjs: a page in Chromium with the package and no bundler, whose thread must stay free while a prompt of 512 tokens is read and 100 tokens stream from the
 // bundled model: no task above 50 ms, 99 % of the gaps between frames below 33 ms, over all replies of all rounds. For comparison with the engine in the page's
 // own thread, of which nothing is asked. The tokens are checked against this Node's. `--shape 350m` takes random weights of that shape in q4: there the page's own thread
-// must miss the goals, or nothing would have been measured. `--rounds N` instead of 5.
+// must miss the goals, or nothing would have been measured. `--rounds N` instead of 5, `--replies N` in a round instead of 10, or 2 of a large shape.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
@@ -19,13 +19,15 @@ process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 
 const PROMPT_TOKENS = 512;
 const REPLY_TOKENS = 100;
-const { values } = parseArgs({ options: { shape: { type: "string", default: "mini" }, rounds: { type: "string", default: "5" } } });
+const { values } = parseArgs({
+  options: { shape: { type: "string", default: "mini" }, rounds: { type: "string", default: "5" }, replies: { type: "string" } },
+});
 const ROUNDS = Number(values.rounds);
 const { shape } = values;
 const isMini = shape === "mini";
 const GOALS = { longestTaskMs: 50, gapMs: 33, share: 0.99 };
 /** One after the other in a round: one is over after a dozen frames. */
-const REPLIES = isMini ? 10 : 2;
+const REPLIES = Number(values.replies ?? (isMini ? 10 : 2));
 
 const ids = Array.from({ length: PROMPT_TOKENS }, (_, i) => 20 + ((i * 7) % 400));
 const request = { maxTokens: REPLY_TOKENS, stopIds: [], temperature: 0 };

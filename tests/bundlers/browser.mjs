@@ -18,6 +18,7 @@ export async function openBrowser(binary, extensions = [], userDataDir = undefin
     executablePath: binary,
     headless: true,
     timeout: 120_000, // with every core busy a start takes half a minute
+    protocolTimeout: 900_000, // and a program in a page minutes: whoever runs it has a limit of its own
     args,
     ...(userDataDir ? { userDataDir } : {}),
     ...(extensions.length ? { pipe: true, enableExtensions: extensions } : {}),
