@@ -14,16 +14,18 @@ export {
   UnsupportedError,
 } from "./errors.ts";
 export type { ForwardInput, ForwardOutput, KeyValueCache, Tensor } from "./forward.ts";
-export type { Inspection } from "./inspect.ts";
+export type { FinishReason, Timings } from "./generate/engine.ts";
+export type { TokenLogprob } from "./generate/logprobs.ts";
+export type { Inspection, InspectOptions } from "./inspect.ts";
 export type { LoadOptions, ModelSource } from "./lfm2.ts";
 export type { DType, KvDType } from "./memory/dtype.ts";
 export { Model, type ModelInfo, type ModelInput } from "./model.ts";
 export type { Lfm2Config } from "./models/config.ts";
 export type { LoadProgress } from "./progress.ts";
-export type { Part, PromptProgress, Reply, ReplyStream } from "./reply.ts";
+export type { Part, PromptProgress, Reply, ReplySequence, ReplyStream, Usage } from "./reply.ts";
 export type { Perplexity, Score } from "./score.ts";
 export type { Message } from "./text/messages.ts";
 export type { Tokenizer } from "./text/tokenizer.ts";
-export type { GenerateOptions, GenerationState } from "./turn.ts";
+export type { GenerateOptions, GenerationState, LogitsProcessor, SpeculateOptions, StoppingCriterion } from "./turn.ts";
 export type { ByteSource, Folder } from "./weights/source.ts";
 export type { StoredModel, StoredModels } from "./weights/store.ts";
