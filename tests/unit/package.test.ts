@@ -219,6 +219,18 @@ describe("the package", () => {
     assert.equal(stderr, "");
   });
 
+  it("has the kernels within where lfm2-wasm/inline is imported: no file of them is read", () => {
+    const other = join(installed, "..", "without-wasm");
+    cpSync(installed, other, { recursive: true, filter: (path) => !path.endsWith(".wasm") });
+    const program = (entry: string): string =>
+      `import { load } from "./node_modules/without-wasm/dist/${entry}.js"; import { mini } from "./node_modules/without-wasm/dist/mini.js";
+      console.log((await (await load(mini, { threads: 1 })).generate("Hello", { maxTokens: 2, temperature: 0 })).tokens.length);`;
+    writeFileSync(join(project, "inline.mjs"), program("inline"));
+    writeFileSync(join(project, "beside.mjs"), program("index"));
+    assert.deepEqual([run(["inline.mjs"]).stdout, run(["beside.mjs"]).status], ["2\n", 1]);
+    rmSync(other, { recursive: true });
+  });
+
   it("every code block of README is a program that type-checks, beside all entries; what none of them reaches is not declared", () => {
     const readme = readFileSync("README.md", "utf8");
     const blocks = [...readme.matchAll(/```ts\n([\s\S]*?)```/g)].map((m) => m[1] ?? "");
