@@ -11,46 +11,60 @@ export interface Lane<A, B> {
   take: (value: A) => B | null | undefined;
 }
 
-/** The values of a generator, one call at a time and in order. A value that passes costs one promise; by `yield` it would be a function to resume, a request in its queue and three. */
-export class Relay<A, B> implements AsyncIterableIterator<B, undefined> {
+/** Calls of an iterator one at a time and in the order in which they came, whenever they come. Each says that it is over before its promise tells. */
+export class InOrder {
+  #calls = 0;
+  #last: Promise<unknown> | undefined;
+
+  protected call<T>(call: () => Promise<T>): Promise<T> {
+    const promise = this.#calls++ === 0 || !this.#last ? call() : this.#last.then(call, call);
+    this.#last = promise;
+    return promise;
+  }
+
+  protected over(): void {
+    this.#calls--;
+  }
+
+  /** What a generator gives to a call, which is over then. */
+  protected ends<T>(answer: Promise<T>): Promise<T> {
+    return answer.finally(() => this.over());
+  }
+}
+
+/** The values of a generator. A value that passes costs one promise; by `yield` it would be a function to resume, a request in its queue and three. */
+export class Relay<A, B> extends InOrder implements AsyncIterableIterator<B, undefined> {
   readonly #generator: AsyncGenerator<B, undefined, IteratorResult<A> | undefined>;
   readonly #lane: Lane<A, B>;
-  /** The source has been asked, and this will be told. */
-  #asked: Promise<IteratorResult<B, undefined>> | undefined;
   readonly #onResult = (result: IteratorResult<A>): IteratorResult<B, undefined> | Promise<IteratorResult<B, undefined>> => {
-    this.#asked = undefined;
     const value = result.done ? undefined : this.#lane.take(result.value);
-    if (value === undefined) return this.#generator.next(result);
-    return value === null ? this.next() : { done: false, value };
+    if (value === undefined) return this.ends(this.#generator.next(result));
+    if (value === null) return this.#step();
+    this.over();
+    return { done: false, value };
   };
-  readonly #onError = (reason: unknown): Promise<IteratorResult<B, undefined>> => {
-    this.#asked = undefined;
-    return this.#generator.throw(reason);
+  readonly #onError = (reason: unknown): Promise<IteratorResult<B, undefined>> => this.ends(this.#generator.throw(reason));
+  readonly #step = (): Promise<IteratorResult<B, undefined>> => {
+    const { source } = this.#lane;
+    return source ? source.next().then(this.#onResult, this.#onError) : this.ends(this.#generator.next(undefined));
   };
 
   constructor(generate: (lane: Lane<A, B>) => AsyncGenerator<B, undefined, IteratorResult<A> | undefined>) {
+    super();
     this.#lane = { source: undefined, take: () => undefined };
     this.#generator = generate(this.#lane);
   }
 
   next(): Promise<IteratorResult<B, undefined>> {
-    if (this.#asked) return this.#after(() => this.next());
-    const { source } = this.#lane;
-    if (!source) return this.#generator.next(undefined);
-    this.#asked = source.next().then(this.#onResult, this.#onError);
-    return this.#asked;
+    return this.call(this.#step);
   }
 
   return(): Promise<IteratorResult<B, undefined>> {
-    return this.#asked ? this.#after(() => this.return()) : this.#generator.return(undefined);
+    return this.call(() => this.ends(this.#generator.return(undefined)));
   }
 
   [Symbol.asyncIterator](): this {
     return this;
-  }
-
-  #after<T>(call: () => Promise<T>): Promise<T> {
-    return this.#asked ? this.#asked.then(call, call) : call();
   }
 }
 

@@ -4,6 +4,7 @@ import { InputError } from "../errors.ts";
 import type { Logits } from "../kernels/logits.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import { part } from "../part.ts";
+import { InOrder } from "../relay.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
 import type { BeamSearch, BeamSequence } from "./beam.ts";
@@ -94,46 +95,44 @@ type Result = IteratorResult<GenerateEvent, undefined>;
  * The events of a turn. Most are a token of a reply under way: a generator would be a function to resume, a request in its queue and two promises more for each,
  * and so would be every generator around it; between two steps of a large model the caches hold its weights, and all of that is waited for.
  */
-class Events implements AsyncIterableIterator<GenerateEvent, undefined> {
+class Events extends InOrder implements AsyncIterableIterator<GenerateEvent, undefined> {
   readonly #others: AsyncGenerator<GenerateEvent, undefined>;
   readonly #lane: Lane;
-  /** The token under way, and who waits for it. */
-  #token: Promise<Result> | undefined;
+  /** Tells the token under way to who waits for it. */
   #resolve: (result: Result | Promise<Result>) => void = () => {};
   readonly #executor = (resolve: (result: Result | Promise<Result>) => void): void => {
     this.#resolve = resolve;
   };
+  readonly #step = (): Promise<Result> => {
+    const value = this.#lane.chosen?.();
+    if (value) {
+      this.over();
+      return Promise.resolve({ done: false, value });
+    }
+    return this.#lane.enter?.() ? new Promise(this.#executor) : this.ends(this.#others.next());
+  };
 
   constructor(others: AsyncGenerator<GenerateEvent, undefined>, lane: Lane) {
+    super();
     this.#others = others;
     this.#lane = lane;
     lane.onEnd = (value, error) => {
-      this.#token = undefined;
-      if (value) this.#resolve({ done: false, value });
-      else this.#resolve(error ? others.throw(error.reason) : others.next());
+      if (!value) return this.#resolve(this.ends(error ? others.throw(error.reason) : others.next()));
+      this.over();
+      this.#resolve({ done: false, value });
     };
   }
 
   next(): Promise<Result> {
-    if (this.#token) return this.#after(() => this.next());
-    const value = this.#lane.chosen?.();
-    if (value) return Promise.resolve({ done: false, value });
-    if (!this.#lane.enter?.()) return this.#others.next();
-    this.#token = new Promise(this.#executor);
-    return this.#token;
+    return this.call(this.#step);
   }
 
   return(): Promise<Result> {
-    return this.#token ? this.#after(() => this.return()) : this.#others.return(undefined);
+    return this.call(() => this.ends(this.#others.return(undefined)));
   }
 
   [Symbol.asyncIterator](): this {
     return this;
-  }
-
-  /** One call at a time, in order, as of a generator. */
-  #after<T>(call: () => Promise<T>): Promise<T> {
-    return this.#token ? this.#token.then(call, call) : call();
   }
 }
 

@@ -161,6 +161,15 @@ describe("ranges by node:http", () => {
     } finally {
       kept[key] = before;
     }
+    /** As a program's own has the same name. */
+    class Agent extends ProxyAgent {}
+    kept[key] = new Agent();
+    try {
+      await ask();
+      assert.deepEqual(byFetch.splice(0, 1), [true]);
+    } finally {
+      kept[key] = before;
+    }
     process.env.NODE_USE_ENV_PROXY = "1";
     try {
       await ask();

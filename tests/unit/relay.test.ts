@@ -65,6 +65,31 @@ describe("a relay", () => {
     );
   });
 
+  it("answers calls in order at whichever moment they come", async () => {
+    const microtasks = async (n: number): Promise<void> => {
+      for (let i = 0; i < n; i++) await undefined;
+    };
+    for (let k = 0; k < 12; k++) {
+      let next = 0;
+      const source = { next: () => Promise.resolve({ done: false, value: next++ }) } as AsyncIterator<number>;
+      const values = new Relay<number, number>((lane) => {
+        lane.take = (value) => value;
+        return through(lane, source, async (value) => value);
+      });
+      const calls = [values.next(), values.next()];
+      for (const n of [k, 1, 2]) {
+        await microtasks(n);
+        calls.push(values.next());
+      }
+      const results = await Promise.all(calls);
+      assert.deepEqual(
+        results.map(({ value }) => value),
+        [0, 1, 2, 3, 4],
+        `${k} microtasks`,
+      );
+    }
+  });
+
   it("ends with the source's error, through the generator", async () => {
     for (const kept of [0, 6]) {
       const seen: number[] = [];
