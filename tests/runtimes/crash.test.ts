@@ -17,13 +17,14 @@ const DYING_THREAD = `{
     const words = new Int32Array(imports.env.memory.buffer);
     const [step, commands, count] = [384 / 4, 388 / 4, 392 / 4];
     const die = () => { throw new Error("the test's own crash"); };
+    const until = (seen) => { while (Atomics.wait(words, step, seen, 1) === "timed-out"); }; // it is none of the sleepers that are woken
     const serve = (seen, ith, nth) => {
       for (let steps = 0; steps < 5; steps++) {
-        Atomics.wait(words, step, seen);
+        until(seen);
         seen = Atomics.load(words, step);
         exports.run(words[commands], words[count], ith, nth);
       }
-      Atomics.wait(words, step, seen);
+      until(seen);
       die();
     };
     return { exports: { ...exports, serve, fail: die } };
