@@ -136,32 +136,25 @@ class Events extends InOrder implements AsyncIterableIterator<GenerateEvent, und
   }
 }
 
-/** Runs one turn, see `run`. */
-export function generate(
-  scheduler: Scheduler,
-  begin: () => Promise<TurnPlace>,
-  request: GenerateRequest,
-  table: ByteTable | undefined,
-  takeSupplied: () => Float32Array | undefined,
-): AsyncIterableIterator<GenerateEvent, undefined> {
-  const lane: Lane = { chosen: undefined, enter: undefined, onEnd: () => {} };
-  return new Events(run(lane, scheduler, begin, request, table, takeSupplied), lane);
+/** What a turn works with. */
+export interface TurnWork {
+  readonly scheduler: Scheduler;
+  /** Waits for the session; `checkPrompt` has seen the request's ids then. */
+  readonly begin: () => Promise<TurnPlace>;
+  readonly request: GenerateRequest;
+  /** Bytes of the tokens, undefined for a model without tokenizer: its tokens have no text. */
+  readonly table: ByteTable | undefined;
+  /** Gives the logits that the caller put in the place of those it was shown. */
+  readonly takeSupplied: () => Float32Array | undefined;
 }
 
-/**
- * Runs one turn. Its steps are shared with other turns that want one at the same time, so a token is sampled in the same breath as its logits are computed.
- * @param begin waits for the session; `checkPrompt` has seen the request's ids then. That is within, for each generator around this one is one more that every token passes
- * @param table bytes of the tokens, undefined for a model without tokenizer: its tokens have no text
- * @param takeSupplied gives the logits that the caller put in the place of those it was shown
- */
-async function* run(
-  lane: Lane,
-  scheduler: Scheduler,
-  begin: () => Promise<TurnPlace>,
-  request: GenerateRequest,
-  table: ByteTable | undefined,
-  takeSupplied: () => Float32Array | undefined,
-): AsyncGenerator<GenerateEvent, undefined> {
+/** Runs one turn. Its steps are shared with other turns that want one at the same time, so a token is sampled in the same breath as its logits are computed. */
+export function generate(work: TurnWork): AsyncIterableIterator<GenerateEvent, undefined> {
+  const lane: Lane = { chosen: undefined, enter: undefined, onEnd: () => {} };
+  return new Events(run(lane, work), lane);
+}
+
+async function* run(lane: Lane, { scheduler, begin, request, table, takeSupplied }: TurnWork): AsyncGenerator<GenerateEvent, undefined> {
   const { session, isCancelled, speculation, end } = await begin();
   let trim = (): void => {};
   try {

@@ -120,7 +120,7 @@ export class LocalEngine implements Engine {
 
   generate(call: number, session: number, request: GenerateRequest): AsyncIterableIterator<GenerateEvent, undefined> {
     const begin = (): Promise<TurnPlace> => this.#begin(call, session, request);
-    return generate(this.#scheduler, begin, request, this.#table, () => this.#takeSupplied(call));
+    return generate({ scheduler: this.#scheduler, begin, request, table: this.#table, takeSupplied: () => this.#takeSupplied(call) });
   }
 
   async *forward(call: number, request: ForwardRequest): AsyncGenerator<ForwardEvent> {

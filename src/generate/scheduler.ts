@@ -106,7 +106,7 @@ export class Scheduler {
     return waiting;
   }
 
-  /** As `step`, for a job that nobody waits for. */
+  /** Has a job wait for its step; its `waiting` is told how it ended, and no promise is made. */
   enter(waiting: Waiting): void {
     waiting.outcome = undefined;
     this.#queue.push(waiting);

@@ -68,13 +68,13 @@ async function search(model: LanguageModel, request: GenerateRequest): Promise<{
   });
   const ids: number[] = [];
   let finish: GenerateEvent | undefined;
-  for await (const event of generate(
-    new Scheduler(() => counting),
-    async () => ({ session, isCancelled: () => undefined, end: () => {} }),
+  for await (const event of generate({
+    scheduler: new Scheduler(() => counting),
+    begin: async () => ({ session, isCancelled: () => undefined, end: () => {} }),
     request,
-    undefined,
-    () => undefined,
-  )) {
+    table: undefined,
+    takeSupplied: () => undefined,
+  })) {
     if (event.type === "token") ids.push(event.id);
     finish = event;
   }

@@ -199,13 +199,13 @@ for (const count of [1, 2])
       const turn = async (session: Session, mendAfter = () => {}): Promise<{ tokens: number[]; cached: number }> => {
         const out = { tokens: [] as number[], cached: -1 };
         const request = { ids: Uint32Array.from(ids), maxTokens: 12, stopIds: [], stop: [], sampling };
-        for await (const event of generate(
-          new Scheduler(() => model),
-          async () => ({ session, isCancelled: () => undefined, end: () => {} }),
+        for await (const event of generate({
+          scheduler: new Scheduler(() => model),
+          begin: async () => ({ session, isCancelled: () => undefined, end: () => {} }),
           request,
-          undefined,
-          () => undefined,
-        )) {
+          table: undefined,
+          takeSupplied: () => undefined,
+        })) {
           if (event.type === "prefill") out.cached = event.cachedTokens;
           if (event.type === "token" && out.tokens.push(event.id) === 6) mendAfter();
         }

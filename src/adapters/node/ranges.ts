@@ -1,5 +1,5 @@
 // Ranges of large files by node:http, where nobody has changed what `fetch` does. What it has brought is given back at once, and not left to the collector of garbage, which
-// else marks the whole heap for every few MB of a download, and new memory has to be found for them: a load is 1.6 times as fast.
+// else marks the whole heap for every few MB of a download, and finds new memory for them.
 import type { Agent, ClientRequest, IncomingMessage } from "node:http";
 import process from "node:process";
 import type { Fetch, FetchInit } from "../../weights/request.ts";
