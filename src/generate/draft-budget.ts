@@ -6,11 +6,11 @@ import type { StepCosts } from "./step-costs.ts";
 export const MOST_DRAFTED = 15;
 
 /** Credit of guesses, in single steps: what they may lose. At first so much … */
-const FREE_STEPS = 1.5;
+const FREE_STEPS = 1;
 /** … at most so much of what earlier turns have gained when another begins … */
 const CARRIED = 6;
 /** … a little more with every token … */
-const STEPS_PER_TOKEN = 0.015;
+const STEPS_PER_TOKEN = 0.01;
 /** … and what they gain, up to so much. */
 const MOST_CREDIT = 8;
 /** Rates and times are not exact: of what seems to gain less than this, as much loses. */
@@ -30,6 +30,9 @@ const TILE = 3;
 
 /** So many steps with guesses, and the next goes without: what that takes is what guesses are measured against, and it grows with the context. */
 const MOST_WITHOUT = 32;
+
+/** So many steps are waited for at most before costs are looked at again: other turns may have earned more. */
+const MOST_WAIT = 16;
 
 /** How often guesses have been right: fades, so that it follows the text. */
 export class Acceptance {
@@ -65,14 +68,14 @@ export class Acceptance {
   }
 }
 
-/** Where a step's guesses stand. */
+/** Where a turn's guesses stand in a step. */
 export interface Place {
   readonly acceptance: Acceptance;
-  readonly kind: number;
+  kind: number;
   /** Rows of other turns in the step. */
-  readonly others: number;
+  others: number;
   /** What making a guess takes. */
-  readonly msPerToken: number;
+  msPerToken: number;
 }
 
 /** What guesses of one kind of drafter have lost and gained on this engine, and how often they were right. */
@@ -118,25 +121,33 @@ export class DraftBudget {
     return best === 0 && kind !== KIND.single && least - 1 <= this.#credit ? cheapest : best;
   }
 
-  /** Takes in a step: how many guesses it had, none perhaps, and how many of them were right. */
+  /** Takes in a step with guesses: how many, and how many of them were right. */
   count(place: Place, drafted: number, accepted: number): void {
-    let gained = STEPS_PER_TOKEN * (1 + accepted);
-    if (drafted > 0) {
-      const { acceptance, kind } = place;
-      const isSingle = kind === KIND.single;
-      acceptance.count(kind, isSingle ? 1 : drafted, isSingle ? Math.min(1, accepted) : accepted);
-      if (isSingle && accepted > 0 && drafted > 1) acceptance.count(KIND.usual, drafted - 1, accepted - 1);
-      gained += accepted / (1 + place.others) - (this.#cost(drafted, place) - 1);
-    }
-    this.#credit = Math.min(MOST_CREDIT, this.#credit + gained);
-    this.#sinceNone = drafted > 0 ? this.#sinceNone + 1 : 0;
+    const { acceptance, kind } = place;
+    const isSingle = kind === KIND.single;
+    acceptance.count(kind, isSingle ? 1 : drafted, isSingle ? Math.min(1, accepted) : accepted);
+    if (isSingle && accepted > 0 && drafted > 1) acceptance.count(KIND.usual, drafted - 1, accepted - 1);
+    this.#earn(STEPS_PER_TOKEN * (1 + accepted) + accepted / (1 + place.others) - (this.#cost(drafted, place) - 1));
+    this.#sinceNone++;
   }
 
-  /** @returns whether not even a few guesses can be paid: then nobody need look for any */
-  isSpent(place: Place): boolean {
+  /** Takes in so many steps without guesses. */
+  pass(steps: number): void {
+    this.#earn(STEPS_PER_TOKEN * steps);
+    this.#sinceNone = 0;
+  }
+
+  /** @returns in how many steps a few guesses can be paid: until then nobody need look for any. 0: now */
+  wait(place: Place): number {
     const single = this.#costs.ms(1 + place.others);
-    for (let n = 1; n <= TILE; n++) if (this.#cost(n, place, single) - 1 <= this.#credit) return false;
-    return true;
+    let least = Number.POSITIVE_INFINITY;
+    for (let n = 1; n <= TILE; n++) least = Math.min(least, this.#cost(n, place, single));
+    const missing = (least - 1 - this.#credit) / STEPS_PER_TOKEN;
+    return Math.max(0, Math.min(MOST_WAIT, Math.ceil(missing)));
+  }
+
+  #earn(steps: number): void {
+    this.#credit = Math.min(MOST_CREDIT, this.#credit + steps);
   }
 
   /** Time of a step with n guesses, in steps without, which take `single` ms. */

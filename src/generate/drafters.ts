@@ -10,7 +10,7 @@ export interface Draft {
 
 /** Where guesses come from. */
 export interface Drafter {
-  /** What making a guess costs, in ms: none for those that only look. */
+  /** What making a guess costs, in ms: nothing for those that only look. */
   readonly msPerToken: number;
   /** @returns what may come behind `history`, at most `most` ids; none without an idea. `most` is asked for a kind of guesses, as they differ in what is worth it */
   draft(history: History, most: (kind: number) => number): Draft | Promise<Draft>;

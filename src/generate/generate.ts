@@ -7,13 +7,13 @@ import { part } from "../part.ts";
 import { InOrder } from "../relay.ts";
 import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
 import { StreamDecoder } from "../text/stream-decoder.ts";
-import type { BeamSearch, BeamSequence } from "./beam.ts";
-import type { CancelCheck, FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
+import type { BeamSequence } from "./beam.ts";
+import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
 import { History } from "./history.ts";
 import { LogprobReader, type TokenLogprob } from "./logprobs.ts";
-import { rulesOf } from "./processors.ts";
+import { type Rules, rulesOf } from "./processors.ts";
 import { pickToken, process } from "./sampler.ts";
-import type { Scheduler } from "./scheduler.ts";
+import type { Job, Outcome, Scheduler, Waiting } from "./scheduler.ts";
 import type { Session } from "./session.ts";
 import type { Speculation } from "./speculation.ts";
 import { StopFinder } from "./stop.ts";
@@ -38,7 +38,9 @@ export function checkPrompt({ options, config }: LanguageModel, ids: Uint32Array
   );
 }
 
-/** A token that has been chosen, and not told yet. */
+const NO_DRAFTS: readonly number[] = [];
+
+/** A token that has been chosen. */
 interface Chosen {
   readonly id: number;
   readonly logprob?: TokenLogprob;
@@ -79,63 +81,6 @@ export interface TurnPlace {
   readonly end: () => void;
 }
 
-/** How the next token of a turn comes where nothing is to be done but one step: without the generator, which stands at its last `yield` meanwhile. */
-interface Lane {
-  /** A token that has been chosen already: guesses that were right come several at a time. */
-  chosen: (() => GenerateEvent | undefined) | undefined;
-  /** Enters the step. @returns false where the generator has to go on */
-  enter: (() => boolean) | undefined;
-  /** Called when it has ended. */
-  onEnd: (event: GenerateEvent | undefined, error?: { readonly reason: unknown }) => void;
-}
-
-type Result = IteratorResult<GenerateEvent, undefined>;
-
-/**
- * The events of a turn. Most are a token of a reply under way: a generator would be a function to resume, a request in its queue and two promises more for each,
- * and so would be every generator around it; between two steps of a large model the caches hold its weights, and all of that is waited for.
- */
-class Events extends InOrder implements AsyncIterableIterator<GenerateEvent, undefined> {
-  readonly #others: AsyncGenerator<GenerateEvent, undefined>;
-  readonly #lane: Lane;
-  /** Tells the token under way to who waits for it. */
-  #resolve: (result: Result | Promise<Result>) => void = () => {};
-  readonly #executor = (resolve: (result: Result | Promise<Result>) => void): void => {
-    this.#resolve = resolve;
-  };
-  readonly #step = (): Promise<Result> => {
-    const value = this.#lane.chosen?.();
-    if (value) {
-      this.over();
-      return Promise.resolve({ done: false, value });
-    }
-    return this.#lane.enter?.() ? new Promise(this.#executor) : this.ends(this.#others.next());
-  };
-
-  constructor(others: AsyncGenerator<GenerateEvent, undefined>, lane: Lane) {
-    super();
-    this.#others = others;
-    this.#lane = lane;
-    lane.onEnd = (value, error) => {
-      if (!value) return this.#resolve(this.ends(error ? others.throw(error.reason) : others.next()));
-      this.over();
-      this.#resolve({ done: false, value });
-    };
-  }
-
-  next(): Promise<Result> {
-    return this.call(this.#step);
-  }
-
-  return(): Promise<Result> {
-    return this.call(() => this.ends(this.#others.return(undefined)));
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
-}
-
 /** What a turn works with. */
 export interface TurnWork {
   readonly scheduler: Scheduler;
@@ -148,214 +93,366 @@ export interface TurnWork {
   readonly takeSupplied: () => Float32Array | undefined;
 }
 
+type Result = IteratorResult<GenerateEvent, undefined>;
+
 /** Runs one turn. Its steps are shared with other turns that want one at the same time, so a token is sampled in the same breath as its logits are computed. */
 export function generate(work: TurnWork): AsyncIterableIterator<GenerateEvent, undefined> {
-  const lane: Lane = { chosen: undefined, enter: undefined, onEnd: () => {} };
-  return new Events(run(lane, work), lane);
+  return new Turn(work);
 }
 
-async function* run(lane: Lane, { scheduler, begin, request, table, takeSupplied }: TurnWork): AsyncGenerator<GenerateEvent, undefined> {
-  const { session, isCancelled, speculation, end } = await begin();
-  let trim = (): void => {};
-  try {
-    const start = performance.now();
-    const { ids, sampling } = request;
-    const beam = request.beams && (await part("beam", () => import("./beam.ts")));
-    if (request.beams) beam?.checkBeams(request.beams, scheduler.model, request);
-    const { maxContextTokens } = scheduler.model.options;
-    // the last token of a full context needs no place of its own: it is not fed any more
-    const limit = Math.min(request.maxTokens, maxContextTokens - ids.length + 1);
-    const history = new History(ids);
-    const rules = rulesOf(request.processing ?? {}, history, {
-      endIds: request.endIds ?? request.stopIds,
-      maxLength: ids.length + limit,
+/**
+ * The events of a turn, from when its session is free until it is let go. No generator: one would be a function to resume, a request in its queue and two
+ * promises more for each token, and between two steps of a large model the caches hold its weights, so that all of it is waited for.
+ */
+class Turn extends InOrder implements AsyncIterableIterator<GenerateEvent, undefined> {
+  readonly #work: TurnWork;
+  #reply: Reply | undefined;
+  #isOver = false;
+  /** Of the call under way, where its event comes later. */
+  #resolve: (result: Result) => void = () => {};
+  #reject: (reason: unknown) => void = () => {};
+  readonly #executor = (resolve: (result: Result) => void, reject: (reason: unknown) => void): void => {
+    this.#resolve = resolve;
+    this.#reject = reject;
+  };
+  readonly #step = (): Promise<Result> => {
+    if (this.#isOver) return Promise.resolve(this.#end());
+    const later = new Promise(this.#executor);
+    if (this.#reply) this.#goOn(this.#reply);
+    else void this.#begin();
+    return later;
+  };
+  readonly #tell: Tell = {
+    event: (event) => {
+      if (event.type === "finish") this.#close();
+      this.over();
+      this.#resolve({ done: false, value: event });
+    },
+    error: (reason) => {
+      this.#close();
+      this.over();
+      this.#reject(reason);
+    },
+  };
+
+  constructor(work: TurnWork) {
+    super();
+    this.#work = work;
+  }
+
+  next(): Promise<Result> {
+    return this.call(this.#step);
+  }
+
+  return(): Promise<Result> {
+    return this.call(async () => {
+      this.#close();
+      return this.#end();
     });
-    const reader = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
-    const stopIds = new Set(request.stopIds);
-    const chosen: Chosen[] = [];
-    let told = 0;
-    let search: BeamSearch | undefined;
-    /** Guesses of the last step, and copies of its rows of logits that the caller has not been asked about. */
-    let drafts: readonly number[] = [];
-    let rows: Float32Array[] = [];
-    const prepare = (logits: Logits): void => {
-      reader?.read(logits);
-      process(logits, sampling, history, rules);
-    };
-    /** Chooses the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing */
-    const choose = (logits: Logits, i: number): boolean => {
-      const id = pickToken(logits, sampling, history.ids.length);
-      history.push(id);
-      chosen.push(reader ? { id, logprob: reader.of(id) } : { id });
-      const isRight = id === drafts[i];
-      if (isRight && !stopIds.has(id)) return true;
-      speculation?.count(drafts.length, isRight ? i + 1 : i);
-      return false;
-    };
-    /** Lets guesses go that were wrong: the session holds all but the last token that was chosen. */
-    const settle = (): void => {
-      if (rows.length > 0) rows = [];
-      if (session.tokens.length >= history.ids.length) session.rewind(history.ids.length - 1);
-    };
-    const onLogits = (first: number, drafted: number): void => {
-      if (drafted < drafts.length) drafts = drafts.slice(0, drafted);
-      const { model } = scheduler;
-      if (request.beams && beam) {
-        search = new beam.BeamSearch(scheduler.model, session, request, request.beams, limit, takeSupplied, model.logits(first).copy());
-      } else if (request.asksForLogits) {
-        for (let i = 0; i <= drafted; i++) rows.push(model.logits(first + i).copy()); // while the caller looks at one, another step may overwrite the others
-      } else {
-        for (let i = 0, goesOn = true; goesOn; i++) {
-          const logits = model.logits(first + i);
-          prepare(logits);
-          goesOn = choose(logits, i);
-        }
-        settle();
-      }
-    };
-    /** Computes ids, the last `drafts.length` of them guesses. @returns why the turn ends instead, if it does */
-    const compute = (next: ArrayLike<number>): Promise<FinishReason | undefined> =>
-      scheduler.step({ session, ids: next, drafted: drafts.length, onLogits, isCancelled });
-    /** Asks the caller about the next row of logits, and chooses a token. */
-    async function* ask(): AsyncGenerator<GenerateEvent> {
-      const [row] = rows.splice(0, 1);
-      const logits = scheduler.model.logits(); // any row will do: what stood there has been used
-      logits.replace(row);
-      prepare(logits);
-      yield { type: "logits", logits: logits.copy() };
-      isCancelled(); // throws where the engine has gone meanwhile
-      const changed = scheduler.model.logits();
-      changed.replace(takeSupplied());
-      if (!choose(changed, drafts.length - rows.length)) settle();
-    }
+  }
 
-    let reason: FinishReason | undefined;
-    /** The last token is never fed, and what nobody was told has not been said. */
-    trim = (): void => {
-      const most = ids.length + told - (reason === "stop" || reason === "length" ? 1 : 0);
-      if (told > 0 && session.tokens.length > most) session.rewind(most);
-    };
-    const cachedTokens = session.keep(ids);
-    let prefilled = start;
-    while (session.tokens.length < ids.length) {
-      reason = await compute(ids.subarray(session.cache.statePosition)); // after a rewind that is before the kept tokens' end: those replay
-      if (rows.length > 0) yield* ask();
-      if (reason) break;
-      prefilled = performance.now();
-      yield { type: "prefill", processedTokens: session.tokens.length, totalTokens: ids.length, cachedTokens };
-    }
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
 
-    const text = new TurnText(table, request.stop);
-    const textOf = (sequence: BeamSequence): BeamSequence & { readonly text: string } => {
-      const own = new TurnText(table, []);
-      const shown = sequence.ids.filter((id) => !stopIds.has(id)).map((id) => own.push(id));
-      return { ...sequence, text: shown.join("") + own.end() };
-    };
-    if (search && reason === undefined) {
-      reason = yield* search.run(isCancelled);
-      for (const id of search.best[0]?.ids ?? []) yield { type: "token", id, text: stopIds.has(id) ? "" : text.push(id) };
-    }
-    let isStop = false;
-    const tell = (id: number): GenerateEvent => {
-      told++;
-      isStop = stopIds.has(id);
-      return { type: "token", id, text: isStop ? "" : text.push(id) };
-    };
-    /** Guesses that take time, as a draft model's do. */
-    let drafting: Promise<readonly number[]> | undefined;
-    if (!reader && !request.asksForLogits && !request.beams) {
-      const next = [0];
-      const isOver = (): boolean => isStop || text.isStopped || told >= limit || told === 0;
-      let event: GenerateEvent | undefined;
-      const onToken = (first: number, drafted: number): void => {
-        if (speculation) {
-          onLogits(first, drafted);
-          event = tell(chosen.shift()!.id);
-          return;
-        }
-        const logits = scheduler.model.logits(first);
-        process(logits, sampling, history, rules);
-        const id = pickToken(logits, sampling, history.ids.length);
-        history.push(id);
-        event = tell(id);
-      };
-      const job = { session, ids: next, drafted: 0, onLogits: onToken, isCancelled };
-      const waiting = scheduler.waiting(job, (outcome) => {
-        if ("error" in outcome) lane.onEnd(undefined, { reason: outcome.error });
-        else {
-          reason = outcome.reason;
-          lane.onEnd(reason ? undefined : event);
-        }
-      });
-      lane.enter = () => {
-        const last = history.ids.length - 1;
-        if (isOver() || chosen.length > 0 || session.cache.statePosition !== last) return false;
-        next.length = 1;
-        next[0] = history.ids[last]!;
-        if (speculation) {
-          const drafted = speculation.draft(history, limit - told - 1);
-          if (drafted instanceof Promise) {
-            drafting = drafted;
-            return false;
-          }
-          drafts = drafted;
-          job.drafted = drafts.length;
-          for (const id of drafts) next.push(id);
-        }
-        scheduler.enter(waiting);
-        return true;
-      };
-      if (speculation)
-        lane.chosen = () => {
-          if (chosen.length === 0 || isOver()) return undefined;
-          try {
-            if (isCancelled()) return undefined;
-          } catch {
-            return undefined; // the generator is told too
-          }
-          return tell(chosen.shift()!.id);
-        };
-    }
-    while (reason === undefined) {
-      reason = isCancelled();
-      const next = chosen.shift();
-      if (reason || !next) break;
-      const event = tell(next.id);
-      yield next.logprob ? ({ ...event, logprob: next.logprob } as GenerateEvent) : event;
-      if (reason) break; // the lane's step was not computed
-      if (isStop || text.isStopped) reason = "stop";
-      else if (told >= limit) reason = "length";
-      else if (chosen.length === 0) {
-        if (rows.length === 0) {
-          const ids = history.ids.slice(session.cache.statePosition);
-          if (speculation) {
-            const drafted = drafting ?? speculation.draft(history, limit - told - 1);
-            drafting = undefined;
-            drafts = drafted instanceof Promise ? await drafted : drafted;
-          }
-          reason = await compute(drafts.length > 0 ? ids.concat(drafts) : ids);
-        }
-        if (rows.length > 0) yield* ask();
-      }
-    }
-    trim();
-    const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };
-    yield {
-      type: "finish",
-      reason: reason ?? "length",
-      text: text.end(),
-      timings,
-      ...(speculation && { speculation: speculation.counts }),
-      ...(search && { sequences: search.best.map(textOf) }),
-    };
-  } finally {
-    lane.enter = undefined;
-    lane.chosen = undefined;
+  async #begin(): Promise<void> {
     try {
-      trim();
+      const place = await this.#work.begin();
+      try {
+        this.#reply = new Reply(this.#work, place, this.#tell);
+      } catch (error) {
+        place.end();
+        throw error;
+      }
+      await this.#reply.open();
+      this.#goOn(this.#reply);
+    } catch (error) {
+      this.#tell.error(error);
+    }
+  }
+
+  #goOn(reply: Reply): void {
+    try {
+      reply.next();
+    } catch (error) {
+      this.#tell.error(error);
+    }
+  }
+
+  #close(): void {
+    this.#isOver = true;
+    const reply = this.#reply;
+    this.#reply = undefined;
+    reply?.close();
+  }
+
+  #end(): Result {
+    this.over();
+    return { done: true, value: undefined };
+  }
+}
+
+/** Whom a reply tells what comes next, once for each time that it is asked: at once or later. */
+interface Tell {
+  readonly event: (event: GenerateEvent) => void;
+  readonly error: (reason: unknown) => void;
+}
+
+/** A turn that has its session: reads the prompt, then says a token at a time. */
+class Reply {
+  readonly #work: TurnWork;
+  readonly #place: TurnPlace;
+  readonly #tell: Tell;
+  readonly #start = performance.now();
+  #prefilled = this.#start;
+  readonly #cachedTokens: number;
+  /** Tokens that it may have. */
+  readonly #limit: number;
+  readonly #history: History;
+  readonly #rules: Rules | undefined;
+  readonly #logprobs: LogprobReader | undefined;
+  readonly #stopIds: ReadonlySet<number>;
+  readonly #text: TurnText;
+  #reason: FinishReason | undefined;
+  /** Tokens that have been chosen, and not told yet. */
+  readonly #chosen: Chosen[] = [];
+  #told = 0;
+  #isStop = false;
+  /** Guesses of the step under way, or of the last. */
+  #drafts: readonly number[] = NO_DRAFTS;
+  /** Copies of the last step's rows of logits that the caller has not been asked about. */
+  #rows: Float32Array[] = [];
+  #isAsked = false;
+  #beam: typeof import("./beam.ts") | undefined;
+  /** What a search by beams tells, once the prompt has been read. */
+  #search: AsyncGenerator<GenerateEvent, undefined> | undefined;
+  /** Ids of a step behind the prompt. */
+  readonly #ids: number[] = [];
+  readonly #job: { -readonly [K in keyof Job]: Job[K] };
+  readonly #waiting: Waiting;
+
+  constructor(work: TurnWork, place: TurnPlace, tell: Tell) {
+    const { scheduler, request, table } = work;
+    const { session, isCancelled } = place;
+    this.#work = work;
+    this.#place = place;
+    this.#tell = tell;
+    const promptTokens = request.ids.length;
+    // the last token of a full context needs no place of its own: it is not fed any more
+    this.#limit = Math.min(request.maxTokens, scheduler.model.options.maxContextTokens - promptTokens + 1);
+    this.#history = new History(request.ids);
+    this.#rules = rulesOf(request.processing ?? {}, this.#history, {
+      endIds: request.endIds ?? request.stopIds,
+      maxLength: promptTokens + this.#limit,
+    });
+    this.#logprobs = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
+    this.#stopIds = new Set(request.stopIds);
+    this.#text = new TurnText(table, request.stop);
+    this.#cachedTokens = session.keep(request.ids);
+    this.#job = { session, ids: this.#ids, drafted: 0, onLogits: this.#onLogits, isCancelled };
+    this.#waiting = scheduler.waiting(this.#job, this.#onStep);
+  }
+
+  /** Fetches what only some replies need. @throws InputError when the model cannot do what is asked */
+  async open(): Promise<void> {
+    const { scheduler, request } = this.#work;
+    if (!request.beams) return;
+    this.#beam = await part("beam", () => import("./beam.ts"));
+    this.#beam.checkBeams(request.beams, scheduler.model, request);
+  }
+
+  /** Has the next event told. @throws AbortError when the engine has gone */
+  next(): void {
+    if (this.#place.session.tokens.length < this.#work.request.ids.length) void this.#prefill();
+    else if (this.#search) void this.#goOnSearching(this.#search);
+    else {
+      if (this.#isAsked) this.#takeAnswer();
+      if (this.#told > 0) this.#reason ??= this.#isStop || this.#text.isStopped ? "stop" : this.#told >= this.#limit ? "length" : undefined;
+      if (this.#reason === undefined && this.#chosen.length === 0 && this.#rows.length === 0) this.#decode();
+      else {
+        this.#reason ??= this.#place.isCancelled();
+        this.#tellNext();
+      }
+    }
+  }
+
+  /** Gives back what the turn had: of its session, too, what nobody has been told. */
+  close(): void {
+    const { speculation, end } = this.#place;
+    void this.#search?.return(undefined); // its beams are forks of the session
+    try {
+      this.#trim();
       speculation?.end();
     } finally {
       end();
     }
+  }
+
+  /** The last token is never fed, and what nobody was told has not been said. */
+  #trim(): void {
+    const { session } = this.#place;
+    const isWhole = this.#reason === "stop" || this.#reason === "length";
+    const most = this.#work.request.ids.length + this.#told - (isWhole ? 1 : 0);
+    if (this.#told > 0 && session.tokens.length > most) session.rewind(most);
+  }
+
+  /** Reads as much of the prompt as has room in a step. */
+  async #prefill(): Promise<void> {
+    const { session, isCancelled } = this.#place;
+    const { ids } = this.#work.request;
+    try {
+      const rest = ids.subarray(session.cache.statePosition); // after a rewind that is before the kept tokens' end: those replay
+      this.#reason = await this.#work.scheduler.step({ session, ids: rest, onLogits: this.#onLogits, isCancelled });
+      if (this.#reason) {
+        this.#tellNext();
+        return;
+      }
+      this.#prefilled = performance.now();
+      this.#tell.event({
+        type: "prefill",
+        processedTokens: session.tokens.length,
+        totalTokens: ids.length,
+        cachedTokens: this.#cachedTokens,
+      });
+    } catch (error) {
+      this.#tell.error(error);
+    }
+  }
+
+  /** A step behind the prompt: the last token, and guesses at what follows it. */
+  #decode(): void {
+    const drafts = this.#place.speculation?.draft(this.#history, this.#limit - this.#told - 1) ?? NO_DRAFTS;
+    if (drafts instanceof Promise) drafts.then(this.#compute, this.#tell.error);
+    else this.#compute(drafts);
+  }
+
+  readonly #compute = (drafts: readonly number[]): void => {
+    const ids = this.#ids;
+    const all = this.#history.ids;
+    ids.length = 0;
+    for (let i = this.#place.session.cache.statePosition; i < all.length; i++) ids.push(all[i]!);
+    for (const id of drafts) ids.push(id);
+    this.#drafts = drafts;
+    this.#job.drafted = drafts.length;
+    this.#work.scheduler.enter(this.#waiting);
+  };
+
+  readonly #onStep = (outcome: Outcome): void => {
+    if ("error" in outcome) {
+      this.#tell.error(outcome.error);
+      return;
+    }
+    this.#reason = outcome.reason;
+    this.#tellNext();
+  };
+
+  /** Tells what is there to be told. */
+  #tellNext(): void {
+    const next = this.#reason === undefined ? this.#chosen.shift() : undefined;
+    if (next) this.#tell.event(this.#token(next));
+    else this.#tell.event(this.#reason === undefined && this.#rows.length > 0 ? this.#ask() : this.#finish());
+  }
+
+  #token({ id, logprob }: Chosen): GenerateEvent {
+    this.#told++;
+    this.#isStop = this.#stopIds.has(id);
+    const text = this.#isStop ? "" : this.#text.push(id);
+    return logprob ? { type: "token", id, text, logprob } : { type: "token", id, text };
+  }
+
+  #finish(sequences?: readonly BeamSequence[]): GenerateEvent {
+    const { speculation } = this.#place;
+    this.#trim();
+    const [start, prefilled] = [this.#start, this.#prefilled];
+    const timings: Timings = { prefillMs: prefilled - start, decodeMs: performance.now() - prefilled, firstTokenMs: prefilled - start };
+    return {
+      type: "finish",
+      reason: this.#reason ?? "length",
+      text: this.#text.end(),
+      timings,
+      ...(speculation && { speculation: speculation.counts }),
+      ...(sequences && { sequences: sequences.map((sequence) => this.#withText(sequence)) }),
+    };
+  }
+
+  /** Chooses tokens in the step that computed their logits: as many as there are guesses that were right, and one more. */
+  readonly #onLogits = (first: number, drafted: number): void => {
+    const { model } = this.#work.scheduler;
+    const { request } = this.#work;
+    if (drafted < this.#drafts.length) this.#drafts = this.#drafts.slice(0, drafted);
+    if (request.beams) {
+      this.#search = this.#searching(model.logits(first).copy(), request.beams);
+    } else if (request.asksForLogits) {
+      for (let i = 0; i <= drafted; i++) this.#rows.push(model.logits(first + i).copy()); // while the caller looks at one, another step may overwrite the others
+    } else {
+      for (let i = 0, goesOn = true; goesOn; i++) {
+        const logits = model.logits(first + i);
+        this.#prepare(logits);
+        goesOn = this.#choose(logits, i);
+      }
+    }
+  };
+
+  #prepare(logits: Logits): void {
+    this.#logprobs?.read(logits);
+    process(logits, this.#work.request.sampling, this.#history, this.#rules);
+  }
+
+  /** Chooses the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing. Otherwise the guesses that were wrong are let go */
+  #choose(logits: Logits, i: number): boolean {
+    const { session, speculation } = this.#place;
+    const history = this.#history;
+    const id = pickToken(logits, this.#work.request.sampling, history.ids.length);
+    history.push(id);
+    this.#chosen.push(this.#logprobs ? { id, logprob: this.#logprobs.of(id) } : { id });
+    if (!speculation) return false;
+    const isRight = id === this.#drafts[i];
+    if (isRight && !this.#stopIds.has(id)) return true;
+    speculation.count(this.#drafts.length, isRight ? i + 1 : i);
+    this.#rows.length = 0;
+    if (session.tokens.length >= history.ids.length) session.rewind(history.ids.length - 1); // it holds all but the last token that was chosen
+    return false;
+  }
+
+  /** Asks the caller about the next row of logits. */
+  #ask(): GenerateEvent {
+    const logits = this.#work.scheduler.model.logits(); // any row will do: what stood there has been used
+    logits.replace(this.#rows.shift());
+    this.#prepare(logits);
+    this.#isAsked = true;
+    return { type: "logits", logits: logits.copy() };
+  }
+
+  /** Chooses by what the caller has made of the logits. @throws InputError when that is nothing, AbortError */
+  #takeAnswer(): void {
+    this.#isAsked = false;
+    this.#place.isCancelled(); // throws where the engine has gone meanwhile
+    const logits = this.#work.scheduler.model.logits();
+    logits.replace(this.#work.takeSupplied());
+    this.#choose(logits, this.#drafts.length - this.#rows.length);
+  }
+
+  async #goOnSearching(events: AsyncGenerator<GenerateEvent, undefined>): Promise<void> {
+    try {
+      const { value } = await events.next();
+      this.#tell.event(value ?? this.#finish());
+    } catch (error) {
+      this.#tell.error(error);
+    }
+  }
+
+  async *#searching(logits: Float32Array, beams: BeamRequest): AsyncGenerator<GenerateEvent, undefined> {
+    const { scheduler, request, takeSupplied } = this.#work;
+    const { session, isCancelled } = this.#place;
+    const search = new this.#beam!.BeamSearch(scheduler.model, session, request, beams, this.#limit, takeSupplied, logits);
+    this.#reason = yield* search.run(isCancelled);
+    for (const id of search.best[0]?.ids ?? []) yield { type: "token", id, text: this.#stopIds.has(id) ? "" : this.#text.push(id) };
+    yield this.#finish(search.best);
+  }
+
+  #withText(sequence: BeamSequence): BeamSequence & { readonly text: string } {
+    const text = new TurnText(this.#work.table, []);
+    const shown = sequence.ids.filter((id) => !this.#stopIds.has(id)).map((id) => text.push(id));
+    return { ...sequence, text: shown.join("") + text.end() };
   }
 }

@@ -29,8 +29,7 @@ export class Speculator {
   readonly #costs = new StepCosts();
   readonly #budgets = new Map<By, DraftBudget>();
   readonly #known = new WeakMap<Session, Known>();
-  #drafted = 0;
-  #accepted = 0;
+  readonly #counts: Counts = { drafted: 0, accepted: 0 };
 
   /** @param draft steps of the draft model, if there is one */
   constructor(scheduler: Scheduler, draft: Scheduler | undefined) {
@@ -41,7 +40,7 @@ export class Speculator {
 
   /** Guesses of all turns. */
   get counts(): SpeculationCount {
-    return { drafted: this.#drafted, accepted: this.#accepted };
+    return { ...this.#counts };
   }
 
   /** @returns what guesses in a turn on `session`; nothing where there is no draft model for one that asks for it */
@@ -57,15 +56,16 @@ export class Speculator {
     const acceptance = known.acceptance.get(by) ?? new Acceptance(budget.acceptance);
     acceptance.fade(OF_EARLIER_TURNS);
     known.acceptance.set(by, acceptance);
-    const place = (kind: number): Place => {
-      const others = Math.max(0, this.#scheduler.decoding - 1);
-      return { acceptance, kind, others, msPerToken: drafter.msPerToken };
-    };
-    const tell = (drafted: number, accepted: number): void => {
-      this.#drafted += drafted;
-      this.#accepted += accepted;
-    };
-    return new Speculation(session, drafter, asked, request.stopIds, budget, place, tell);
+    return new Speculation({
+      session,
+      drafter,
+      asked,
+      stopIds: new Set(request.stopIds),
+      budget,
+      acceptance,
+      scheduler: this.#scheduler,
+      all: this.#counts,
+    });
   }
 
   /** Gives back what was kept for a session. */
@@ -84,41 +84,41 @@ export class Speculator {
   }
 }
 
+type Counts = { -readonly [K in keyof SpeculationCount]: SpeculationCount[K] };
+
+/** What a turn's guesses are made with. */
+interface Means {
+  readonly session: Session;
+  readonly drafter: Drafter;
+  readonly asked: SpeculationRequest;
+  readonly stopIds: ReadonlySet<number>;
+  readonly budget: DraftBudget;
+  readonly acceptance: Acceptance;
+  readonly scheduler: Scheduler;
+  /** Counts of all turns. */
+  readonly all: Counts;
+}
+
 /** Guesses of one turn. */
 export class Speculation {
-  readonly #session: Session;
-  readonly #drafter: Drafter;
-  readonly #request: SpeculationRequest;
-  readonly #stopIds: ReadonlySet<number>;
-  readonly #budget: DraftBudget;
-  readonly #place: (kind: number) => Place;
-  readonly #tell: (drafted: number, accepted: number) => void;
-  #now: Place;
+  readonly #means: Means;
+  readonly #place: Place;
+  readonly #counts: Counts = { drafted: 0, accepted: 0 };
+  /** Ids that there is room for. */
+  #room = 0;
   #isOff = false;
-  #drafted = 0;
-  #accepted = 0;
+  /** Steps that go without guesses, whatever comes. */
+  #wait = 0;
+  /** Steps without guesses that the budget has not been told of: that is done once for several. */
+  #without = 0;
 
-  constructor(
-    session: Session,
-    drafter: Drafter,
-    request: SpeculationRequest,
-    stopIds: readonly number[],
-    budget: DraftBudget,
-    place: (kind: number) => Place,
-    tell: (drafted: number, accepted: number) => void,
-  ) {
-    this.#session = session;
-    this.#drafter = drafter;
-    this.#request = request;
-    this.#stopIds = new Set(stopIds);
-    this.#budget = budget;
-    this.#place = place;
-    this.#tell = tell;
-    this.#now = place(0);
+  constructor(means: Means) {
+    this.#means = means;
+    this.#place = { acceptance: means.acceptance, kind: 0, others: 0, msPerToken: 0 };
   }
 
   get counts(): SpeculationCount {
-    return { drafted: this.#drafted, accepted: this.#accepted };
+    return { ...this.#counts };
   }
 
   /**
@@ -126,29 +126,45 @@ export class Speculation {
    * where somebody computes: each reply waits for it once a step
    */
   draft(history: History, room: number): readonly number[] | Promise<readonly number[]> {
-    const { max, isAdaptive } = this.#request;
-    const most = Math.min(room, max, MOST_DRAFTED);
-    if (most <= 0 || this.#isOff) return NONE;
-    if (isAdaptive) {
-      this.#now = this.#place(0);
-      if (this.#budget.isSpent(this.#now)) return NONE;
+    if (this.#wait > 0) {
+      this.#wait--;
+      return NONE;
+    }
+    const { asked, drafter, budget, scheduler } = this.#means;
+    this.#room = Math.min(room, asked.max, MOST_DRAFTED);
+    if (this.#room <= 0 || this.#isOff) return NONE;
+    const place = this.#place;
+    place.others = Math.max(0, scheduler.decoding - 1);
+    place.msPerToken = drafter.msPerToken;
+    this.#pass();
+    if (asked.isAdaptive) {
+      const wait = budget.wait(place);
+      if (wait > 0) {
+        this.#wait = wait - 1;
+        return NONE;
+      }
     }
     try {
-      const draft = this.#drafter.draft(history, (kind) => {
-        this.#now = this.#place(kind);
-        return isAdaptive ? this.#budget.most(this.#now, most) : most;
-      });
+      const draft = drafter.draft(history, this.#most);
       return draft instanceof Promise ? draft.then(this.#take).catch(this.#giveUp) : this.#take(draft);
     } catch {
       return this.#giveUp();
     }
   }
 
+  readonly #most = (kind: number): number => {
+    this.#place.kind = kind;
+    const { asked, budget } = this.#means;
+    return asked.isAdaptive ? budget.most(this.#place, this.#room) : this.#room;
+  };
+
   /** @throws MemoryError */
   readonly #take = ({ ids }: Draft): readonly number[] => {
-    const end = ids.findIndex((id) => this.#stopIds.has(id));
+    if (ids.length === 0) return NONE;
+    const { session, stopIds } = this.#means;
+    const end = ids.findIndex((id) => stopIds.has(id));
     const guesses = end < 0 ? ids : ids.slice(0, end); // nothing comes behind the end, and so it needs no row: the row before tells whether it comes
-    if (guesses.length > 0) this.#session.cache.keepStates();
+    if (guesses.length > 0) session.cache.keepStates();
     return guesses;
   };
 
@@ -160,14 +176,26 @@ export class Speculation {
 
   /** Takes in a step: how many guesses it had, none perhaps, and how many of them were right. */
   count(drafted: number, accepted: number): void {
-    this.#budget.count(this.#now, drafted, accepted);
-    this.#drafted += drafted;
-    this.#accepted += accepted;
-    this.#tell(drafted, accepted);
+    if (drafted === 0) {
+      this.#without++;
+      return;
+    }
+    this.#means.budget.count(this.#place, drafted, accepted);
+    for (const counts of [this.#counts, this.#means.all]) {
+      counts.drafted += drafted;
+      counts.accepted += accepted;
+    }
   }
 
   /** The turn is over. */
   end(): void {
-    this.#session.cache.dropStates();
+    this.#pass();
+    this.#means.session.cache.dropStates();
+  }
+
+  #pass(): void {
+    if (this.#without === 0) return;
+    this.#means.budget.pass(this.#without);
+    this.#without = 0;
   }
 }

@@ -9,46 +9,58 @@ const SHORTER = 0.5;
 const LONGER = 0.1;
 /** A step that the machine was busy during does not count for more than this, in times of the mean. */
 const OUTLIER = 1.5;
-
-/** Before so many steps, a time may be that of code that was not compiled yet, and the guess counts where it is less. */
-const TRUSTED = 4;
-/** So it does after so many steps of other rows: what was taken for too dear when it was slow is tried again. */
-const STALE = 1024;
+/** After so many steps of other rows a time counts for nothing: what was taken for too dear when it was slow is tried again. */
+const STALE = 64;
 
 /** Mean times of steps. */
 export class StepCosts {
   readonly #ms: number[] = [];
-  /** How many steps each has been seen, and which of all steps was the last of them. */
-  readonly #steps: number[] = [];
+  /** Which of all steps was the last of so many rows. */
   readonly #last: number[] = [];
   #all = 0;
+  /** What a row more costs at least, undefined where it has to be found anew. */
+  #more: number | undefined;
 
   /** Takes in a step of so many rows, none of a prompt. Clocks that stand still while a step is computed tell nothing. */
   count(rows: number, ms: number): void {
     if (rows > MOST_ROWS || !(ms > 0)) return;
     const mean = this.#ms[rows];
-    this.#steps[rows] = this.#isStale(rows) ? 1 : (this.#steps[rows] ?? 0) + 1;
     this.#last[rows] = ++this.#all;
     this.#ms[rows] = mean === undefined ? ms : mean + (ms < mean ? SHORTER : LONGER) * (Math.min(ms, OUTLIER * mean) - mean);
+    this.#more = undefined;
   }
 
-  /** @returns the time of a step of so many rows, as far as it is known: by what is nearest, else by a guess in units of its own */
+  /** @returns the time of a step of so many rows, in units of its own before any was seen. The older it is, the more it is what rows have cost at least of late */
   ms(rows: number): number {
+    const single = this.#single();
+    this.#more ??= this.#leastMore(single);
+    const line = single + (rows - 1) * this.#more;
     const known = this.#ms[rows];
-    const single = this.#ms[1];
-    if (known !== undefined) {
-      if (rows === 1 || single === undefined) return known;
-      const isTrusted = (this.#steps[rows] ?? 0) >= TRUSTED && !this.#isStale(rows);
-      return Math.min(known, single * (isTrusted ? rows : 1 + GUESS * (rows - 1))); // no row costs more than a step of its own, only code that is not compiled yet
-    }
-    for (let off = 1; off < MOST_ROWS; off++) {
-      const other = this.#ms[rows - off] !== undefined ? rows - off : rows + off;
-      if (this.#ms[other] !== undefined) return (this.ms(other) * (1 + GUESS * (rows - 1))) / (1 + GUESS * (other - 1));
-    }
-    return 1 + GUESS * (rows - 1);
+    if (known === undefined) return line;
+    const age = rows === 1 ? 0 : Math.min(1, this.#age(rows) / STALE);
+    return (1 - age) * Math.min(known, rows * single) + age * line; // no row costs more than a step of its own, only code that is not compiled yet
   }
 
-  #isStale(rows: number): boolean {
-    return this.#all - (this.#last[rows] ?? 0) >= STALE;
+  #single(): number {
+    const single = this.#ms[1];
+    if (single !== undefined) return single;
+    for (let rows = 2; rows < this.#ms.length; rows++) {
+      const known = this.#ms[rows];
+      if (known !== undefined) return known / (1 + GUESS * (rows - 1));
+    }
+    return 1;
+  }
+
+  #leastMore(single: number): number {
+    let least = Number.POSITIVE_INFINITY;
+    for (let rows = 2; rows < this.#ms.length; rows++) {
+      const known = this.#ms[rows];
+      if (known !== undefined && this.#age(rows) < STALE) least = Math.min(least, (known - single) / (rows - 1));
+    }
+    return least === Number.POSITIVE_INFINITY ? GUESS * single : Math.min(single, Math.max(0, least));
+  }
+
+  #age(rows: number): number {
+    return this.#all - (this.#last[rows] ?? 0);
   }
 }
