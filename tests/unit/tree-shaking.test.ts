@@ -1,6 +1,6 @@
 // What a program that imports `load` alone carries: neither server nor tools, grammar, command line, quantizer or the reference's names, whoever bundles it.
 import assert from "node:assert/strict";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -82,6 +82,32 @@ describe("a bundle that imports load alone", () => {
         names.filter((name) => ENTRIES.includes(name)),
         [],
       );
+    });
+
+    it("and whole for its effect: it is kept, other entries that are imported for nothing are not", async () => {
+      const names = ENTRIES.filter((name) => name !== "cli.js"); // which only runs
+      const file = join(folder, "effects.js");
+      writeFileSync(file, names.map((name) => `import ${JSON.stringify(resolve("dist", name))};\n`).join(""));
+      const { metafile } = await build({
+        entryPoints: [file],
+        bundle: true,
+        splitting: true,
+        format: "esm",
+        outdir: join(folder, "out"),
+        write: false,
+        metafile: true,
+        packages: "external",
+        platform: "browser",
+        logLevel: "error",
+      });
+      const [out] = Object.values(metafile.outputs).filter(({ entryPoint }) => basename(entryPoint ?? "") === "effects.js");
+      const kept = Object.keys(out?.inputs ?? {}).map((name) => basename(name));
+      assert.deepEqual(
+        names.filter((name) => kept.includes(name)),
+        ["whole.js"], // package.json's sideEffects: all that it names, and nothing else
+      );
+      const { sideEffects } = JSON.parse(readFileSync("package.json", "utf8")) as { sideEffects: string[] };
+      assert.deepEqual(sideEffects, ["./dist/whole.js"]);
     });
 
     it("by Rollup", async () => {
