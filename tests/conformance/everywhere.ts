@@ -38,6 +38,8 @@ export interface Everywhere {
   /** Whether `engine: "worker"` starts one. */
   readonly hasWorkers: boolean;
   readonly cycles: number;
+  /** For how long idle threads are watched, ms; 0: not. */
+  readonly idleMs: number;
   /** Milliseconds that a test may take. */
   readonly testMs: number;
   /** Random programs of chats. */
@@ -332,21 +334,34 @@ function different(a: Float32Array, b: Float32Array): number[] {
   return out;
 }
 
-/** What the process has in memory once garbage is collected; of a browser, what whoever started it sees of its processes (tests/runtimes/browser.mjs); 0 where nobody tells (workerd: tests/runtimes/edge). */
+/** Of the process what tells of it, where there is one. */
+const { process, location } = globalThis as {
+  process?: { memoryUsage?: () => { rss: number }; cpuUsage?: () => { user: number; system: number } };
+  location?: { origin?: string };
+};
+
+/** What whoever started a browser sees of its processes (tests/runtimes/browser.mjs). */
+const ofBrowser = async (what: "memory" | "cpu"): Promise<number> => Number(await (await fetch(`${location?.origin}/${what}`)).text());
+
+/** What the process has in memory once garbage is collected. Not for workerd, where nobody tells: tests/runtimes/edge asks from outside. */
 async function residentBytes(): Promise<number> {
-  const { process, gc, Bun, location } = globalThis as {
-    process?: { memoryUsage?: () => { rss: number } };
-    gc?: () => void;
-    Bun?: { gc(isSync: boolean): void };
-    location?: { origin?: string };
-  };
+  const { gc, Bun } = globalThis as { gc?: () => void; Bun?: { gc(isSync: boolean): void } };
   for (let i = 0; i < 3; i++) {
     gc?.();
     Bun?.gc(true);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  if (process?.memoryUsage) return process.memoryUsage().rss;
-  return location?.origin?.startsWith("http") ? Number(await (await fetch(`${location.origin}/memory`)).text()) : 0;
+  const bytes = process?.memoryUsage?.().rss ?? (await ofBrowser("memory"));
+  assert.ok(bytes > 1e6, `a process of ${bytes} bytes`); // what tells nothing would find no leak
+  return bytes;
+}
+
+/** Milliseconds of processor time that the process has taken so far, all its threads. */
+async function cpuMs(): Promise<number> {
+  const used = process?.cpuUsage?.();
+  const ms = used ? (used.user + used.system) / 1000 : await ofBrowser("cpu");
+  assert.ok(ms > 10, `a process that has computed for ${ms} ms`);
+  return ms;
 }
 
 /** How long a browser may take to end workers and to collect what nobody holds. */
@@ -364,6 +379,21 @@ async function grownSince(before: number, bound: number): Promise<number> {
 
 function limits(o: Everywhere): void {
   describe("what the runtime has, and has not", () => {
+    if (o.threads === "two" && o.idleMs > 0)
+      it("threads that have nothing to do take no time of a core", async () => {
+        const model = await load(mini, { threads: 3 });
+        await model.generate("Hello", { maxTokens: 20 });
+        const idle = async (): Promise<number> => {
+          await new Promise((resolve) => setTimeout(resolve, 50)); // they look for work a while before they sleep
+          const before = await cpuMs();
+          await new Promise((resolve) => setTimeout(resolve, o.idleMs));
+          return (await cpuMs()) - before;
+        };
+        let ms = await idle();
+        for (let i = 0; i < 4 && ms > o.idleMs / 4; i++) ms = await idle(); // garbage may be collected; threads that poll do so again
+        assert.ok(ms <= o.idleMs / 4, `${ms} ms of ${o.idleMs}`); // two that poll take twice the time, or all that the machine gives
+        model.dispose();
+      });
     if (o.threads === "two")
       it("two threads give what one gives, to the last bit", async () => {
         const [one, two] = [await load(mini, { threads: 1 }), await load(mini, { threads: 2 })];
@@ -419,17 +449,18 @@ function limits(o: Everywhere): void {
       });
     it("memory: load and dispose leave nothing behind", async () => {
       const held = new Set<number>();
-      let half = 0;
+      const isTold = o.runtime !== "workerd";
+      let half = isTold ? await residentBytes() : 0;
       for (let i = 0; i < o.cycles; i++) {
         // in fewer cycles a process grows by as much for other reasons
-        if (o.cycles >= 100 && 2 * i === o.cycles) half = await residentBytes();
+        if (o.cycles >= 100 && isTold && 2 * i === o.cycles) half = await residentBytes();
         const model = await load(mini);
         await model.generate("Hello", { maxTokens: 2 });
         held.add((await model.status()).memoryBytes);
         model.dispose();
       }
       assert.equal(held.size, 1, "each cycle takes the same");
-      if (!half) return;
+      if (o.cycles < 100 || !isTold) return;
       const kept = (o.cycles / 2) * Math.max(...held); // what a leak of the memories alone would keep
       const grown = await grownSince(half, kept / 4);
       assert.ok(grown < kept / 4, `the process grew by ${grown} bytes in ${o.cycles / 2} cycles`);

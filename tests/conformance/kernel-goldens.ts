@@ -1,10 +1,12 @@
 // The kernels against the reference's golden arrays in whatever runtime this is: a compiled build and tests/golden/data/kernels by URL. Odd shapes, shares, builds and the other
 // element types are tests/kernels' and tests/bits'.
 import assert from "node:assert/strict";
-import { type DType, Lab, up } from "../bits/lab.ts";
+import { codeOf, type DType, Lab, up } from "../bits/lab.ts";
 import { Ledger } from "../bits/ledger.ts";
 import { descriptor } from "../bits/matmul.ts";
 import { rowTable } from "../bits/rows.ts";
+import { BLOCK_TYPES, type BlockType } from "../reference/blocks.ts";
+import { bf16FromBits, f16FromBits, f32FromBits } from "../reference/convert.ts";
 
 interface Golden {
   readonly shape: readonly number[];
@@ -172,10 +174,73 @@ const attention: Check = (lab, { T = 0, P = 0, H = 0, G = 0, hd = 0 }, array) =>
   close(lab.read(y, T * H * hd), array("y").data, () => 4e-6 * Math.max(1, scores / 4));
 };
 
+/** Fails where a bit differs; any NaN is as good as another. */
+function same(got: Float32Array, want: ArrayLike<number>, what: string): void {
+  assert.equal(got.length, want.length, what);
+  const wrong = got.findIndex((v, i) => !Object.is(v, want[i]));
+  assert.equal(wrong, -1, `${what} [${wrong}]: ${got[wrong]}, expected ${want[wrong]}`);
+}
+
+/** Stored rows (N,K) packed as `dtype`, and read out of the packed layout. */
+function repacked(lab: Lab, dtype: DType, src: number, srcType: number, N: number, K: number): Float32Array {
+  const [code, stride] = [codeOf(dtype), up(K, 32)];
+  const address = lab.room((up(N, 8) / 8) * (stride / 32) * lab.kernels.packed_block_bytes(code));
+  lab.kernels.pack_rows(address, code, 0, src, srcType, N, K, lab.room(32 * stride));
+  const w = descriptor(lab, K, [{ dtype, rows: N, address }]);
+  const [ids, out] = [lab.put(Int32Array.from({ length: N }, (_, i) => i)), lab.floats(N * stride)];
+  lab.run("gather", [out, ids, w, N, stride]);
+  return lab.read(out, N * stride);
+}
+
+/** GGUF's types that are packed as the blocks that they are. */
+const KEPT: Readonly<Record<string, DType>> = { Q4_0: "q4", Q8_0: "q8", Q4_K: "q4k", Q6_K: "q6k" };
+
+/** ggml's bits of a type of blocks: decoded from an odd address and, where the blocks are kept, out of the packed layout. */
+function dequantize(lab: Lab, type: string, array: Arrays): void {
+  const dtype = KEPT[type];
+  const code = dtype ? codeOf(dtype) : BLOCK_TYPES[type as BlockType].code;
+  for (const [raw, values] of [
+    ["raw", "y"],
+    ["x_quantized_by_ggml", "x_dequantized"],
+  ] as const) {
+    const [bytes, want] = [new Uint8Array(array(raw).bytes), array(values).data];
+    const src = lab.room(bytes.length + 1) + 1;
+    lab.write(src, bytes);
+    const out = lab.floats(want.length);
+    lab.kernels.decode_rows(out, want.length, src, code, 1, want.length);
+    same(lab.read(out, want.length), want, `${type}, decoded`);
+    const K = 512;
+    if (dtype) same(repacked(lab, dtype, src, code, want.length / K, K), want, `${type}, packed`);
+  }
+}
+
+type Conversions = Readonly<Record<"f32_to" | "f16_to_f32", { readonly rows: readonly (readonly (number | "nan")[])[] }>>;
+
+/** Bits to bits: halves to f32, f32 to halves and to bf16. */
+function convert(lab: Lab, { f32_to, f16_to_f32 }: Conversions): void {
+  const column = (of: Conversions["f32_to"], i: number, decode: (bits: number) => number): number[] =>
+    of.rows.map((row) => (row[i] === "nan" ? Number.NaN : decode(row[i] as number)));
+  const halves = lab.put(Uint16Array.from(column(f16_to_f32, 0, Number)));
+  const n = f16_to_f32.rows.length;
+  const out = lab.floats(n);
+  lab.kernels.decode_rows(out, n, halves, codeOf("f16"), 1, n);
+  same(lab.read(out, n), column(f16_to_f32, 1, f32FromBits), "f16 to f32");
+  const floats = lab.put(Uint32Array.from(column(f32_to, 0, Number)));
+  for (const [i, dtype, decode] of [
+    [1, "bf16", bf16FromBits],
+    [2, "f16", f16FromBits],
+  ] as const) {
+    const got = repacked(lab, dtype, floats, codeOf("f32"), 1, f32_to.rows.length);
+    same(got.subarray(0, f32_to.rows.length), column(f32_to, i, decode), `f32 to ${dtype}`);
+  }
+}
+
 const CHECKS: Readonly<Record<string, Check>> = { matmul_bf16: matmul, rmsnorm, rope, swiglu, shortconv, attention };
 
-async function load(base: string, name: string): Promise<{ cases: Case[]; array(c: number): Arrays }> {
-  const cases = (await (await fetch(`${base}golden/${name}.json`)).json()) as Case[];
+const read = async <T>(base: string, name: string): Promise<T> => (await fetch(`${base}golden/${name}.json`)).json() as Promise<T>;
+
+async function load<C>(base: string, name: string): Promise<{ cases: readonly C[]; array(c: number | string): Arrays }> {
+  const cases = await read<C[]>(base, name);
   const file = await (await fetch(`${base}golden/${name}.safetensors`)).arrayBuffer();
   const start = 8 + Number(new DataView(file).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(file.slice(8, start))) as Record<
@@ -205,12 +270,25 @@ export function kernelGoldens(base: string, builds: readonly string[], moduleOf:
       });
       for (const [name, check] of Object.entries(CHECKS))
         it(name, async () => {
-          const { cases, array } = await load(base, name);
+          const { cases, array } = await load<Case>(base, name);
           assert.ok(cases.length > 4);
           for (const c of cases) {
             lab.reset();
             check(lab, c, array(c.case ?? 0));
           }
         });
+      for (const name of ["dequantize", "dequantize_ggml"])
+        it(name, async () => {
+          const { cases, array } = await load<{ readonly type: string }>(base, name);
+          assert.ok(cases.length > 4);
+          for (const { type } of cases) {
+            lab.reset();
+            dequantize(lab, type, array(type));
+          }
+        });
+      it("convert", async () => {
+        lab.reset();
+        convert(lab, await read<Conversions>(base, "convert"));
+      });
     });
 }

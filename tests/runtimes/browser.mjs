@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { basename, delimiter, dirname, extname, join } from "node:path";
-import { contentBytes } from "./memory.mjs";
+import { contentBytes, contentCpuMs } from "./memory.mjs";
 import { ISOLATED } from "./server.mjs";
 
 /** @returns {string | undefined} the path of the first of `names` that is on PATH, or what the variable names */
@@ -52,7 +52,7 @@ const TYPES = { ".wasm": "application/wasm", ".js": "text/javascript", ".mjs": "
 /**
  * @param {string} name for messages
  * @param {(url: string, profile: string) => Promise<{ pid: number, ended: Promise<never>, stop(): Promise<void> }>} start opens the page; `ended` rejects when the browser does
- * @param {import("./index.mjs").Job} job files beside its module are served beside it, and what the browser has in memory as `/memory`
+ * @param {import("./index.mjs").Job} job files beside its module are served beside it, and what the browser has in memory and how long it has computed as `/memory` and `/cpu`
  * @param {number} timeoutMs @param {string} place of PLACES
  */
 export async function runInBrowser(name, start, job, timeoutMs, place) {
@@ -63,6 +63,7 @@ export async function runInBrowser(name, start, job, timeoutMs, place) {
     "/module.mjs": async () => [await readFile(job.module), "text/javascript"],
     "/job": () => [JSON.stringify({ files: Object.keys(job.files), options: job.options }), "application/json"],
     "/memory": () => [String(contentBytes(browser.pid)), "text/plain"],
+    "/cpu": () => [String(contentCpuMs(browser.pid)), "text/plain"],
     "/file": async (query) => [await readFile(job.files[decodeURIComponent(query)]), "application/octet-stream"],
   };
   const profile = await mkdtemp(join(tmpdir(), `lfm2-${name}-`));

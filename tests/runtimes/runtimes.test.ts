@@ -33,11 +33,14 @@ const PLACES: Readonly<Record<string, readonly string[]>> = {
 };
 /** Where the suite of byte sources runs. */
 const SOURCES: RegExp = pick({ gate: /^workerd$/, full: /./ });
+/** Where idle threads are watched; tests/unit/threads.test.ts does it in this Node. */
+const WATCHED: RegExp = pick({ gate: /^(deno|bun)$/, full: /./ });
 const TIMEOUT_MS = pick({ gate: 180_000, full: 900_000 });
 const LANES = 2;
 const SCALE = {
   testMs: pick({ gate: 60_000, full: 300_000 }),
   cycles: pick({ gate: 6, full: 100 }),
+  idleMs: pick({ gate: 200, full: 1000 }),
   programs: pick({ gate: 2, full: 40 }),
   replyTokens: pick({ gate: 16, full: 64 }),
 };
@@ -135,7 +138,13 @@ describe("the packed package in every runtime", () => {
     server = await serveFolders(folders, { versioned: "/source/" });
     const modules = await bundles(project);
     const start = (name: string, { binary, way, place, options }: Where): Promise<Answer> => {
-      const everywhere: Everywhere = { ...options, ...SCALE, base: server.url, hasSources: SOURCES.test(name) };
+      const everywhere: Everywhere = {
+        ...options,
+        ...SCALE,
+        ...(WATCHED.test(name) ? {} : { idleMs: 0 }),
+        base: server.url,
+        hasSources: SOURCES.test(name),
+      };
       const builds = options.compiles ? [] : ["kernels.plain.wasm", "kernels.relaxed.wasm"]; // imported as modules
       const files = Object.fromEntries(builds.map((name) => [name, join(dist, name)]));
       const job = { module: modules[way], files, options: everywhere, isPackaged: true };
