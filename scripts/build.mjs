@@ -111,11 +111,10 @@ async function buildJs() {
     entryPoints: { "thread.browser": "src/adapters/browser/thread.ts" },
     platform: "neutral",
     target: "es2022",
-    sourcemap: false, // it is carried as text, too
   });
   const define = {
     LFM2_HASH_WASM: JSON.stringify(hash),
-    LFM2_THREAD: JSON.stringify(readFileSync(at("dist/thread.browser.js"), "utf8").trim()),
+    LFM2_THREAD: JSON.stringify(readFileSync(at("dist/thread.browser.js"), "utf8").split("//# sourceMappingURL=")[0].trim()),
   };
   const { metafile } = await build({
     ...common,
@@ -151,7 +150,7 @@ async function buildJs() {
     define,
     platform: "browser", // with its dependencies: a worker has no import map, and a file that is copied alone finds no chunk
     target: "es2022",
-    sourcemap: false, // 95 KB
+    sourcemap: "external", // and not packed, for its size
   });
   const kernels = (name) => gzipSync(readFileSync(at("dist", `kernels.${name}.wasm`)), { level: 9 }).toString("base64");
   await build({
@@ -162,7 +161,6 @@ async function buildJs() {
     platform: "neutral",
     target: "es2022",
     define: { LFM2_KERNELS: JSON.stringify({ plain: kernels("plain"), relaxed: kernels("relaxed") }) },
-    sourcemap: false, // it would be the kernels once more
   });
   await build({
     ...common,
@@ -177,7 +175,6 @@ async function buildJs() {
       },
     ],
     define: { LFM2_VERSION: version, LFM2_PROBES: JSON.stringify({ plain, relaxed }) },
-    sourcemap: false,
   });
   for (const name of readdirSync(at("dist")))
     if (name.endsWith(".js.map")) writeFileSync(at("dist", name), thinMap(readFileSync(at("dist", name), "utf8")));
@@ -246,6 +243,7 @@ const parts = {
       "package.json",
       "scripts/build.mjs",
       "scripts/third-party.mjs",
+      "scripts/thin-map.mjs",
       "assembly/probe.ts",
       "assembly/hash.ts",
       "dist/kernels.plain.wasm",
@@ -272,7 +270,7 @@ const parts = {
       "whole",
     ]
       .map((name) => `dist/${name}.js`)
-      .concat("dist/THIRD-PARTY-LICENSES.txt"),
+      .concat("dist/THIRD-PARTY-LICENSES.txt", "dist/worker.browser.js.map"),
   },
   types: {
     run: buildTypes,

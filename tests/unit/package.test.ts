@@ -13,8 +13,9 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { SourceMap } from "node:module";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { pick } from "../scale.ts";
 
@@ -78,14 +79,17 @@ describe("the package", () => {
     const entries = [
       "browser",
       "bun",
+      "cli",
       "deno",
       "index",
+      "inline",
       "mini",
       "mini.workerd",
       "part",
       "quantize",
       "server",
       "thread",
+      "thread.browser",
       "transformers",
       "worker",
       "worker.deno",
@@ -96,7 +100,7 @@ describe("the package", () => {
       "LICENSE",
       "README.md",
       ...[
-        ...["THIRD-PARTY-LICENSES.txt", "cli.js", "inline.js", "mini.gguf", "thread.browser.js", "whole.js", "worker.browser.js"],
+        ...["THIRD-PARTY-LICENSES.txt", "mini.gguf", "whole.js", "worker.browser.js"], // without a map: docs/architecture.md says why
         ...entries.flatMap((name) => [`${name}.js`, `${name}.js.map`]),
         ...builds.map((name) => `kernels.${name}.wasm`),
       ]
@@ -138,6 +142,18 @@ describe("the package", () => {
     const { stdout } = run(["--enable-source-maps", "-e", fail]);
     const line = Number(/src\/lfm2\.ts:(\d+):/.exec(stdout)?.[1]);
     assert.match(readFileSync("src/lfm2.ts", "utf8").split("\n")[line - 1] ?? stdout, /throw new InputError\("load: expected a path/);
+    for (const name of sizes(installed).keys()) {
+      if (!name.endsWith(".js")) continue;
+      const named = /^\/\/# sourceMappingURL=(.*)$/m.exec(readFileSync(join(installed, name), "utf8"))?.[1];
+      assert.equal(named, existsSync(join(installed, `${name}.map`)) ? `${basename(name)}.map` : undefined, name);
+    }
+    const lines = readFileSync(join(installed, "dist", "cli.js"), "utf8").split("\n");
+    const text = "expected one prompt, got --prompt";
+    const at = lines.findIndex((line) => line.includes(text));
+    const map = new SourceMap(JSON.parse(readFileSync(join(installed, "dist", "cli.js.map"), "utf8")));
+    const place = map.findEntry(at, lines[at]?.indexOf(text) ?? -1);
+    assert.ok("originalSource" in place && place.originalSource.endsWith("src/cli/generate.ts"));
+    assert.match(readFileSync("src/cli/generate.ts", "utf8").split("\n")[place.originalLine] ?? "", new RegExp(text));
   });
 
   it("names no machine and no registry in what is packed", () => {
