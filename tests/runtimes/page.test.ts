@@ -2,6 +2,7 @@
 // and the page says so; what ends them; that nothing stays behind. And a service worker that was bundled into parts, which it may not import.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { SourceMap } from "node:module";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { build } from "esbuild";
@@ -31,6 +32,19 @@ const COUNTING = `globalThis.counted = {};
       construct: (target, args) => (globalThis.counted[name]++, Reflect.construct(target, args)),
     });
   }`;
+
+/** Counts messages with parts of streams that come from a page's workers, and the parts. */
+const LISTENING = `globalThis.heard = { messages: 0, parts: 0 };
+  globalThis.Worker = class extends Worker {
+    constructor(...args) {
+      super(...args);
+      this.addEventListener("message", ({ data }) => {
+        if (data?.kind !== "items") return;
+        heard.messages++;
+        heard.parts += data.items.length;
+      });
+    }
+  };`;
 
 interface Visit {
   readonly headers?: Record<string, string>;
@@ -72,6 +86,7 @@ describe("a page in Chromium", function () {
         "/dist/": "dist",
         "/without/": join(project, "without-workers"),
         "/counted/": join(project, "counted"),
+        "/watched/": join(project, "watched"),
         "/tests/": join("tests", "runtimes"),
         "/node_modules/": "node_modules",
       },
@@ -116,6 +131,46 @@ describe("a page in Chromium", function () {
       // the count counts: the same in this thread
       assert.deepEqual((await infoOf(page, `{ engine: "here" }`)).slice(0, 2), [SEVEN, "here"]);
       assert.ok((await page.evaluate<number>(`counted.Instance + counted.instantiate`)) > 0);
+    });
+  });
+
+  it("its worker compiles the kernels while they come, or as a whole where the server names another type; parts of a frame come in one message; errors map", async () => {
+    const dist = join(project, "watched");
+    cpSync("dist", dist, { recursive: true, filter: (path) => !path.includes("types") });
+    const file = "worker.browser.js";
+    const head = `${COUNTING}\n`;
+    writeFileSync(join(dist, file), `${head}${readFileSync(join("dist", file), "utf8")}`);
+    await visit({ from: "/watched/", before: LISTENING }, async (page) => {
+      const compiled = async (options: string): Promise<readonly unknown[]> => {
+        const text = await run(page, `globalThis.model = await load(mini, ${options}); return ${ASK};`);
+        const [worker, ...others] = page.workers();
+        const { compile, compileStreaming } = (await worker?.evaluate<Record<string, number>>("counted")) ?? {};
+        return [text, others.length, compile, compileStreaming];
+      };
+      assert.deepEqual(await compiled("{}"), [SEVEN, 0, 0, 1]);
+      const { read, heard } = await page.evaluate<{ read: number; heard: { messages: number; parts: number } }>(
+        `(async () => {
+          heard.messages = heard.parts = 0;
+          let read = 0;
+          for await (const part of model.stream(${STORY}, { stopIds: [], temperature: 0, maxTokens: 200 })) read += part.type === "text-delta";
+          model.dispose();
+          return { read, heard };
+        })()`,
+      );
+      assert.ok(read > 150 && heard.parts >= read, JSON.stringify({ read, heard }));
+      assert.ok(heard.messages <= heard.parts / 2, `${heard.messages} messages for ${heard.parts} parts`);
+      await workersGone(page);
+      assert.deepEqual(await compiled(`{ wasm: new URL("/octets/watched/kernels.plain.wasm", location.href) }`), [SEVEN, 0, 1, 0]);
+      // what is thrown over there tells its place, by the map that is built and not packed
+      const stack = await run<string>(page, "return load(new Uint8Array(100)).catch(({ stack }) => stack);");
+      const [, line, column] = /worker\.browser\.js:(\d+):(\d+)/.exec(stack)?.map(Number) ?? assert.fail(stack);
+      const map = new SourceMap(
+        JSON.parse(readFileSync(join("dist", `${file}.map`), "utf8")) as ConstructorParameters<typeof SourceMap>[0],
+      );
+      const place = map.findEntry((line ?? 0) - head.split("\n").length, (column ?? 0) - 1);
+      assert.ok("originalSource" in place, stack);
+      const source = readFileSync(join("dist", place.originalSource), "utf8").split("\n")[place.originalLine] ?? "";
+      assert.match(source, /throw new FormatError/, `${place.originalSource}:${place.originalLine + 1}`);
     });
   });
 
