@@ -32,6 +32,14 @@ interface Stats {
   readonly openSessions: number;
 }
 
+/** A saved chat that went on. */
+interface Conversation {
+  readonly text: string;
+  /** Tokens of the prompt that were in the cache. */
+  readonly cached: number;
+  readonly saved: readonly number[];
+}
+
 const isFull = pick({ gate: false, full: true });
 const LEAVERS = pick({ gate: 3, full: 24 });
 /** Models that are loaded and disposed of, twice. */
@@ -77,6 +85,15 @@ const OWN = `
         const { memoryBytes } = await one.status();
         one.dispose();
         return Response.json({ memoryBytes });
+      } else if (request.url.endsWith("/save") || request.url.endsWith("/restore")) {
+        const one = await load(mini);
+        const isNew = request.url.endsWith("/save");
+        const chat = isNew ? one.chat() : await one.restore(await request.bytes());
+        if (isNew) await chat.prompt("Tell me a story about a fox.");
+        const saved = await chat.save();
+        const { text, usage } = await chat.prompt("And one about a bear.");
+        one.dispose();
+        return Response.json({ text, cached: usage.cachedTokens, saved: [...saved] });
       } else if (request.url.endsWith("/hub")) {
         try {
           const one = await load("org/mini", { endpoint: env.HUB, network: { backoffMs: 2, maxRetries: 1 } });
@@ -359,6 +376,31 @@ describe("the edge", () => {
   });
 
   if (!isFull) return;
+
+  it("workerd: an instance that is evicted breaks off what it streams; the next one loads anew, gives the same text, and goes on with a saved conversation", async () => {
+    const bear = requestOf(true, SHORT, "Tell me a story about a bear.");
+    const one = await serveWorker(folder, "own.js");
+    const textOf = async (port: number): Promise<string> => (await new Client(port, bear).end()).text;
+    const get = async <T>(port: number, path: string, body?: Uint8Array<ArrayBuffer>): Promise<T> =>
+      (await fetch(`http://127.0.0.1:${port}${path}`, body ? { method: "POST", body } : {})).json() as Promise<T>;
+    const text = await textOf(one.port);
+    const kept = await get<Conversation>(one.port, "/save");
+    const client = new Client(one.port, requestOf(true, ENDLESS));
+    await client.until(() => client.objects.length >= 3);
+    await one.close();
+    await assert.rejects(client.end(), /the connection ended/);
+    const next = await serveWorker(folder, "own.js");
+    try {
+      assert.deepEqual(await get<Stats>(next.port, "/stats"), { loads: 0, tokens: 0, openSessions: 0 });
+      assert.equal(await textOf(next.port), text);
+      assert.equal((await get<Stats>(next.port, "/stats")).loads, 1);
+      const restored = await get<Conversation>(next.port, "/restore", Uint8Array.from(kept.saved));
+      assert.equal(restored.text, kept.text);
+      assert.ok(restored.cached >= 64 && restored.cached <= kept.cached, `${restored.cached} of ${kept.cached} tokens`); // whole pages of 32 are saved
+    } finally {
+      await next.close();
+    }
+  });
 
   it("workerd: load and dispose, over and over, leave nothing in the process", async function () {
     this.timeout(600_000);
