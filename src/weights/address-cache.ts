@@ -1,15 +1,12 @@
 // Files at plain addresses, kept like a hub's: known by address and version (ETag or date), so that another version is another file. A part of the package that comes when an address is loaded with a cache.
-import { NetworkError, StorageError } from "../errors.ts";
+import { StorageError } from "../errors.ts";
 import type { AddressOptions } from "./address.ts";
 import { Keeper } from "./cached-file.ts";
-import { HttpSource } from "./http.ts";
+import { HttpSource, openHttp } from "./http.ts";
 import type { HubCache } from "./hub.ts";
-import { UNREACHABLE_MS } from "./limits.ts";
-import { maxRetries, type Network, stallMs } from "./request.ts";
+import { hurried, isUnreachable, type Network, type RemoteSource } from "./request.ts";
 import { type ByteSource, isPlainPath, unlessAborted } from "./source.ts";
 import type { Store, StoreFile } from "./store.ts";
-
-const isUnreachable = (error: unknown): boolean => error instanceof NetworkError && (error.status === 0 || error.retryable);
 
 /** @returns 64 hexadecimal digits that name a text */
 async function digestOf(network: Network, text: string): Promise<string> {
@@ -70,7 +67,7 @@ export class AddressCache {
     const { version = "", checksum, size } = begun;
     if (version === "" && checksum === undefined) {
       await begun.close();
-      return this.#begun(new HttpSource(this.#network, options, this.#signal));
+      return this.#begun(openHttp(this.#network, options, this.#signal));
     }
     const blob = checksum?.algorithm === "sha256" ? checksum.hex : await digestOf(this.#network, [options.url, version, size].join("\n"));
     const file: StoreFile = { repo: place.repo, commit: blob.slice(0, 40), path: place.path, sizeBytes: size, blob };
@@ -82,16 +79,11 @@ export class AddressCache {
 
   /** The first answer of the server. With a version to fall back to, patience only costs time. */
   async #begin(options: AddressOptions, hasLast: boolean): Promise<HttpSource> {
-    const hurried = {
-      ...this.#network.options,
-      maxRetries: Math.min(1, maxRetries(this.#network)),
-      stallMs: Math.min(UNREACHABLE_MS, stallMs(this.#network)),
-    };
-    const network = hasLast ? { ...this.#network, options: hurried } : this.#network;
+    const network = hasLast ? hurried(this.#network) : this.#network;
     return this.#begun(new HttpSource(network, { ...options, isProvedByReader: true }));
   }
 
-  async #begun(source: HttpSource): Promise<HttpSource> {
+  async #begun<T extends RemoteSource>(source: T): Promise<T> {
     try {
       await unlessAborted(source.begin(), this.#signal);
       return source;

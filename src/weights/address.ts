@@ -2,7 +2,7 @@
 import { FormatError, NetworkError, UnsupportedError } from "../errors.ts";
 import { quoted } from "../values.ts";
 import { checkAddress } from "./address-check.ts";
-import { HttpSource } from "./http.ts";
+import { openHttp } from "./http.ts";
 import type { Network } from "./request.ts";
 import { type ByteSource, type Folder, isFolderFile, isPlainPath } from "./source.ts";
 
@@ -21,7 +21,7 @@ export type OpenFile = (file: AddressOptions, signal?: AbortSignal) => Promise<B
 /** @returns what opens files without keeping them */
 export function openDirectly(network: Network): OpenFile {
   return async (file, signal) => {
-    const source = new HttpSource(network, file, signal);
+    const source = openHttp(network, file, signal);
     try {
       await source.begin();
       return source;

@@ -1,9 +1,8 @@
 // A file of a hub that is read and kept in one pass: what the reader gets goes on into the store, in order, hashed on the way. Loads in one process share it. Knows no runtime and not what the bytes mean.
-import { AbortError, FormatError, StorageError, throwIfAborted } from "../errors.ts";
-import { HttpSource } from "./http.ts";
+import { AbortError, StorageError, throwIfAborted } from "../errors.ts";
+import { closed, damaged, HttpSource, hashFor, openHttp } from "./http.ts";
 import { CACHE_STEP_BYTES } from "./limits.ts";
-import type { Checksum, RemoteFileOptions } from "./remote-file.ts";
-import type { Hash, Network } from "./request.ts";
+import type { Checksum, Hash, Network, RemoteFileOptions, RemoteSource } from "./request.ts";
 import { type ByteSource, readClipped, truncated, unlessAborted } from "./source.ts";
 import type { Store, StoreFile, StoreLock, StorePart } from "./store.ts";
 
@@ -47,14 +46,6 @@ async function pause(ms: number, until: Promise<unknown>, signal: AbortSignal | 
   }
 }
 
-/** @returns a checksum under way over a file of that size; git's counts a head of its own */
-export function hashFor(network: Network, { algorithm }: Checksum, sizeBytes: number): Hash {
-  const hash = network.createHash(algorithm);
-  if (algorithm === "sha1") hash.update(new TextEncoder().encode(`blob ${sizeBytes}\0`));
-  return hash;
-}
-
-const closed = (name: string): AbortError => new AbortError(`${name}: aborted: the source was closed.`);
 const asError = (error: unknown): Error => (error instanceof Error ? error : new Error(String(error)));
 
 /** One reader's view of a shared file. */
@@ -307,10 +298,7 @@ class SharedFile {
     const { checksum, name } = this.remote;
     const got = await this.#hash?.digest();
     if (!checksum || got === checksum.hex) return;
-    this.#error = new FormatError(
-      `${name}: expected bytes of ${checksum.algorithm} ${checksum.hex}, got ${got}: the file came damaged. Load it again.`,
-      { code: "checksum" },
-    );
+    this.#error = damaged(name, checksum, got);
     this.#mustDiscard = true;
     throw this.#error;
   }
@@ -507,8 +495,8 @@ export class Keeper {
     return shared.get(keyOf(this.#store, file))?.remote.begun === begun;
   }
 
-  #plain(remote: KeptFileOptions): HttpSource {
-    return new HttpSource(this.#options.network, remote, this.#options.signal);
+  #plain(remote: KeptFileOptions): RemoteSource {
+    return openHttp(this.#options.network, remote, this.#options.signal);
   }
 
   #join(file: StoreFile, remote: KeptFileOptions): SharedFile {

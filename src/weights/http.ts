@@ -2,8 +2,8 @@
 import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
 import { MAX_CONNECTIONS, MIN_UNSIZED_BYTES, REQUESTS_PER_WINDOW } from "./limits.ts";
 import { Piece, Pool } from "./piece.ts";
-import { type Checksum, NoLength, NoRanges, RemoteFile, type RemoteFileOptions } from "./remote-file.ts";
-import { type Hash, type Network, windowBytes } from "./request.ts";
+import { NoLength, NoRanges, RemoteFile } from "./remote-file.ts";
+import { type Checksum, type Hash, type Network, type RemoteFileOptions, type RemoteSource, windowBytes } from "./request.ts";
 import { type ByteSource, readClipped, truncated, unlessAborted } from "./source.ts";
 
 /** Largest piece: small ones stay in the processor's cache on their way. */
@@ -35,6 +35,32 @@ interface Run {
 /** Nobody waits any more for what the request would bring. */
 class Unwanted extends Error {}
 
+/** The window has gone past this reader, and others need it where it is. It does not leave this folder. */
+export class Behind extends Error {}
+
+/** One of those who read a source together. */
+export interface Place {
+  /** Piece that it reads. */
+  at: number;
+  /** Ends its reads, and nobody else's. */
+  readonly signal: AbortSignal | undefined;
+}
+
+export const closed = (name: string): AbortError => new AbortError(`${name}: aborted: the source was closed.`);
+
+export function damaged(name: string, { algorithm, hex }: Checksum, got: string | undefined): FormatError {
+  return new FormatError(`${name}: expected bytes of ${algorithm} ${hex}, got ${got}: the file came damaged. Load it again.`, {
+    code: "checksum",
+  });
+}
+
+/** @returns a checksum under way over a file of that size; git's counts a head of its own */
+export function hashFor(network: Network, { algorithm }: Checksum, sizeBytes: number): Hash {
+  const hash = network.createHash(algorithm);
+  if (algorithm === "sha1") hash.update(new TextEncoder().encode(`blob ${sizeBytes}\0`));
+  return hash;
+}
+
 /** Fills `target` from `offset` of what lies in blocks of one length, the last one shorter. */
 function copyOf(blocks: readonly Uint8Array[], offset: number, target: Uint8Array): undefined {
   const blockBytes = blocks[0]?.length ?? 0;
@@ -47,16 +73,22 @@ function copyOf(blocks: readonly Uint8Array[], offset: number, target: Uint8Arra
   }
 }
 
-/** How a file is asked for, and how the files beside it are opened. */
+/** How a file is asked for, and by whom. */
 export interface HttpSourceOptions extends RemoteFileOptions {
-  readonly sibling?: ByteSource["sibling"] | undefined;
+  /** Several may read it, each from a place of its own: they may `enter` as long as a quarter of a window from the front is kept for them. */
+  readonly isShared?: boolean | undefined;
+}
+
+/** @returns a file that nothing keeps: loads at once share its download where the runtime lets them */
+export function openHttp(network: Network, file: RemoteFileOptions, signal: AbortSignal | undefined): RemoteSource {
+  return network.share?.(network, file, signal) ?? new HttpSource(network, file, signal);
 }
 
 /**
  * A file on a server. Bytes come in order through a window of `windowBytes`; what a reader skips is loaded too where a checksum has to be proved.
  * Until `close` it holds connections and a listener on the signal.
  */
-export class HttpSource implements ByteSource {
+export class HttpSource implements RemoteSource {
   readonly name: string;
   readonly sibling?: ByteSource["sibling"] & object;
   readonly #file: RemoteFile;
@@ -83,8 +115,12 @@ export class HttpSource implements ByteSource {
   #mustBeSeveral = false;
   /** Those who wait for room in the window. */
   #rooms: (() => void)[] = [];
-  /** First piece of the read under way: those before are not kept. */
+  /** Those who read, and the one who reads by itself. */
+  readonly #places = new Set<Place>();
+  #single: Place | undefined;
+  /** Piece of the foremost read under way, and the first that is kept. */
   #low = 0;
+  #floor = 0;
   #ahead = 0;
   /** All of a file whose length its server does not tell, piece by piece. */
   #whole: readonly Uint8Array[] | undefined;
@@ -95,7 +131,9 @@ export class HttpSource implements ByteSource {
   readonly #isProvedByReader: boolean;
   /** Where the first piece begins: nothing before it is ever read. */
   readonly #fromBytes: number;
-  #isProved = false;
+  #digest: string | Promise<string> | undefined;
+  /** Whether another may begin to read: everything is here from the front, and right as far as anybody knows. */
+  mayEnter: boolean;
 
   constructor(network: Network, options: HttpSourceOptions, signal?: AbortSignal) {
     this.name = options.name;
@@ -109,6 +147,7 @@ export class HttpSource implements ByteSource {
     this.#pieceBytes = Math.min(MAX_PIECE_BYTES, requestBytes);
     this.#requestPieces = Math.floor(requestBytes / this.#pieceBytes);
     this.#windowPieces = this.#requestPieces * REQUESTS_PER_WINDOW;
+    this.mayEnter = options.isShared ?? false;
     this.#caller = signal;
     if (signal?.aborted) this.#onAbort();
     else signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -129,8 +168,20 @@ export class HttpSource implements ByteSource {
   }
 
   /** Waits for the first answer, where the size was not known before. */
-  async begin(): Promise<void> {
-    if (this.#file.sizeBytes === undefined) await this.#until(this.#want(0), 1);
+  async begin(place?: Place): Promise<void> {
+    if (this.#file.sizeBytes === undefined) await this.#until(this.#want(0), 1, undefined, place);
+  }
+
+  /** One more who reads, from the front on. @param signal ends what it waits for */
+  enter(signal?: AbortSignal): Place {
+    const place = { at: 0, signal };
+    this.#places.add(place);
+    return place;
+  }
+
+  leave(place: Place): void {
+    this.#places.delete(place);
+    this.#settle();
   }
 
   readonly #onAbort = (): void => this.#stop(new AbortError(undefined, { cause: this.#caller?.reason }));
@@ -138,6 +189,7 @@ export class HttpSource implements ByteSource {
   #stop(error: Error): void {
     if (this.#error !== undefined) return;
     this.#error = error;
+    this.mayEnter = false;
     this.#current.abort(error.cause ?? error);
     for (const piece of this.#pieces.values()) piece.fail(error);
     this.#makeRoom();
@@ -147,7 +199,8 @@ export class HttpSource implements ByteSource {
     return readClipped(this, offset, length, signal);
   }
 
-  async readInto(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void> {
+  /** @throws Behind where the window has gone past `place` and others read on */
+  async readInto(offset: number, target: Uint8Array, signal?: AbortSignal, place: Place = this.#alone()): Promise<void> {
     if (target.length === 0) return;
     if (offset + target.length > this.size) {
       throw truncated(this.name, offset, target.length, `a file of ${this.size}`);
@@ -156,17 +209,18 @@ export class HttpSource implements ByteSource {
       throwIfAborted(signal);
       return copyOf(this.#whole, offset, target);
     }
-    this.#moveTo(this.#indexAt(offset));
+    this.#moveTo(this.#indexAt(offset), place);
     for (let done = 0; done < target.length; ) {
       const at = offset + done;
       const index = this.#indexAt(at);
-      if (index - this.#low > 1) this.#moveTo(index - 1); // a read longer than the window: the next one begins where it ends
+      if (index - place.at > 1) this.#moveTo(index - 1, place); // a read longer than the window: the next one begins where it ends
+      if (this.#isBehind(index, place)) throw new Behind();
       const piece = this.#want(index);
       const from = at - piece.at;
       const count = Math.min(piece.lengthBytes - from, target.length - done);
       piece.users++;
       try {
-        await this.#until(piece, from + count, signal);
+        await this.#until(piece, from + count, signal, place);
         target.set(piece.bytes.subarray(from, from + count), done);
       } finally {
         piece.users--;
@@ -179,29 +233,27 @@ export class HttpSource implements ByteSource {
    * Loads what nobody has read, and proves the whole by its checksum; nothing happens where none is known.
    * @throws FormatError `"checksum"` when the bytes are others
    */
-  async verify(signal?: AbortSignal): Promise<void> {
+  async verify(signal?: AbortSignal, place: Place = this.#alone()): Promise<void> {
     const { checksum } = this.#file;
-    if (checksum === undefined || this.#isProved || this.#isProvedByReader) return;
+    if (checksum === undefined || this.#isProvedByReader) return;
     while (this.#hashed < this.#count) {
-      this.#moveTo(this.#hashed);
+      this.#moveTo(this.#hashed, place);
       const piece = this.#want(this.#hashed);
-      await this.#until(piece, piece.lengthBytes, signal);
+      await this.#until(piece, piece.lengthBytes, signal, place);
     }
-    const got = await this.#hashOf(checksum).digest();
+    this.#digest ??= this.#hashOf(checksum).digest();
+    const got = await this.#digest;
     throwIfAborted(signal);
     if (got !== checksum.hex) {
-      throw new FormatError(
-        `${this.name}: expected bytes of ${checksum.algorithm} ${checksum.hex}, got ${got}: the file came damaged. Load it again.`,
-        { code: "checksum" },
-      );
+      this.mayEnter = false;
+      throw damaged(this.name, checksum, got);
     }
-    this.#isProved = true;
   }
 
   /** Closes its connections. Reads that wait end with AbortError. */
   async close(): Promise<void> {
     this.#caller?.removeEventListener("abort", this.#onAbort);
-    this.#stop(new AbortError(`${this.name}: aborted: the source was closed.`));
+    this.#stop(closed(this.name));
     this.#pieces.clear();
     if (this.#whole) this.#pool.wholeBytes -= this.size;
     this.#whole = undefined;
@@ -242,20 +294,44 @@ export class HttpSource implements ByteSource {
     return this.#file.checksum !== undefined && !this.#isProvedByReader && this.#hashed < this.#count;
   }
 
-  async #until(piece: Piece, bytes: number, signal?: AbortSignal): Promise<void> {
+  async #until(piece: Piece, bytes: number, signal?: AbortSignal, place?: Place): Promise<void> {
     throwIfAborted(signal);
     const ready = piece.until(bytes);
     this.#pump();
     this.#makeRoom();
-    return signal === this.#caller ? ready : unlessAborted(ready, signal);
+    return unlessAborted(unlessAborted(ready, place?.signal), signal === this.#caller ? undefined : signal);
   }
 
-  /** The reader stands at `index`: what lies before goes, and the further it reads on the more is fetched ahead. */
-  #moveTo(index: number): void {
-    if (index > this.#low) this.#ahead = Math.min(this.#mostAhead, Math.max(1, this.#ahead * 2));
-    this.#low = index;
-    this.#drop();
+  /** The place of the only reader, where nobody shares the source. */
+  #alone(): Place {
+    this.#single ??= this.enter();
+    return this.#single;
+  }
+
+  /** The reader stands at `index`: what lies before all of them goes, and the further the foremost reads on the more is fetched ahead. */
+  #moveTo(index: number, place: Place): void {
+    place.at = index;
+    const low = this.#low;
+    this.#settle();
+    if (this.#low > low) this.#ahead = Math.min(this.#mostAhead, Math.max(1, this.#ahead * 2));
     this.#makeRoom();
+  }
+
+  /** Half a window is kept for those who are behind the foremost: who is further behind reads no longer with it. */
+  #settle(): void {
+    if (this.#places.size === 0) return;
+    const all = [...this.#places].map(({ at }) => at);
+    this.#low = Math.max(...all);
+    if (this.#low > this.#windowPieces / 4) this.mayEnter = false;
+    for (const place of this.#places) if (this.#low - place.at > this.#windowPieces / 2) this.#places.delete(place);
+    this.#floor = all.length > 1 ? Math.max(Math.min(...all), this.#low - this.#windowPieces / 2) - 1 : this.#low;
+    if (this.mayEnter) this.#floor = 0;
+    this.#drop();
+  }
+
+  /** Whether the piece has gone by, and fetching it again would hold the foremost up. */
+  #isBehind(index: number, place: Place): boolean {
+    return !this.#places.has(place) || (index < this.#low && this.#places.size > 1 && !this.#pieces.has(index));
   }
 
   #makeRoom(): void {
@@ -265,7 +341,7 @@ export class HttpSource implements ByteSource {
   #drop(): void {
     for (const [index, piece] of this.#pieces) {
       const isDone = piece.isWhole ? !this.#isHashing || index < this.#hashed : !piece.isStarted && !this.#isHashing;
-      if (index >= this.#low || !isDone || piece.isAwaited || piece.users > 0) continue;
+      if (index >= this.#floor || !isDone || piece.isAwaited || piece.users > 0) continue;
       this.#pieces.delete(index);
       const memory = piece.release();
       if (memory) this.#pool.give(memory);
@@ -386,11 +462,8 @@ export class HttpSource implements ByteSource {
     }
   }
 
-  #hashOf({ algorithm }: { readonly algorithm: "sha1" | "sha256" }): Hash {
-    if (this.#hash === undefined) {
-      this.#hash = this.#network.createHash(algorithm);
-      if (algorithm === "sha1") this.#hash.update(new TextEncoder().encode(`blob ${this.size}\0`)); // as git counts
-    }
+  #hashOf(checksum: Checksum): Hash {
+    this.#hash ??= hashFor(this.#network, checksum, this.size);
     return this.#hash;
   }
 
@@ -403,6 +476,7 @@ export class HttpSource implements ByteSource {
     else if (error instanceof Unwanted) this.#forget(run);
     else {
       this.#forget(run);
+      this.mayEnter = false;
       first.isStarted = true; // not again
       first.fail(error);
     }

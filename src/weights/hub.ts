@@ -3,13 +3,11 @@ import { FormatError, NetworkError, StorageError, throwIfAborted } from "../erro
 import type { DType } from "../memory/dtype.ts";
 import { quoted } from "../values.ts";
 import { Keeper, type KeepOptions } from "./cached-file.ts";
-import { HttpSource } from "./http.ts";
+import { openHttp } from "./http.ts";
 import { chooseFile, type HubChoice, type HubFile, type HubWish, hasGguf } from "./hub-choice.ts";
 import type { HubId } from "./hub-id.ts";
 import { isHex, isNotOffered, type Listing, listRepository } from "./hub-listing.ts";
-import { UNREACHABLE_MS } from "./limits.ts";
-import type { Checksum, RemoteFileOptions } from "./remote-file.ts";
-import { maxRetries, type Network, stallMs } from "./request.ts";
+import { type Checksum, hurried, isUnreachable, type Network, type RemoteFileOptions } from "./request.ts";
 import { type ByteSource, type Folder, isPlainPath } from "./source.ts";
 import type { Store, StoreFile } from "./store.ts";
 import { UnlistedError } from "./unlisted.ts";
@@ -58,7 +56,6 @@ interface Place extends Listing {
 }
 
 const isNotThere = (error: unknown): boolean => error instanceof NetworkError && [401, 403, 404].includes(error.status);
-const isUnreachable = (error: unknown): boolean => error instanceof NetworkError && (error.status === 0 || error.retryable);
 
 function checksumOf({ sha256, oid }: HubFile): Checksum | undefined {
   if (sha256 !== undefined) return { algorithm: "sha256", hex: sha256 };
@@ -110,15 +107,8 @@ class Search {
       if (local) return local;
       throw notCached(repo, revision);
     }
-    const { options } = this.#network;
-    // with something to fall back to, patience only costs time
-    const hurried = {
-      ...options,
-      maxRetries: Math.min(1, maxRetries(this.#network)),
-      stallMs: Math.min(UNREACHABLE_MS, stallMs(this.#network)),
-    };
     try {
-      const network = local ? { ...this.#network, options: hurried } : this.#network;
+      const network = local ? hurried(this.#network) : this.#network;
       return { ...(await listRepository(network, repo, revision, this.#signal)), isLocal: false };
     } catch (error) {
       if (!isUnreachable(error)) throw error;
@@ -252,7 +242,7 @@ class Opener {
     if (whole) return whole;
     if (this.#isOffline) throw notCached(this.#place.repo, undefined);
     if (this.#keeper && checksum) return this.#keeper.open(file, { ...remote, checksum });
-    return new HttpSource(this.#network, remote, this.#signal);
+    return openHttp(this.#network, remote, this.#signal);
   }
 
   /** The name that it has in the repository, what its bytes are known by, and the files beside it there: parts of a split one. */

@@ -1,30 +1,21 @@
 // One file at an address: ranges of it, brought in order however often the connection breaks, all of one version. Knows neither windows nor what the bytes mean.
 import { FormatError, NetworkError, throwIfAborted } from "../errors.ts";
-import { type Answer, Attempt, ask, Body, dropped, type FetchResponse, Interrupted, type Network, refusal, stallMs } from "./request.ts";
+import {
+  type Answer,
+  Attempt,
+  ask,
+  Body,
+  type Checksum,
+  dropped,
+  type FetchResponse,
+  Interrupted,
+  type Network,
+  type RemoteFileOptions,
+  refusal,
+  stallMs,
+} from "./request.ts";
 import { Retries } from "./retry.ts";
 import { commonMistake } from "./source.ts";
-
-/** What is known of a file before its first byte. */
-export interface RemoteFileOptions {
-  readonly name: string;
-  readonly url: string;
-  readonly sizeBytes?: number | undefined;
-  readonly checksum?: Checksum | undefined;
-  /** Whoever reads proves the checksum: bytes come from where they are asked for, and none for the proof alone. */
-  readonly isProvedByReader?: boolean | undefined;
-  /** The first byte that will be asked for; default 0. */
-  readonly fromBytes?: number | undefined;
-  /** The commit that a hub must say it answers from. */
-  readonly commit?: string | undefined;
-  /** ETag of the version to take, where it is known: any other is an error. */
-  readonly version?: string | undefined;
-}
-
-/** What the bytes must add up to: git's sha1 of a blob, or the sha256 of the content. */
-export interface Checksum {
-  readonly algorithm: "sha1" | "sha256";
-  readonly hex: string;
-}
 
 /** The server does not serve the range: the file must be taken from its start in one go. */
 export class NoRanges extends Error {}

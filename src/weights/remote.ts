@@ -11,6 +11,8 @@ export interface NetworkPlatform extends Pick<Network, "fetch" | "createHash" | 
   readonly token?: () => Promise<string | undefined>;
   /** Bytes of a file that a load holds unless the caller says otherwise; default 32 MiB. */
   readonly windowBytes?: number | undefined;
+  /** Brings what lets loads at once share a download that nothing keeps; left out where they may not, or where one load is all there is. */
+  readonly sharing?: (() => Promise<{ readonly share: Network["share"] & object }>) | undefined;
   /** The user wants no network: only a cache may answer. */
   readonly isOffline?: boolean | undefined;
 }

@@ -3,8 +3,9 @@
 import { AbortError, NetworkError } from "../errors.ts";
 import { quoted } from "../values.ts";
 import { isHttp } from "./address-check.ts";
-import { MAX_REDIRECTS, MAX_RETRIES, NETWORK_WINDOW_BYTES, STALL_MS } from "./limits.ts";
+import { MAX_REDIRECTS, MAX_RETRIES, NETWORK_WINDOW_BYTES, STALL_MS, UNREACHABLE_MS } from "./limits.ts";
 import type { Pool } from "./piece.ts";
+import type { ByteSource } from "./source.ts";
 
 /** What is used of a `Response`. */
 export interface FetchResponse {
@@ -46,6 +47,37 @@ export interface NetworkOptions {
   readonly windowBytes?: number | undefined;
 }
 
+/** What is known of a file before its first byte. */
+export interface RemoteFileOptions {
+  readonly name: string;
+  readonly url: string;
+  readonly sizeBytes?: number | undefined;
+  readonly checksum?: Checksum | undefined;
+  /** Whoever reads proves the checksum: bytes come from where they are asked for, and none for the proof alone. */
+  readonly isProvedByReader?: boolean | undefined;
+  /** The first byte that will be asked for; default 0. */
+  readonly fromBytes?: number | undefined;
+  /** The commit that a hub must say it answers from. */
+  readonly commit?: string | undefined;
+  /** ETag of the version to take, where it is known: any other is an error. */
+  readonly version?: string | undefined;
+  /** Opens the file of a name beside it. */
+  readonly sibling?: ByteSource["sibling"] | undefined;
+}
+
+/** What the bytes must add up to: git's sha1 of a blob, or the sha256 of the content. */
+export interface Checksum {
+  readonly algorithm: "sha1" | "sha256";
+  readonly hex: string;
+}
+
+/** A file on the network, open. */
+export interface RemoteSource extends ByteSource {
+  /** Waits for the first answer, where the size was not known before. */
+  begin(): Promise<void>;
+  close(): Promise<void>;
+}
+
 /** What an adapter gives and a caller's options change: the way to the network. */
 export interface Network {
   readonly fetch: Fetch;
@@ -62,6 +94,8 @@ export interface Network {
   readonly hasBackpressure?: boolean | undefined;
   /** Whether a header that is not plain makes a browser ask the other origin first (CORS), which many a CDN refuses: versions are then told apart by their ETags alone. */
   readonly isCrossOrigin?: boolean | undefined;
+  /** Opens what nothing keeps, so that loads at once share a download; left out where they cannot. */
+  readonly share?: ((network: Network, file: RemoteFileOptions, signal?: AbortSignal) => RemoteSource) | undefined;
 }
 
 /** A failure that another attempt may mend; it does not leave this folder. */
@@ -82,6 +116,19 @@ export class Interrupted extends Error {
 export const stallMs = ({ options }: Network): number => options?.stallMs ?? STALL_MS;
 export const maxRetries = ({ options }: Network): number => options?.maxRetries ?? MAX_RETRIES;
 export const windowBytes = ({ options }: Network): number => Math.max(1 << 16, options?.windowBytes ?? NETWORK_WINDOW_BYTES);
+
+/** With something to fall back to, patience only costs time. */
+export const hurried = (network: Network): Network => ({
+  ...network,
+  options: {
+    ...network.options,
+    maxRetries: Math.min(1, maxRetries(network)),
+    stallMs: Math.min(UNREACHABLE_MS, stallMs(network)),
+  },
+});
+
+/** Whether the server did not answer, or with an error of its own. */
+export const isUnreachable = (error: unknown): boolean => error instanceof NetworkError && (error.status === 0 || error.retryable);
 
 /** One attempt at one request: ends with the caller's signal, or when nothing comes for a while. */
 export class Attempt {

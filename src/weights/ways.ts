@@ -24,6 +24,7 @@ async function waysOf(platform: NetworkPlatform | undefined, options: RemoteOpti
   if (!platform)
     throw new PlatformError("load: expected a runtime with fetch, got one without. Pass bytes, or a source that reads by ranges.");
   const { createHash, hasBackpressure, isCrossOrigin } = platform;
+  const { share } = (await platform.sharing?.()) ?? {};
   const token = options.token ?? (await platform.token?.());
   checkToken(token);
   const hub = checkAddress(options.endpoint ?? platform.endpoint ?? DEFAULT_ENDPOINT, "endpoint");
@@ -32,6 +33,7 @@ async function waysOf(platform: NetworkPlatform | undefined, options: RemoteOpti
     createHash,
     hasBackpressure,
     isCrossOrigin,
+    share,
     endpoint: hub.href.replace(/\/+$/, ""),
     token,
     options: { ...options.network, windowBytes: options.network?.windowBytes ?? platform.windowBytes },

@@ -2,12 +2,15 @@
 import { type CacheCalls, cacheCalls } from "../../cache-calls.ts";
 import type { LoadOptions, ModelSource } from "../../lfm2.ts";
 import type { Model } from "../../model.ts";
+import { part } from "../../part.ts";
 import { loadModelWith } from "../../remote/load.ts";
 import { withBase, withBases } from "./files.ts";
-import { platform } from "./platform.ts";
+import { browserPlatform } from "./platform.ts";
 import { workers } from "./workers.ts";
 
 export * from "../../index.ts";
+
+const platform = browserPlatform(() => part("shared-source", () => import("../../weights/shared-source.ts")));
 
 /** As everywhere; in a page the engine lives in a worker. An address may be relative to the page: `"./model.gguf"`, `"/models/lfm2/"`. */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {

@@ -5,6 +5,7 @@ import type { KernelBuild } from "../../kernels/variants.ts";
 import type { Platform } from "../../lfm2.ts";
 import { part } from "../../part.ts";
 import { createHash } from "../../weights/hash.ts";
+import type { NetworkPlatform } from "../../weights/remote.ts";
 import { fetchWasm, openAddress } from "./files.ts";
 import { noThreads, threads } from "./threads.ts";
 
@@ -24,7 +25,8 @@ const builds: Readonly<Record<KernelBuild, URL>> = {
   },
 };
 
-export const platform: Platform = {
+/** @param sharing where several loads may run in one thread */
+export const browserPlatform = (sharing?: NetworkPlatform["sharing"]): Platform => ({
   runtime: "browser",
   open: openAddress,
   network: {
@@ -32,6 +34,7 @@ export const platform: Platform = {
     fetch: (url, init) => fetch(url, { ...init, cache: "no-store" } as RequestInit),
     createHash,
     isCrossOrigin: true,
+    sharing,
   },
   store: async (dir) => (await part("browser-store", () => import("./store.ts"))).browserStore(dir),
   images: async (dir) => (await part("browser-images", () => import("./images.ts"))).browserImages(dir),
@@ -43,4 +46,4 @@ export const platform: Platform = {
   get noThreads() {
     return noThreads();
   },
-};
+});

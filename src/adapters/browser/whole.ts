@@ -19,6 +19,7 @@ import * as addressCache from "../../weights/address-cache.ts";
 import * as hub from "../../weights/hub.ts";
 import * as objects from "../../weights/objects.ts";
 import * as packedImage from "../../weights/packed-image.ts";
+import * as sharedSource from "../../weights/shared-source.ts";
 import * as browserImages from "./images.ts";
 import * as browserStore from "./store.ts";
 import * as threadText from "./thread-text.ts";
@@ -44,6 +45,7 @@ bring({
   profile,
   "saved-session": savedSession,
   score,
+  "shared-source": sharedSource,
   speculation,
   "thread-text": threadText,
 });

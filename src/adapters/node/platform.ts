@@ -47,6 +47,7 @@ export function nodePlatform({ runtime, variable, mayUse = () => true, mayRead =
     network: {
       fetch: async (url, init) => (runtime === "node" ? (await import("./ranges.ts")).fetchRanges(url, init) : fetch(url, init)),
       hasBackpressure: true,
+      sharing: () => import("../../weights/shared-source.ts"),
       createHash: (algorithm) => {
         const hash = createHash(algorithm);
         return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") };
