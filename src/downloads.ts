@@ -126,6 +126,8 @@ export interface Pulled {
   /** All files that a load reads, and what of them had to be downloaded. */
   readonly sizeBytes: number;
   readonly downloadedBytes: number;
+  /** What could not be as it should: a file whose checksum its hub does not tell. Empty when all is well. */
+  readonly warnings: readonly string[];
 }
 
 /** Downloads all that a load of the model would read into the cache. */
@@ -194,15 +196,16 @@ async function pullAddress(
     }
     meter?.ready();
     const commit = file.identity?.slice(0, 40) ?? "";
-    return { id: new URL(".", address).href, commit, file: file.name, license, sizeBytes: totalBytes, downloadedBytes };
+    const warnings = [opened.unproved?.(sources)].filter((w) => w !== undefined);
+    return { id: new URL(".", address).href, commit, file: file.name, license, sizeBytes: totalBytes, downloadedBytes, warnings };
   } finally {
     await checkpoint.close().catch(() => {}); // all is there, or a better error is on its way
   }
 }
 
-function noVersion(name: string): StorageError {
+function noVersion(name: string, expected = "an ETag or a date"): StorageError {
   return new StorageError(
-    `pull: ${name}: expected a server that tells an ETag or a date, by which the cache would know the file, got neither. Download it, and pass its path.`,
+    `pull: ${name}: expected a server that tells ${expected}, by which the cache would know the file, got none. Download it, and pass its path.`,
     { code: "no-version" },
   );
 }
@@ -234,12 +237,13 @@ async function pullOnce(platform: Platform, id: HubId, options: LoadOptions, isD
   }
   await hub.keep();
   meter?.ready();
-  return { id: repo, commit, file, license, sizeBytes: totalBytes, downloadedBytes: downloadBytes };
+  return { id: repo, commit, file, license, sizeBytes: totalBytes, downloadedBytes: downloadBytes, warnings: [] };
 }
 
 async function fetchFile(hub: HubModel, file: HubModel["files"][number], signal: AbortSignal | undefined): Promise<void> {
   const source = await hub.open(file);
   try {
+    if (source.isUnproved) throw noVersion(source.name, "its checksum");
     await source.verify?.(signal);
   } finally {
     await source.close?.();

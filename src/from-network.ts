@@ -31,6 +31,8 @@ export interface Opened {
   readonly hub?: HubModel | undefined;
   /** Whether it lies at an address: what is to be downloaded, its headers tell. */
   readonly isAtAddress?: boolean;
+  /** Of a hub's model: what is told of a file whose checksum the hub does not tell, once all are open. */
+  readonly unproved?: (sources: readonly ByteSource[]) => string | undefined;
   /** What the id asks for. */
   readonly dtype?: DType | undefined;
   /** What the caller should know of how it was found. */
@@ -41,6 +43,14 @@ export interface Opened {
 export interface SourceUse extends CacheUse {
   /** Called before anything is opened. */
   readonly onFound?: ((hub: HubModel) => void) | undefined;
+}
+
+function unproved(sources: readonly ByteSource[]): string | undefined {
+  const file = sources.find(({ isUnproved }) => isUnproved);
+  return (
+    file &&
+    `load: ${file.name}: the hub tells no checksum of it, so its bytes are not proved, only that their length and version are right.`
+  );
 }
 
 const cacheIn = (store: Store | undefined, use: CacheUse): HubCache | undefined =>
@@ -65,7 +75,7 @@ export async function openId(runtime: Runtime, id: HubId, options: Options, { on
     return { ...(await openUnlisted(runtime, error, options, use)), dtype: id.dtype };
   }
   onFound?.(hub);
-  return { hub, source: await hub.source(), dtype: id.dtype };
+  return { hub, source: await hub.source(), unproved, dtype: id.dtype };
 }
 
 /** Opens the file or folder at an address. */
@@ -77,7 +87,7 @@ export async function openAt(runtime: Runtime, address: string | URL, options: O
 
 /** Opens files of a commit that the hub does not list. @throws what it refused with, where they are not there either */
 export async function openUnlisted(runtime: Runtime, error: UnlistedError, options: Options, use: CacheUse): Promise<Opened> {
-  const opened = await openAt(runtime, error.address, options, use);
+  const opened = { ...(await openAt(runtime, error.address, options, use)), unproved };
   if (!isFolder(opened.source)) return opened;
   const config = await opened.source.open("config.json");
   if (!config) throw error;

@@ -310,7 +310,7 @@ async function loadOnce(
         ...modelInfo(checkpoint, loaded),
         license,
         runtime: platform.runtime,
-        warnings: [opened.warning, warning].filter((w) => w !== undefined),
+        warnings: [opened.warning, opened.unproved?.(checkpoint.sources), warning].filter((w) => w !== undefined),
         speculate,
         draft: draft?.name,
       },

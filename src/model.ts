@@ -58,7 +58,7 @@ export interface ModelInfo {
   readonly maxContextTokens: number;
   /** Whether the weights came packed from an earlier start, or were kept so for the next; undefined where neither was so. */
   readonly packedImage: "read" | "written" | undefined;
-  /** What could not be as it was wished or would be best, a sentence each with its reason: a page without a worker, or without threads. Empty when all is well. */
+  /** What could not be as it was wished or would be best, a sentence each with its reason: a page without a worker, or without threads, a file whose checksum its hub does not tell. Empty when all is well. */
   readonly warnings: readonly string[];
   /** Sampling that applies where a call says nothing. */
   readonly sampling: SamplingOptions;

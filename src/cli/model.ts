@@ -13,6 +13,11 @@ export function foundText({ file, totalBytes, license }: LoadProgress): string {
   return harmless(`${file}: ${formatBytes(totalBytes)} to download, licence ${license ?? "not told"}`);
 }
 
+/** Tells what could not be as it should. */
+export function warn({ warnings }: { readonly warnings: readonly string[] }): void {
+  for (const warning of warnings) note(`lfm2: ${harmless(warning)}`);
+}
+
 /** Draws how far loading is, with the rate; what is to be downloaded, and under which licence, it tells before. */
 export function progressBar(status: StatusLine): (progress: LoadProgress) => void {
   const start = performance.now();
@@ -61,7 +66,7 @@ export async function loadModel(options: Options, signal: AbortSignal, more: Loa
   const source = options.text("model") ?? (await import("lfm2-wasm/mini")).mini;
   const status = new StatusLine();
   try {
-    return await load(source, {
+    const model = await load(source, {
       signal,
       onProgress: progressBar(status),
       dtype: options.choice("dtype", ["f32", "bf16", "f16", "q8", "q4"]),
@@ -71,6 +76,9 @@ export async function loadModel(options: Options, signal: AbortSignal, more: Loa
       cache: cacheOption(options),
       ...more,
     });
+    status.clear();
+    warn(model.info);
+    return model;
   } finally {
     status.clear();
   }

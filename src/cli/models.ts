@@ -5,7 +5,7 @@ import { formatBytes } from "../memory/arena.ts";
 import { DTYPES } from "../memory/dtype.ts";
 import { CACHE_DIR_ARG, HELP_ARG, JSON_ARG, type Options, refuseWords, UsageError } from "./args.ts";
 import { ByteBar } from "./byte-bar.ts";
-import { cacheOption, foundText } from "./model.ts";
+import { cacheOption, foundText, warn } from "./model.ts";
 import { harmless, interruptible, note, StatusLine, table, write } from "./terminal.ts";
 
 /** Options of `lfm2 list` and `lfm2 remove`. */
@@ -84,6 +84,7 @@ export async function pull(options: Options): Promise<number> {
         true,
         `${harmless(`${pulled.id}: ${file}`)}, ${formatBytes(sizeBytes)}, ${came}, licence ${harmless(license ?? "not told")}`,
       );
+      warn(pulled);
       if (options.flag("json")) write(`${JSON.stringify(pulled)}\n`);
       return 0;
     } catch (error) {

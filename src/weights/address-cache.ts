@@ -1,12 +1,12 @@
 // Files at plain addresses, kept like a hub's: known by address and version (ETag or date), so that another version is another file. A part of the package that comes when an address is loaded with a cache.
 import { StorageError } from "../errors.ts";
 import type { AddressOptions } from "./address.ts";
-import { Keeper } from "./cached-file.ts";
+import { Keeper, missingIn, renamed } from "./cached-file.ts";
 import { HttpSource, openHttp } from "./http.ts";
 import type { HubCache } from "./hub.ts";
 import { hurried, isUnreachable, type Network, type RemoteSource } from "./request.ts";
 import { type ByteSource, isPlainPath, unlessAborted } from "./source.ts";
-import type { Store, StoreFile } from "./store.ts";
+import type { StoreFile } from "./store.ts";
 
 /** @returns 64 hexadecimal digits that name a text */
 async function digestOf(network: Network, text: string): Promise<string> {
@@ -53,6 +53,7 @@ export class AddressCache {
   async open(options: AddressOptions): Promise<ByteSource> {
     const { store } = this.#cache;
     const place = await placeOf(this.#network, options);
+    const names = { name: options.name, ...(options.sibling && { sibling: options.sibling }) };
     const known = await orNothing(() => store.revision(place.repo, place.ref));
     const last = known === undefined ? undefined : await orNothing(() => this.#fileOf(place, known));
     let begun: HttpSource;
@@ -62,7 +63,7 @@ export class AddressCache {
       const kept = last && isUnreachable(error) ? await orNothing(() => store.open(last)) : undefined;
       if (!kept) throw error;
       this.#cache.onKept?.();
-      return { ...this.#named(options, last?.blob, kept), missingBytes: 0 };
+      return renamed(kept, { ...names, identity: last?.blob, missingBytes: 0 });
     }
     const { version = "", checksum, size } = begun;
     if (version === "" && checksum === undefined) {
@@ -71,10 +72,14 @@ export class AddressCache {
     }
     const blob = checksum?.algorithm === "sha256" ? checksum.hex : await digestOf(this.#network, [options.url, version, size].join("\n"));
     const file: StoreFile = { repo: place.repo, commit: blob.slice(0, 40), path: place.path, sizeBytes: size, blob };
-    const missingBytes = (await orNothing(() => missingOf(store, file))) ?? size;
+    const missingBytes = await missingIn(store, file);
     const isDownloading = this.#cache.isReadOnly && missingBytes > 0 ? await orNothing(() => store.isLocked(file)) : undefined;
     const source = await this.#keeper.open(file, { name: options.name, url: options.url, sizeBytes: size, checksum, version, begun });
-    return { ...this.#named(options, blob, source, () => this.#keep(place, file)), missingBytes, isDownloading };
+    const verify = async (signal?: AbortSignal): Promise<void> => {
+      await source.verify?.(signal);
+      await this.#keep(place, file);
+    };
+    return renamed(source, { ...names, identity: blob, verify, missingBytes, isDownloading, isUnproved: !checksum });
   }
 
   /** The first answer of the server. With a version to fall back to, patience only costs time. */
@@ -98,21 +103,6 @@ export class AddressCache {
     return found?.blob === undefined ? undefined : { ...found, blob: found.blob, repo, commit };
   }
 
-  #named({ name, sibling }: AddressOptions, identity: string | undefined, source: ByteSource, keep?: () => Promise<void>): ByteSource {
-    const { readInto } = source;
-    return {
-      ...{ name, identity, size: source.size },
-      read: (offset, length, signal) => source.read(offset, length, signal),
-      ...(readInto && { readInto: (offset, target, signal) => readInto.call(source, offset, target, signal) }),
-      verify: async (signal) => {
-        await source.verify?.(signal);
-        await keep?.();
-      },
-      ...(sibling && { sibling }),
-      close: async () => source.close?.(),
-    };
-  }
-
   /** The file is there, if it could be kept: notes the version, and removes the one before. */
   async #keep(place: Place, file: StoreFile): Promise<void> {
     const { store, onSkip } = this.#cache;
@@ -127,12 +117,6 @@ export class AddressCache {
       onSkip(error);
     }
   }
-}
-
-async function missingOf(store: Store, file: StoreFile): Promise<number> {
-  const whole = await store.open(file);
-  await whole?.close?.();
-  return whole ? 0 : Math.max(0, file.sizeBytes - (await store.partBytes(file)));
 }
 
 /** A store that cannot be read has nothing. */

@@ -52,6 +52,7 @@ const asError = (error: unknown): Error => (error instanceof Error ? error : new
 class CachedSource implements ByteSource {
   readonly name: string;
   readonly size: number;
+  readonly isUnproved: boolean;
   readonly options: KeepOptions;
   readonly #shared: SharedFile;
   readonly #onClose: () => void;
@@ -63,6 +64,7 @@ class CachedSource implements ByteSource {
   constructor(shared: SharedFile, options: KeepOptions, onClose: () => void) {
     this.name = shared.remote.name;
     this.size = shared.file.sizeBytes;
+    this.isUnproved = shared.remote.checksum === undefined;
     this.options = options;
     this.#shared = shared;
     this.#onClose = onClose;
@@ -416,6 +418,35 @@ async function digestOf(source: ByteSource, network: Network, checksum: Checksum
   const hash = hashFor(network, checksum, source.size);
   for (let at = 0; at < source.size; at += CACHE_STEP_BYTES) hash.update(await source.read(at, CACHE_STEP_BYTES, signal));
   return hash.digest();
+}
+
+/** @returns the source by another name, and with what else is known of it */
+export function renamed(source: ByteSource, other: Partial<ByteSource>): ByteSource {
+  const { name, size, readInto, verify } = source;
+  return {
+    ...{ name, size },
+    read: (offset, length, signal) => source.read(offset, length, signal),
+    ...(readInto && { readInto: (offset, target, signal) => readInto.call(source, offset, target, signal) }),
+    ...(verify && { verify: (signal) => verify.call(source, signal) }),
+    close: async () => source.close?.(),
+    get isUnproved() {
+      return source.isUnproved;
+    },
+    ...other,
+  };
+}
+
+/** @returns bytes of a file that are not in the store; a store that cannot be read has nothing */
+export async function missingIn(store: Store, file: StoreFile): Promise<number> {
+  try {
+    const whole = await store.open(file);
+    await whole?.close?.();
+    if (whole) return 0;
+    return Math.max(0, file.sizeBytes - (file.blob === "" ? 0 : await store.partBytes(file)));
+  } catch (error) {
+    if (error instanceof StorageError) return file.sizeBytes;
+    throw error;
+  }
 }
 
 /** Opens the files of one load by way of a store. */

@@ -3,7 +3,7 @@ import { AbortError, FormatError, throwIfAborted } from "../errors.ts";
 import { MAX_CONNECTIONS, MIN_UNSIZED_BYTES, REQUESTS_PER_WINDOW } from "./limits.ts";
 import { Piece, Pool } from "./piece.ts";
 import { NoLength, NoRanges, RemoteFile } from "./remote-file.ts";
-import { type Checksum, type Hash, type Network, type RemoteFileOptions, type RemoteSource, windowBytes } from "./request.ts";
+import { type Checksum, type Hash, type Network, type RemoteFileOptions, type RemoteSource, windowBytesOf } from "./request.ts";
 import { type ByteSource, readClipped, truncated, unlessAborted } from "./source.ts";
 
 /** Largest piece: small ones stay in the processor's cache on their way. */
@@ -143,7 +143,7 @@ export class HttpSource implements RemoteSource {
     this.#file = new RemoteFile(network, options);
     this.#isProvedByReader = options.isProvedByReader ?? false;
     this.#fromBytes = options.fromBytes ?? 0;
-    const requestBytes = Math.floor(windowBytes(network) / REQUESTS_PER_WINDOW);
+    const requestBytes = Math.floor(windowBytesOf(network) / REQUESTS_PER_WINDOW);
     this.#pieceBytes = Math.min(MAX_PIECE_BYTES, requestBytes);
     this.#requestPieces = Math.floor(requestBytes / this.#pieceBytes);
     this.#windowPieces = this.#requestPieces * REQUESTS_PER_WINDOW;
@@ -160,6 +160,10 @@ export class HttpSource implements RemoteSource {
   /** ETag or date of the version; "" where the server tells neither, undefined before its first answer. */
   get version(): string | undefined {
     return this.#file.version;
+  }
+
+  get isUnproved(): boolean {
+    return this.checksum === undefined;
   }
 
   /** What the bytes must add up to, where that is known. */
@@ -569,7 +573,7 @@ export class HttpSource implements RemoteSource {
   /** A server that tells no length: all of it is taken, up to a limit, to learn where it ends. */
   async #keepWhole(): Promise<void> {
     try {
-      const mostBytes = Math.max(windowBytes(this.#network), MIN_UNSIZED_BYTES) - this.#pool.wholeBytes;
+      const mostBytes = Math.max(windowBytesOf(this.#network), MIN_UNSIZED_BYTES) - this.#pool.wholeBytes;
       const whole = await this.#file.whole(mostBytes, this.#pieceBytes, this.#current.signal);
       if (this.#error) return; // closed meanwhile
       this.#whole = whole;

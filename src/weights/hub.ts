@@ -2,7 +2,7 @@
 import { FormatError, NetworkError, StorageError, throwIfAborted } from "../errors.ts";
 import type { DType } from "../memory/dtype.ts";
 import { quoted } from "../values.ts";
-import { Keeper, type KeepOptions } from "./cached-file.ts";
+import { Keeper, type KeepOptions, missingIn, renamed } from "./cached-file.ts";
 import { openHttp } from "./http.ts";
 import { chooseFile, type HubChoice, type HubFile, type HubWish, hasGguf } from "./hub-choice.ts";
 import type { HubId } from "./hub-id.ts";
@@ -203,7 +203,6 @@ function notCached(repo: string, revision: string | undefined): NetworkError {
 class Opener {
   readonly #network: Network;
   readonly #place: Place;
-  readonly #cache: HubCache | undefined;
   readonly #keeper: Keeper | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #isOffline: boolean;
@@ -213,7 +212,6 @@ class Opener {
   constructor(network: Network, place: Place, cache: HubCache | undefined, isOffline: boolean, signal: AbortSignal | undefined) {
     this.#network = network;
     this.#place = place;
-    this.#cache = cache;
     this.#signal = signal;
     this.#isOffline = isOffline;
     const onSkip: KeepOptions["onSkip"] = (error) => {
@@ -233,7 +231,12 @@ class Opener {
     const { repo, commit, path, sizeBytes } = file;
     const url = `${this.#network.endpoint}/${repo}/resolve/${commit}/${path}`;
     const hub = this.#place.files.find((f) => f.path === path);
-    return this.#named(file, await this.#open(file, { name: path, url, sizeBytes, checksum: hub && checksumOf(hub), commit }));
+    const source = await this.#open(file, { name: path, url, sizeBytes, checksum: hub && checksumOf(hub), commit });
+    return renamed(source, {
+      name: path,
+      identity: file.blob === "" ? undefined : file.blob, // the content's hash: the same wherever it comes from
+      sibling: (name) => this.openPath(path.slice(0, path.lastIndexOf("/") + 1) + name), // parts of a split one
+    });
   }
 
   async #open(file: StoreFile, remote: RemoteFileOptions): Promise<ByteSource> {
@@ -245,21 +248,6 @@ class Opener {
     return openHttp(this.#network, remote, this.#signal);
   }
 
-  /** The name that it has in the repository, what its bytes are known by, and the files beside it there: parts of a split one. */
-  #named({ path, blob }: StoreFile, source: ByteSource): ByteSource {
-    const { readInto, verify } = source;
-    return {
-      name: path,
-      identity: blob === "" ? undefined : blob, // the content's hash: the same wherever it comes from
-      size: source.size,
-      read: (offset, length, signal) => source.read(offset, length, signal),
-      ...(readInto && { readInto: (offset, target, signal) => readInto.call(source, offset, target, signal) }),
-      ...(verify && { verify: (signal) => verify.call(source, signal) }),
-      sibling: (name) => this.openPath(path.slice(0, path.lastIndexOf("/") + 1) + name),
-      close: async () => source.close?.(),
-    };
-  }
-
   openPath = async (path: string): Promise<ByteSource | undefined> => {
     const file = this.#place.files.find((f) => f.path === path);
     return file && this.open(this.entry(file));
@@ -268,21 +256,6 @@ class Opener {
   folder(): Folder {
     const { repo } = this.#place;
     return { name: repo.slice(repo.indexOf("/") + 1), open: this.openPath };
-  }
-
-  /** Bytes of a file that are still to come. */
-  async missingBytes(file: StoreFile): Promise<number> {
-    try {
-      const store = this.#cache?.store;
-      if (!store) return file.sizeBytes;
-      const whole = await store.open(file);
-      await whole?.close?.();
-      if (whole) return 0;
-      return Math.max(0, file.sizeBytes - (file.blob === "" ? 0 : await store.partBytes(file)));
-    } catch (error) {
-      if (error instanceof StorageError) return file.sizeBytes;
-      throw error;
-    }
   }
 }
 
@@ -299,7 +272,7 @@ export async function findHub(network: Network, id: HubId, options: HubOptions =
   const opener = new Opener(network, place, options.cache, search.isOffline, signal);
   const files = choice.files.map((file) => opener.entry(file));
   let downloadBytes = 0;
-  for (const file of files) downloadBytes += await opener.missingBytes(file);
+  for (const file of files) downloadBytes += options.cache ? await missingIn(options.cache.store, file) : file.sizeBytes;
   const { repo, commit, license, isLocal } = place;
   const revision = repo === id.repo ? (id.revision ?? "main") : "main";
   return {

@@ -12,7 +12,7 @@ import {
   type Network,
   type RemoteFileOptions,
   refusal,
-  stallMs,
+  stallMsOf,
 } from "./request.ts";
 import { Retries } from "./retry.ts";
 import { commonMistake } from "./source.ts";
@@ -75,7 +75,7 @@ export class RemoteFile {
     for (let refusals = 0; ; ) {
       if (at > 0 && this.#version === "" && this.checksum === undefined) throw this.#notResumable();
       const before = at;
-      const attempt = new Attempt(signal, stallMs(this.#network), this.#where);
+      const attempt = new Attempt(signal, stallMsOf(this.#network), this.#where);
       try {
         return await this.#attempt(attempt, at, to, take, way);
       } catch (error) {
@@ -275,7 +275,7 @@ async function fetchBlocks(
 ): Promise<{ readonly blocks: readonly Uint8Array[] | undefined; readonly headers: FetchResponse["headers"] }> {
   const retries = new Retries(network);
   for (;;) {
-    const attempt = new Attempt(signal, stallMs(network), where);
+    const attempt = new Attempt(signal, stallMsOf(network), where);
     try {
       const answer = await ask(network, attempt, where, url, { "accept-encoding": "identity" });
       if (answer.response.status !== 200) throw refusal(answer, where, network);

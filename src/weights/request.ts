@@ -113,17 +113,17 @@ export class Interrupted extends Error {
   }
 }
 
-export const stallMs = ({ options }: Network): number => options?.stallMs ?? STALL_MS;
-export const maxRetries = ({ options }: Network): number => options?.maxRetries ?? MAX_RETRIES;
-export const windowBytes = ({ options }: Network): number => Math.max(1 << 16, options?.windowBytes ?? NETWORK_WINDOW_BYTES);
+export const stallMsOf = ({ options }: Network): number => options?.stallMs ?? STALL_MS;
+export const maxRetriesOf = ({ options }: Network): number => options?.maxRetries ?? MAX_RETRIES;
+export const windowBytesOf = ({ options }: Network): number => Math.max(1 << 16, options?.windowBytes ?? NETWORK_WINDOW_BYTES);
 
 /** With something to fall back to, patience only costs time. */
 export const hurried = (network: Network): Network => ({
   ...network,
   options: {
     ...network.options,
-    maxRetries: Math.min(1, maxRetries(network)),
-    stallMs: Math.min(UNREACHABLE_MS, stallMs(network)),
+    maxRetries: Math.min(1, maxRetriesOf(network)),
+    stallMs: Math.min(UNREACHABLE_MS, stallMsOf(network)),
   },
 });
 

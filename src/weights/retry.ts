@@ -1,7 +1,7 @@
 // When to try again, and when to give up. Knows failures by kind, nothing of what is transferred.
 import { AbortError, NetworkError } from "../errors.ts";
 import { BACKOFF_MS, MAX_BACKOFF_MS, MAX_RETRY_AFTER_MS } from "./limits.ts";
-import { Interrupted, maxRetries, type Network } from "./request.ts";
+import { Interrupted, maxRetriesOf, type Network } from "./request.ts";
 
 /** From so many bytes on a connection was worth having: the next one need not wait. */
 const WORTHWHILE_BYTES = 1 << 14;
@@ -32,7 +32,7 @@ export class Retries {
   #sinceStall = 0;
 
   constructor(network: Network) {
-    this.#max = maxRetries(network);
+    this.#max = maxRetriesOf(network);
     this.#backoffMs = network.options?.backoffMs ?? BACKOFF_MS;
   }
 

@@ -52,6 +52,10 @@ class Reader implements RemoteSource {
     return this.#download.source.size;
   }
 
+  get isUnproved(): boolean {
+    return this.#download.source.isUnproved;
+  }
+
   begin(): Promise<void> {
     return this.#use((source) => source.begin(this.#place));
   }

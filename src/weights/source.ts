@@ -18,6 +18,8 @@ export interface ByteSource {
   readInto?(offset: number, target: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Of a file on the network that a cache may hold: bytes that are not there yet. */
   readonly missingBytes?: number | undefined;
+  /** Whether it comes from the network, and nothing but its length and version tells that its bytes are right. */
+  readonly isUnproved?: boolean | undefined;
   /** Of such a file, opened to be looked at: whether a load, here or in another process, is bringing them. */
   readonly isDownloading?: boolean | undefined;
   /** Opens the file of this name beside it, where there is such a thing: a split file needs its other parts. */

@@ -90,7 +90,14 @@ describe("the commands about downloaded models", () => {
     const again = await lfm2("pull", "org/mini", "--json", ...where);
     const { commit, ...rest } = JSON.parse(again.stdout) as { commit: string };
     assert.match(commit, /^[0-9a-f]{40}$/);
-    assert.deepEqual(rest, { id: "org/mini", file: "mini.gguf", license: "lfm1.0", sizeBytes: mini.length, downloadedBytes: 0 });
+    assert.deepEqual(rest, {
+      id: "org/mini",
+      file: "mini.gguf",
+      license: "lfm1.0",
+      sizeBytes: mini.length,
+      downloadedBytes: 0,
+      warnings: [],
+    });
     const list = await lfm2("list", ...where);
     assert.equal(list.stdout, "  org/mini  2.6 MiB  mini.gguf\n");
     assert.match(list.stderr, /^2\.6 MiB in all, [\d.]+ [KMGT]iB of the disk are free\n$/);
@@ -111,7 +118,7 @@ describe("the commands about downloaded models", () => {
     const { commit, ...rest } = JSON.parse(pulled.stdout) as { commit: string };
     assert.match(commit, /^[0-9a-f]{40}$/);
     const id = at.slice(0, -"mini.gguf".length);
-    assert.deepEqual(rest, { id, file: "mini.gguf", sizeBytes: mini.length, downloadedBytes: mini.length });
+    assert.deepEqual(rest, { id, file: "mini.gguf", sizeBytes: mini.length, downloadedBytes: mini.length, warnings: [] });
     assert.match(pulled.stderr, /^mini\.gguf: 2\.6 MiB to download, licence not told\n/);
     const generated = await lfm2("generate", "-m", "org/mini", "-p", "What is 3 + 4?", ...where);
     assert.deepEqual([generated.stdout, generated.stderr], ["3 + 4 = 7\n", "mini.gguf: 2.6 MiB to download, licence lfm1.0\n"]);
