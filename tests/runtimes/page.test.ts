@@ -46,6 +46,11 @@ const LISTENING = `globalThis.heard = { messages: 0, parts: 0 };
     }
   };`;
 
+interface Heard {
+  readonly messages: number;
+  readonly parts: number;
+}
+
 interface Visit {
   readonly headers?: Record<string, string>;
   /** Of the package's files, where not the page's own. */
@@ -119,58 +124,66 @@ describe("a page in Chromium", function () {
        model.dispose(); return [text, engine, threads, ...warnings];`,
     );
 
-  it("compiles nothing in its own thread and makes no instance: load, chat, stream, forward, save", async () => {
-    await visit({ before: COUNTING }, async (page) => {
-      const counted = await run<Record<string, number>>(
-        page,
-        `const model = await load(mini); const chat = model.chat(); await chat.prompt("My name is Tom.", { maxTokens: 5 });
-         for await (const part of chat.stream(${STORY}, { maxTokens: 20 })); await (await model.restore(await chat.save())).prompt("Hi", { maxTokens: 3 });
-         await model.forward({ inputIds: [1, 2, 3] }); model.dispose(); return globalThis.counted;`,
-      );
-      assert.ok(Object.values(counted).length === 6 && Object.values(counted).every((count) => count === 0), JSON.stringify(counted));
-      // the count counts: the same in this thread
-      assert.deepEqual((await infoOf(page, `{ engine: "here" }`)).slice(0, 2), [SEVEN, "here"]);
-      assert.ok((await page.evaluate<number>(`counted.Instance + counted.instantiate`)) > 0);
-    });
-  });
-
-  it("its worker compiles the kernels while they come, or as a whole where the server names another type; parts of a frame come in one message; errors map", async () => {
-    const dist = join(project, "watched");
-    cpSync("dist", dist, { recursive: true, filter: (path) => !path.includes("types") });
+  describe("computes in its worker", () => {
     const file = "worker.browser.js";
     const head = `${COUNTING}\n`;
-    writeFileSync(join(dist, file), `${head}${readFileSync(join("dist", file), "utf8")}`);
-    await visit({ from: "/watched/", before: LISTENING }, async (page) => {
-      const compiled = async (options: string): Promise<readonly unknown[]> => {
-        const text = await run(page, `globalThis.model = await load(mini, ${options}); return ${ASK};`);
-        const [worker, ...others] = page.workers();
-        const { compile, compileStreaming } = (await worker?.evaluate<Record<string, number>>("counted")) ?? {};
-        return [text, others.length, compile, compileStreaming];
-      };
-      assert.deepEqual(await compiled("{}"), [SEVEN, 0, 0, 1]);
-      const { read, heard } = await page.evaluate<{ read: number; heard: { messages: number; parts: number } }>(
-        `(async () => {
-          heard.messages = heard.parts = 0;
-          let read = 0;
-          for await (const part of model.stream(${STORY}, { stopIds: [], temperature: 0, maxTokens: 200 })) read += part.type === "text-delta";
-          model.dispose();
-          return { read, heard };
-        })()`,
-      );
-      assert.ok(read > 150 && heard.parts >= read, JSON.stringify({ read, heard }));
-      assert.ok(heard.messages <= heard.parts / 2, `${heard.messages} messages for ${heard.parts} parts`);
-      await workersGone(page);
-      assert.deepEqual(await compiled(`{ wasm: new URL("/octets/watched/kernels.plain.wasm", location.href) }`), [SEVEN, 0, 1, 0]);
-      // what is thrown over there tells its place, by the map that is built and not packed
-      const stack = await run<string>(page, "return load(new Uint8Array(100)).catch(({ stack }) => stack);");
-      const [, line, column] = /worker\.browser\.js:(\d+):(\d+)/.exec(stack)?.map(Number) ?? assert.fail(stack);
-      const map = new SourceMap(
-        JSON.parse(readFileSync(join("dist", `${file}.map`), "utf8")) as ConstructorParameters<typeof SourceMap>[0],
-      );
-      const place = map.findEntry((line ?? 0) - head.split("\n").length, (column ?? 0) - 1);
-      assert.ok("originalSource" in place, stack);
-      const source = readFileSync(join("dist", place.originalSource), "utf8").split("\n")[place.originalLine] ?? "";
-      assert.match(source, /throw new FormatError/, `${place.originalSource}:${place.originalLine + 1}`);
+    before(() => {
+      const dist = join(project, "watched");
+      cpSync("dist", dist, { recursive: true, filter: (path) => !path.includes("types") });
+      writeFileSync(join(dist, file), head + readFileSync(join("dist", file), "utf8"));
+    });
+    /** How often a page's only worker has compiled: as a whole, while the file came. */
+    const compiled = async (page: Page): Promise<readonly (number | undefined)[]> => {
+      const [worker, ...others] = page.workers();
+      assert.equal(others.length, 0);
+      const { compile, compileStreaming } = (await worker?.evaluate<Record<string, number>>("counted")) ?? {};
+      return [compile, compileStreaming];
+    };
+
+    it("compiles nothing in its own thread and makes no instance: load, chat, stream, forward, save; a frame's parts come in one message", async () => {
+      await visit({ from: "/watched/", before: COUNTING + LISTENING }, async (page) => {
+        const { counted, parts, heard } = await run<{ counted: Record<string, number>; parts: number; heard: Heard }>(
+          page,
+          `const model = globalThis.model = await load(mini); const chat = model.chat(); await chat.prompt("My name is Tom.", { maxTokens: 5 });
+           const from = { ...globalThis.heard }; let parts = 0;
+           for await (const part of chat.stream(${STORY}, { maxTokens: 200, stopIds: [] })) parts += part.type === "text-delta";
+           const heard = { messages: globalThis.heard.messages - from.messages, parts: globalThis.heard.parts - from.parts };
+           await (await model.restore(await chat.save())).prompt("Hi", { maxTokens: 3 });
+           await model.forward({ inputIds: [1, 2, 3] }); return { counted: globalThis.counted, parts, heard };`,
+        );
+        assert.ok(Object.values(counted).length === 6 && Object.values(counted).every((count) => count === 0), JSON.stringify(counted));
+        assert.ok(parts > 150 && heard.parts >= parts, JSON.stringify({ parts, heard }));
+        assert.ok(heard.messages <= heard.parts / 2, `${heard.messages} messages for ${heard.parts} parts`);
+        assert.deepEqual(await compiled(page), [0, 1]);
+        await page.evaluate("model.dispose()");
+        // the count counts: the same in this thread
+        assert.deepEqual((await infoOf(page, `{ engine: "here" }`)).slice(0, 2), [SEVEN, "here"]);
+        assert.ok((await page.evaluate<number>(`counted.Instance + counted.instantiate`)) > 0);
+      });
+    });
+
+    if (pick({ gate: true, full: false })) return;
+
+    it("which takes the kernels as a whole where the server names another type", async () => {
+      await visit({ from: "/watched/" }, async (page) => {
+        const address = `new URL("/octets/watched/kernels.plain.wasm", location.href)`;
+        assert.equal(await run(page, `const model = await load(mini, { wasm: ${address} }); return ${ASK};`), SEVEN);
+        assert.deepEqual(await compiled(page), [1, 0]);
+      });
+    });
+
+    it("whose errors tell their place, by the map that is built and not packed", async () => {
+      await visit({ from: "/watched/" }, async (page) => {
+        const stack = await run<string>(page, "return load(new Uint8Array(100)).catch(({ stack }) => stack);");
+        const [, line = 0, column = 0] = /worker\.browser\.js:(\d+):(\d+)/.exec(stack)?.map(Number) ?? assert.fail(stack);
+        const map = new SourceMap(
+          JSON.parse(readFileSync(join("dist", `${file}.map`), "utf8")) as ConstructorParameters<typeof SourceMap>[0],
+        );
+        const place = map.findEntry(line - head.split("\n").length, column - 1);
+        assert.ok("originalSource" in place, stack);
+        const source = readFileSync(join("dist", place.originalSource), "utf8").split("\n")[place.originalLine] ?? "";
+        assert.match(source, /throw new FormatError/, `${place.originalSource}:${place.originalLine + 1}`);
+      });
     });
   });
 
