@@ -3,5 +3,5 @@ export function findWorkerd(): string | undefined;
 export function serveWorker(
   folder: string,
   main: string,
-  options?: { readonly flags?: readonly string[]; readonly env?: Readonly<Record<string, string>> },
-): Promise<{ readonly port: number; readonly pid: number; close(): Promise<void> }>;
+  options?: { readonly flags?: readonly string[]; readonly env?: Readonly<Record<string, string>>; readonly isInspected?: boolean },
+): Promise<{ readonly port: number; readonly pid: number; readonly inspector?: string | undefined; close(): Promise<void> }>;

@@ -11,10 +11,10 @@ export const findWorkerd = () => binaryOf("@cloudflare", `workerd-${process.plat
 
 /**
  * Serves the modules of a folder, `main` first.
- * @param {string} folder @param {string} main @param {{ flags?: readonly string[], env?: Record<string, string> }} [options] compatibility flags; variables
- * @returns {Promise<{ port: number, close(): Promise<void>, pid: number }>}
+ * @param {string} folder @param {string} main @param {{ flags?: readonly string[], env?: Record<string, string>, isInspected?: boolean }} [options] compatibility flags; variables; whether the inspector listens
+ * @returns {Promise<{ port: number, close(): Promise<void>, pid: number, inspector: string | undefined }>} `inspector`: address of its socket
  */
-export async function serveWorker(folder, main, { flags = [], env = {} } = {}) {
+export async function serveWorker(folder, main, { flags = [], env = {}, isInspected = false } = {}) {
   const names = readdirSync(folder).filter((name) => extname(name) in KINDS);
   const modules = [main, ...names.filter((name) => name !== main)].map(
     (name) => `(name = "${name}", ${KINDS[extname(name)]} = embed "${name}")`,
@@ -38,8 +38,10 @@ const worker :Workerd.Worker = (
   );
   const binary = findWorkerd();
   if (!binary || !existsSync(binary)) throw new Error("workerd is not installed: npm ci --prefix tests/runtimes");
-  const child = spawn(binary, ["serve", "--control-fd=3", config], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
+  const listening = isInspected ? ["--inspector-addr=127.0.0.1:0"] : [];
+  const child = spawn(binary, ["serve", "--control-fd=3", ...listening, config], { stdio: ["ignore", "ignore", "pipe", "pipe"] });
   let said = "";
+  let inspector;
   child.stderr.on("data", (bytes) => {
     said += bytes;
   });
@@ -48,7 +50,10 @@ const worker :Workerd.Worker = (
     let text = "";
     child.stdio[3].on("data", (bytes) => {
       text += bytes;
-      const port = /"event":"listen".*"port":(\d+)/.exec(text)?.[1];
+      const [port, inspected] = ["listen", "listen-inspector"].map(
+        (event) => new RegExp(`"event":"${event}".*"port":(\\d+)`).exec(text)?.[1],
+      );
+      if (inspected) inspector = `ws://127.0.0.1:${inspected}/main`;
       if (port) resolve(Number(port));
     });
     child.once("error", reject);
@@ -57,6 +62,7 @@ const worker :Workerd.Worker = (
   return {
     port,
     pid: child.pid,
+    inspector,
     close: () => {
       child.kill("SIGKILL");
       return ended;
