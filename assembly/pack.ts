@@ -85,6 +85,9 @@ function limit_of(dtype: i32): f32 {
 @inline function high64(a: v128, b: v128): v128 { return i8x16.shuffle(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31); }
 
 // @ts-ignore: decorator
+@inline function odd32(v: v128): v128 { return i8x16.shuffle(v, v, 4, 5, 6, 7, 4, 5, 6, 7, 12, 13, 14, 15, 12, 13, 14, 15); }
+
+// @ts-ignore: decorator
 @inline function put_f16_pair(p: usize, even: v128, odd: v128): void { v128.store(p, v128.or(f16_bits(even), i32x4.shl(f16_bits(odd), 16))); }
 // @ts-ignore: decorator
 @inline function put_bf16_pair(p: usize, even: v128, odd: v128): void { v128.store(p, v128.or(bf16_bits(even), i32x4.shl(bf16_bits(odd), 16))); }
@@ -148,13 +151,13 @@ const TRIALS_END: usize = 16;
 }
 
 /**
- * The scale that gives the least squared error to 32 values at p which are rounded to q8's or q4's integers. Each of eight trials puts `most` at another place and
+ * The scale that gives the least squared error to 32 values, of which the integers lie at p and `most` is the largest, which are rounded to q8's or q4's integers. Each of eight trials puts `most` at another place and
  * rounds; for its integers q the best scale is Σxq / Σq², which gains (Σxq)² / Σq². The sums are exact: of values rounded to FINE parts of the largest.
  * Squared errors are within 0.3 % (q4) and 7 % (q8) of those of a search as fine as it may be. Where no factor of a trial takes FINE beyond the integers, nothing is
  * held within them: of q4's only the first five reach 8, and the first two -9.
  */
 function best_scale(p: usize, most: f32, isQ8: bool): f32 {
-  const r = f32x4.splat(FINE / most), x0 = fine(p, r), x1 = fine(p + 32, r), x2 = fine(p + 64, r), x3 = fine(p + 96, r);
+  const x0 = v128.load(p), x1 = v128.load(p, 16), x2 = v128.load(p, 32), x3 = v128.load(p, 48);
   const high = i16x8.splat(isQ8 ? 127 : 7);
   let best = f32x4.splat(0), scale = best, trials = TRIALS;
   if (!isQ8) {
@@ -185,8 +188,8 @@ function best_scale(p: usize, most: f32, isQ8: bool): f32 {
   }
   const g = high64(best, best), upper = f32x4.gt(g, best);
   best = v128.bitselect(g, best, upper); scale = v128.bitselect(high64(scale, scale), scale, upper);
-  const s = f32x4.extract_lane(best, 1) > f32x4.extract_lane(best, 0) ? f32x4.extract_lane(scale, 1) : f32x4.extract_lane(scale, 0);
-  return s * (most / FINE);
+  // no branch, which would be guessed wrong every other time
+  return f32x4.extract_lane(v128.bitselect(odd32(scale), scale, f32x4.gt(odd32(best), best)), 0) * (most / FINE);
 }
 
 /** Which of eight values have this size, as words of all ones. */
@@ -210,31 +213,44 @@ function signed_largest(p: usize, amax: f32): f32 {
   return i8x16.narrow_i16x8_s(a, b);
 }
 
-/** 32 floats to lane `lane` of a qb8w or qb4w block: the f16 scale of the least squared error, then the integer nearest to x / scale. Returns 1 when the scale is finite. */
-function encode_block(block: usize, dtype: i32, lane: usize, p: usize): i32 {
-  const amax = largest(p), isQ8 = dtype == Q8, low = i16x8.splat(isQ8 ? -127 : -8), high = i16x8.splat(isQ8 ? 127 : 7);
-  let scale = amax;
-  if (amax > SMALL && amax < LARGE) scale = best_scale(p, isQ8 ? amax : -signed_largest(p, amax), isQ8);
-  store<u16>(block + (lane << 1), <u16>f16_of(scale));
-  const d = load_f16(block + (lane << 1)), isFinite = d - d == 0, r = f32x4.splat(isFinite && d != 0 ? 1 / d : 0);
-  const a = rounded_bytes(p, r, low, high), b = rounded_bytes(p + 64, r, low, high), eight = i8x16.splat(8);
-  if (isQ8) put_q8(block, lane, a, b);
-  else put_q4(block, lane, v128.or(i8x16.add(a, eight), i8x16.shl(i8x16.add(b, eight), 4)));
-  return i32(isFinite);
+// @ts-ignore: decorator
+@inline function is_searched(amax: f32): bool { return amax > SMALL && amax < LARGE; }
+
+/**
+ * Kp floats at x to lane `lane` of the blocks at dst (qb8w or qb4w): the f16 scales of the least squared error, then the integers nearest to x / scale. Each of the three
+ * loops is so short that a processor has several blocks of it under way. Behind the floats it needs room for as many words. Returns 1 when every scale is finite.
+ */
+function encode_row(dst: usize, dtype: i32, lane: usize, x: usize, Kp: usize): i32 {
+  const isQ8 = dtype == Q8, step: usize = isQ8 ? QB8W_BYTES : QB4W_BYTES, ints = x + (Kp << 2), mosts = ints + (Kp << 1), end = ints;
+  let i = ints, m = mosts;
+  for (let p = x; p < end; m += 4) {
+    let most = largest(p);
+    if (!isQ8 && is_searched(most)) most = -signed_largest(p, most);
+    store<f32>(m, most);
+    const r = f32x4.splat(FINE / most);
+    for (const e = p + (BLOCK << 2); p < e; p += 32, i += 16) v128.store(i, fine(p, r));
+  }
+  let block = dst + (lane << 1);
+  for (i = ints, m = mosts; i < mosts; i += BLOCK << 1, m += 4, block += step) {
+    const most = load<f32>(m);
+    store<u16>(block, <u16>f16_of(is_searched(abs(most)) ? best_scale(i, most, isQ8) : most));
+  }
+  const low = i16x8.splat(isQ8 ? -127 : -8), high = i16x8.splat(isQ8 ? 127 : 7), eight = i8x16.splat(8);
+  let finite = 1;
+  for (let p = x; p < end; p += BLOCK << 2, dst += step) {
+    const d = load_f16(dst + (lane << 1)), isFinite = d - d == 0, r = f32x4.splat(isFinite && d != 0 ? 1 / d : 0);
+    const a = rounded_bytes(p, r, low, high), b = rounded_bytes(p + 64, r, low, high);
+    if (isQ8) put_q8(dst, lane, a, b);
+    else put_q4(dst, lane, v128.or(i8x16.add(a, eight), i8x16.shl(i8x16.add(b, eight), 4)));
+    finite &= i32(isFinite);
+  }
+  return finite;
 }
 
-/** 8 rows of x (Kp floats each) to a group of any packed dtype. Returns 1 when every value is finite in it. */
+/** 8 rows of x (Kp floats each) to a group of floats. Returns 1 when every value is finite in it. */
 function encode_group(dst: usize, dtype: i32, x: usize, Kp: usize): i32 {
-  if (dtype < Q8) {
-    encode_floats(dst, dtype, x, Kp);
-    return within(x, GROUP * Kp, limit_of(dtype));
-  }
-  let fine = 1;
-  for (let lane: usize = 0; lane < GROUP; lane++) {
-    for (const e = x + (Kp << 2); x < e; x += BLOCK << 2, dst += dtype == Q8 ? QB8W_BYTES : QB4W_BYTES) fine &= encode_block(dst, dtype, lane, x);
-    dst -= Kp / BLOCK * packed_block_bytes(dtype);
-  }
-  return fine;
+  encode_floats(dst, dtype, x, Kp);
+  return within(x, GROUP * Kp, limit_of(dtype));
 }
 
 /** Words 0 to 3 of four rows at p, side by side, to o, o + 16, o + 32 and o + 48; each byte xored with flip. */
@@ -342,7 +358,7 @@ function move_floats(dst: usize, dtype: i32, src: usize, K: usize): i32 {
  * needs: row0 % 8 == 0; a call that does not end on a multiple of 8 rows ends the segment; K a multiple of srcType's block
  * From a dtype to the same (Q4_K and Q6_K: nothing else is packed to them), Q5_0 → q8 and IQ4_NL → q8 the bits are moved (floats: whole groups whose K needs no
  * padding); everything else goes through f32 and is rounded once, to q8 and q4 with the scale of the least squared error.
- * cost:  0.5 to 1.5 ns a value, to q8 and q4 2.5 to 3, moves 0.1 to 0.4 ns, whole groups of Q8_0 and Q4_0 0.1
+ * cost:  0.5 to 1.5 ns a value, to q8 and q4 1.5 to 2, moves 0.1 to 0.4 ns, whole groups of Q8_0 and Q4_0 0.1
  */
 export function pack_rows(
   dst: usize, dstType: i32, row0: usize, src: usize, srcType: i32, rows: usize, K: usize, scratch: usize,
@@ -360,8 +376,15 @@ export function pack_rows(
       widen_to_q8(scratch, src, srcType, n * blocks);
       fine &= move_group(dst, dstType, scratch, n, blocks, scratch);
     }
+    else if (dstType >= Q8) {
+      assert(dstType <= Q4); // a row at a time: it stays in the first cache
+      for (let lane: usize = 0; lane < GROUP; lane++) {
+        if (lane < n) decode_rows(scratch, Kp, src + lane * stored, srcType, 1, K);
+        else memory.fill(scratch, 0, Kp << 2);
+        fine &= encode_row(dst, dstType, lane, scratch, Kp);
+      }
+    }
     else {
-      assert(dstType <= Q4);
       decode_rows(scratch, Kp, src, srcType, n, K);
       memory.fill(scratch + (n * Kp << 2), 0, ((GROUP - n) * Kp) << 2);
       fine &= encode_group(dst, dstType, scratch, Kp);

@@ -40,7 +40,7 @@ const TINY: f32 = 7.888609052210118e-31;
   a = i32x4.max_s(a, v128.and(v128.load(p, 96), abs)); b = i32x4.max_s(b, v128.and(v128.load(p, 112), abs));
   a = i32x4.max_s(a, b);
   a = i32x4.max_s(a, i8x16.shuffle(a, a, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  return reinterpret<f32>(max<i32>(i32x4.extract_lane(a, 0), i32x4.extract_lane(a, 1)));
+  return f32x4.extract_lane(i32x4.max_s(a, i8x16.shuffle(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)), 0);
 }
 
 /** Lanes 0 and 1: the sum of 16 integers (i16) with k mod 4 < 2, and of the others. */
