@@ -3,7 +3,7 @@
 // A block's integers are exact with scale and minimum in them: scale · Σq·x, and minimum · (-8·Σx), which meets dmin / 8.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  PAIRS, Q4KW_BLOCK, Q4KW_BYTES, Q4KW_HEAD, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE,
+  groups_per_run, PAIRS, Q4KW_BLOCK, Q4KW_BYTES, Q4KW_HEAD, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_F16_SCALE_8, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, dot_i16, dot_i8,
@@ -136,6 +136,56 @@ import {
   }
 }
 
+/** The dots of a vector of weights: both of its nibbles. */
+// @ts-ignore: decorator
+@inline function both(pairs: bool, low: v128, high: v128, w: v128, m15: v128, acc: v128): v128 {
+  return dot(pairs, high, v128.and(i16x8.shr_u(w, 4), m15), dot(pairs, low, v128.and(w, m15), acc));
+}
+// @ts-ignore: decorator
+@inline function first_both(pairs: bool, low: v128, high: v128, w: v128, m15: v128): v128 {
+  return dot(pairs, high, v128.and(i16x8.shr_u(w, 4), m15), first(pairs, low, v128.and(w, m15)));
+}
+/** As in qb4w: one row of x against two runs of groups at a time. */
+// @ts-ignore: decorator
+@inline function two(pairs: bool, y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
+  const m15 = v128.load(CONST + CONST_NIBBLE);
+  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), up8 = v128.load(CONST + CONST_F16_SCALE_8);
+  const xe = x + blocks * QD8_BLOCK, z = run << 5;
+  let u = w + run * blocks * Q4KW_BYTES;
+  for (const end = u; w < end; y += 32) {
+    let f0 = f32x4.splat(0), f1 = f0, f2 = f0, f3 = f0;
+    for (let xp = x; xp < xe; ) {
+      const d0 = load_f16x4(w, mask, up), d1 = load_f16x4(w + 8, mask, up), m0 = load_f16x4(w + 16, mask, up8), m1 = load_f16x4(w + 24, mask, up8);
+      const d2 = load_f16x4(u, mask, up), d3 = load_f16x4(u + 8, mask, up), m2 = load_f16x4(u + 16, mask, up8), m3 = load_f16x4(u + 24, mask, up8);
+      w += Q4KW_HEAD; u += Q4KW_HEAD;
+      for (const next = w + 8 * Q4KW_BLOCK; w < next; w += Q4KW_BLOCK, u += Q4KW_BLOCK, xp += QD8_BLOCK) {
+        let low = v128.load32_splat(xp, 0), high = v128.load32_splat(xp, 16);
+        let a0 = first_both(pairs, low, high, v128.load(w, 16), m15), a1 = first_both(pairs, low, high, v128.load(w, 80), m15);
+        let a2 = first_both(pairs, low, high, v128.load(u, 16), m15), a3 = first_both(pairs, low, high, v128.load(u, 80), m15);
+        low = v128.load32_splat(xp, 4); high = v128.load32_splat(xp, 20);
+        a0 = both(pairs, low, high, v128.load(w, 32), m15, a0); a1 = both(pairs, low, high, v128.load(w, 96), m15, a1);
+        a2 = both(pairs, low, high, v128.load(u, 32), m15, a2); a3 = both(pairs, low, high, v128.load(u, 96), m15, a3);
+        low = v128.load32_splat(xp, 8); high = v128.load32_splat(xp, 24);
+        a0 = both(pairs, low, high, v128.load(w, 48), m15, a0); a1 = both(pairs, low, high, v128.load(w, 112), m15, a1);
+        a2 = both(pairs, low, high, v128.load(u, 48), m15, a2); a3 = both(pairs, low, high, v128.load(u, 112), m15, a3);
+        low = v128.load32_splat(xp, 12); high = v128.load32_splat(xp, 28);
+        a0 = both(pairs, low, high, v128.load(w, 64), m15, a0); a1 = both(pairs, low, high, v128.load(w, 128), m15, a1);
+        a2 = both(pairs, low, high, v128.load(u, 64), m15, a2); a3 = both(pairs, low, high, v128.load(u, 128), m15, a3);
+        const t = v128.load32_splat(xp, QD8_SCALE), sums = v128.load32_splat(xp, QD8_PAIR8);
+        let s = v128.load8x8_u(w), n = v128.load8x8_u(w, 8);
+        f0 = step(f0, scaled_sums(pairs, a0, low_scales(pairs, s)), d0, i32x4.dot_i16x8_s(twice_low(n), sums), m0, t);
+        f1 = step(f1, scaled_sums(pairs, a1, high_scales(pairs, s)), d1, i32x4.dot_i16x8_s(twice_high(n), sums), m1, t);
+        s = v128.load8x8_u(u); n = v128.load8x8_u(u, 8);
+        f2 = step(f2, scaled_sums(pairs, a2, low_scales(pairs, s)), d2, i32x4.dot_i16x8_s(twice_low(n), sums), m2, t);
+        f3 = step(f3, scaled_sums(pairs, a3, high_scales(pairs, s)), d3, i32x4.dot_i16x8_s(twice_high(n), sums), m3, t);
+      }
+    }
+    v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
+  }
+}
+
+function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(false, y, x, w, blocks, run); }
+function pairs__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(true, y, x, w, blocks, run); }
 function dots__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   relaxed(1, false, y, yRow, x, w, blocks, groups);
 }
@@ -236,8 +286,15 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * cost:  streams N·K·4.625/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_q4kw(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  if (M < 3 || M == MOST) return tile(M, y, yRow, x, w, blocks, groups);
   const xRow = blocks * QD8_BYTES, group = blocks * Q4KW_BYTES;
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    const run = M == 1 ? groups_per_run(groups, group) : 0;
+    if (run) {
+      if (PAIRS) pairs__1x16(y, x, w, blocks, run); else dots__1x16(y, x, w, blocks, run);
+      y += run << 6; w += 2 * run * group; groups -= 2 * run;
+    }
+  }
+  if (M < 3 || M == MOST) return tile(M, y, yRow, x, w, blocks, groups);
   for (; groups > 0; groups--, w += group, y += 32) { // the group stays in L1 while x passes
     let m = M, xp = x, yp = y;
     for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, 1);

@@ -4,7 +4,7 @@
 // each stored as q + 8. That is a Q4_0 block's own nibble order: packing moves 4-byte pieces only.
 // The sums start at -8·Σx of the block, so the nibbles stay as stored; 4 bits are exact for every engine's dot.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
-import { groups_per_pass, PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
+import { groups_per_pass, groups_per_run, PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, CONST_ONE16, dot_i16, dot_i8, load_f16x4,
   pair_i8, scaled,
@@ -129,6 +129,47 @@ import {
   }
 }
 
+/** The dots of a vector of weights: both of its nibbles. */
+// @ts-ignore: decorator
+@inline function both(pairs: bool, low: v128, high: v128, w: v128, m15: v128, acc: v128): v128 {
+  return dot(pairs, high, v128.and(i16x8.shr_u(w, 4), m15), dot(pairs, low, v128.and(w, m15), acc));
+}
+/**
+ * One row of x against two runs of so many groups, one behind the other in memory and read at the same time: what is loaded of x serves 16 rows of w.
+ * (Two groups that are neighbours halve the rate of memory, and four runs are slower than one where others use it, too.)
+ */
+// @ts-ignore: decorator
+@inline function two(pairs: bool, y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
+  const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16);
+  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
+  const xe = x + blocks * QD8_BLOCK, z = run << 5;
+  let u = w + run * blocks * QB4W_BYTES;
+  for (const end = u; w < end; y += 32) {
+    let f0 = f32x4.splat(0), f1 = f0, f2 = f0, f3 = f0;
+    for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB4W_BYTES, u += QB4W_BYTES) {
+      let a0 = start(pairs, xp), a1 = a0, a2 = a0, a3 = a0;
+      let low = v128.load32_splat(xp, 0), high = v128.load32_splat(xp, 16);
+      a0 = both(pairs, low, high, v128.load(w, 16), m15, a0); a1 = both(pairs, low, high, v128.load(w, 80), m15, a1);
+      a2 = both(pairs, low, high, v128.load(u, 16), m15, a2); a3 = both(pairs, low, high, v128.load(u, 80), m15, a3);
+      low = v128.load32_splat(xp, 4); high = v128.load32_splat(xp, 20);
+      a0 = both(pairs, low, high, v128.load(w, 32), m15, a0); a1 = both(pairs, low, high, v128.load(w, 96), m15, a1);
+      a2 = both(pairs, low, high, v128.load(u, 32), m15, a2); a3 = both(pairs, low, high, v128.load(u, 96), m15, a3);
+      low = v128.load32_splat(xp, 8); high = v128.load32_splat(xp, 24);
+      a0 = both(pairs, low, high, v128.load(w, 48), m15, a0); a1 = both(pairs, low, high, v128.load(w, 112), m15, a1);
+      a2 = both(pairs, low, high, v128.load(u, 48), m15, a2); a3 = both(pairs, low, high, v128.load(u, 112), m15, a3);
+      low = v128.load32_splat(xp, 12); high = v128.load32_splat(xp, 28);
+      a0 = both(pairs, low, high, v128.load(w, 64), m15, a0); a1 = both(pairs, low, high, v128.load(w, 128), m15, a1);
+      a2 = both(pairs, low, high, v128.load(u, 64), m15, a2); a3 = both(pairs, low, high, v128.load(u, 128), m15, a3);
+      const t = v128.load32_splat(xp, QD8_SCALE);
+      f0 = scaled(whole(pairs, a0, one), f0, load_f16x4(w, mask, up), t); f1 = scaled(whole(pairs, a1, one), f1, load_f16x4(w + 8, mask, up), t);
+      f2 = scaled(whole(pairs, a2, one), f2, load_f16x4(u, mask, up), t); f3 = scaled(whole(pairs, a3, one), f3, load_f16x4(u + 8, mask, up), t);
+    }
+    v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
+  }
+}
+
+function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(false, y, x, w, blocks, run); }
+function pairs__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(true, y, x, w, blocks, run); }
 function dots__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   relaxed(1, false, y, yRow, x, w, blocks, groups);
 }
@@ -250,8 +291,15 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * cost:  streams N·K·4.5/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_qb4w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   const xRow = blocks * QD8_BYTES, group = blocks * QB4W_BYTES;
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    const run = M == 1 ? groups_per_run(groups, group) : 0;
+    if (run) {
+      if (PAIRS) pairs__1x16(y, x, w, blocks, run); else dots__1x16(y, x, w, blocks, run);
+      y += run << 6; w += 2 * run * group; groups -= 2 * run;
+    }
+  }
+  if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in L1 while x passes
     n = min(n, groups);
     let m = M, xp = x, yp = y;

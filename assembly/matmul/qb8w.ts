@@ -6,7 +6,7 @@
 // dot that sums pairs only reads unsigned bytes right; it is exact for activations in two halves.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  groups_per_pass, PAIRS, QB8W_BYTES, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_SCALE, QD8_SUM_BIAS,
+  groups_per_pass, groups_per_run, PAIRS, QB8W_BYTES, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_SCALE, QD8_SUM_BIAS,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_ONE16, CONST_SIXTEEN16, dot_i16, dot_i8, load_f16x4, pair_i8, scaled,
@@ -80,6 +80,47 @@ import {
     if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
     if (rows > 2) { v128.store(y + 2 * yRow, f20); v128.store(y + 2 * yRow, f21, 16); }
     if (rows > 3) { v128.store(y + 3 * yRow, f30); v128.store(y + 3 * yRow, f31, 16); }
+  }
+}
+
+/** As in qb4w: one row of x against two runs of groups at a time. */
+function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
+  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
+  const xe = x + blocks * QD8_BLOCK, z = run << 5;
+  let u = w + run * blocks * QB8W_BYTES;
+  for (const end = u; w < end; y += 32) {
+    let f0 = f32x4.splat(0), f1 = f0, f2 = f0, f3 = f0;
+    for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB8W_BYTES, u += QB8W_BYTES) {
+      let a0 = v128.load32_splat(xp, QD8_SUM_BIAS), a1 = a0, a2 = a0, a3 = a0;
+      let v = v128.load32_splat(xp, 0);
+      a0 = dot_i8(v, v128.load(w, 16), a0); a1 = dot_i8(v, v128.load(w, 144), a1);
+      a2 = dot_i8(v, v128.load(u, 16), a2); a3 = dot_i8(v, v128.load(u, 144), a3);
+      v = v128.load32_splat(xp, 4);
+      a0 = dot_i8(v, v128.load(w, 32), a0); a1 = dot_i8(v, v128.load(w, 160), a1);
+      a2 = dot_i8(v, v128.load(u, 32), a2); a3 = dot_i8(v, v128.load(u, 160), a3);
+      v = v128.load32_splat(xp, 8);
+      a0 = dot_i8(v, v128.load(w, 48), a0); a1 = dot_i8(v, v128.load(w, 176), a1);
+      a2 = dot_i8(v, v128.load(u, 48), a2); a3 = dot_i8(v, v128.load(u, 176), a3);
+      v = v128.load32_splat(xp, 12);
+      a0 = dot_i8(v, v128.load(w, 64), a0); a1 = dot_i8(v, v128.load(w, 192), a1);
+      a2 = dot_i8(v, v128.load(u, 64), a2); a3 = dot_i8(v, v128.load(u, 192), a3);
+      v = v128.load32_splat(xp, 16);
+      a0 = dot_i8(v, v128.load(w, 80), a0); a1 = dot_i8(v, v128.load(w, 208), a1);
+      a2 = dot_i8(v, v128.load(u, 80), a2); a3 = dot_i8(v, v128.load(u, 208), a3);
+      v = v128.load32_splat(xp, 20);
+      a0 = dot_i8(v, v128.load(w, 96), a0); a1 = dot_i8(v, v128.load(w, 224), a1);
+      a2 = dot_i8(v, v128.load(u, 96), a2); a3 = dot_i8(v, v128.load(u, 224), a3);
+      v = v128.load32_splat(xp, 24);
+      a0 = dot_i8(v, v128.load(w, 112), a0); a1 = dot_i8(v, v128.load(w, 240), a1);
+      a2 = dot_i8(v, v128.load(u, 112), a2); a3 = dot_i8(v, v128.load(u, 240), a3);
+      v = v128.load32_splat(xp, 28);
+      a0 = dot_i8(v, v128.load(w, 128), a0); a1 = dot_i8(v, v128.load(w, 256), a1);
+      a2 = dot_i8(v, v128.load(u, 128), a2); a3 = dot_i8(v, v128.load(u, 256), a3);
+      v = v128.load32_splat(xp, QD8_SCALE);
+      f0 = scaled(a0, f0, load_f16x4(w, mask, up), v); f1 = scaled(a1, f1, load_f16x4(w + 8, mask, up), v);
+      f2 = scaled(a2, f2, load_f16x4(u, mask, up), v); f3 = scaled(a3, f3, load_f16x4(u + 8, mask, up), v);
+    }
+    v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
   }
 }
 
@@ -262,8 +303,15 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * cost:  streams N·K·8.5/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_qb8w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   const xRow = blocks * QD8_BYTES, group = blocks * QB8W_BYTES;
+  if (ASC_FEATURE_RELAXED_SIMD) {
+    const run = M == 1 && !PAIRS ? groups_per_run(groups, group) : 0;
+    if (run) {
+      dots__1x16(y, x, w, blocks, run);
+      y += run << 6; w += 2 * run * group; groups -= 2 * run;
+    }
+  }
+  if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
   for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in L1 while x passes
     n = min(n, groups);
     let m = M, xp = x, yp = y;

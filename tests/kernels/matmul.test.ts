@@ -219,6 +219,18 @@ suite(
       });
     }
 
+    // 57 groups of at least 4,608 bytes: 256 KB, from which on one row reads two runs at a time, and a group that is left
+    for (const dtype of ["q8", "q4", "q4k", "q6k"] as const)
+      lab.it(`${dtype}: a row alone, which reads long weights in two runs, has the bits that it has beside another`, () => {
+        const [M, N, K] = [2, 453, 1024];
+        const segment = isKDType(dtype) ? { w: NONE, raw: superBlocks(dtype, (N * K) / 256, 9) } : { w: normal(N * K, 8, K ** -0.5) };
+        const problem = { M, K, x: normal(M * K, 3), segments: [{ dtype, N, ...segment }] };
+        const y = product(lab, problem, [2], 1);
+        assert.ok(columnsOf(y, up(N, 8), N).every((v) => v !== 0));
+        lab.agree(dtype, y);
+        for (const nth of [1, 2]) lab.agree(dtype, product(lab, problem, [1, 1], nth));
+      });
+
     lab.it("segments of every dtype side by side, with bias, equal each alone", () => {
       const [M, K] = [5, 256];
       const x = normal(M * K, 3);
