@@ -99,15 +99,13 @@ async function buildJs() {
     absWorkingDir: root,
     tsconfigRaw: {},
   };
-  // names of classes and functions stay: for stack traces without the map, and whoever prints a value
-  const small = { minify: true, keepNames: true };
   // wasm and gguf are imported as modules by the runtimes that can, and lie in dist/ as well
   const external = ["@huggingface/jinja", "@huggingface/tokenizers", "lfm2-wasm", "lfm2-wasm/mini", "*.wasm", "*.gguf"];
   const version = JSON.stringify(JSON.parse(readFileSync(at("package.json"), "utf8")).version);
   const adapter = (name) => `src/adapters/${name}/index.ts`;
   await build({
     ...common,
-    ...small,
+    minify: true,
     entryPoints: { "thread.browser": "src/adapters/browser/thread.ts" },
     platform: "neutral",
     target: "es2022",
@@ -118,7 +116,7 @@ async function buildJs() {
   };
   const { metafile } = await build({
     ...common,
-    ...small,
+    minify: true,
     entryPoints: {
       index: adapter("node"),
       quantize: "src/cli/quantize-file.ts",
@@ -139,7 +137,7 @@ async function buildJs() {
   await writeWhole(metafile);
   await build({
     ...common,
-    ...small,
+    minify: true,
     entryPoints: { thread: "src/adapters/node/thread.ts", mini: "src/mini.ts", "mini.workerd": "src/adapters/workerd/mini.ts" },
     external,
   });
@@ -155,7 +153,7 @@ async function buildJs() {
   const kernels = (name) => gzipSync(readFileSync(at("dist", `kernels.${name}.wasm`)), { level: 9 }).toString("base64");
   await build({
     ...common,
-    ...small,
+    minify: true,
     entryPoints: { inline: adapter("inline") },
     external,
     platform: "neutral",

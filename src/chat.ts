@@ -92,6 +92,7 @@ class Turn {
 
 /** A conversation. Turns on one chat run in order; a turn that fails leaves the messages as they were. */
 export class Chat {
+  static readonly name = "Chat";
   readonly #host: ChatHost;
   readonly #onContextFull: GenerateOptions["onContextFull"];
   #state: State;

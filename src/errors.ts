@@ -1,4 +1,5 @@
 // The error classes of the package. Every message reads `[lfm2] <where>: expected <x>, got <y>. <What to do.>`; nothing here knows what went wrong.
+// A class that a program sees says its own name, here and elsewhere: what is published is minified.
 
 /** Options of every error of this package. */
 export interface Lfm2ErrorOptions {
@@ -10,6 +11,7 @@ export interface Lfm2ErrorOptions {
 
 /** The class above all errors that this package throws on purpose. */
 export class Lfm2Error extends Error {
+  static override readonly name: string = "Lfm2Error";
   override readonly name: string = "Lfm2Error";
   /** A stable, machine-readable reason; by default the kind of error, for example `"format"`. */
   readonly code: string;
@@ -25,6 +27,7 @@ export class Lfm2Error extends Error {
 
 /** A caller's argument is wrong: a bad option, an empty prompt, a prompt that does not fit. */
 export class InputError extends Lfm2Error {
+  static override readonly name = "InputError";
   override readonly name = "InputError";
   constructor(message: string, options?: Lfm2ErrorOptions) {
     super(message, options, "input");
@@ -33,6 +36,7 @@ export class InputError extends Lfm2Error {
 
 /** A file's bytes are not what the format demands. */
 export class FormatError extends Lfm2Error {
+  static override readonly name = "FormatError";
   override readonly name = "FormatError";
   constructor(message: string, options?: Lfm2ErrorOptions) {
     super(message, options, "format");
@@ -41,6 +45,7 @@ export class FormatError extends Lfm2Error {
 
 /** Well formed, but not something that this package can run. */
 export class UnsupportedError extends Lfm2Error {
+  static override readonly name = "UnsupportedError";
   override readonly name = "UnsupportedError";
   constructor(message: string, options?: Lfm2ErrorOptions) {
     super(message, options, "unsupported");
@@ -49,6 +54,7 @@ export class UnsupportedError extends Lfm2Error {
 
 /** Not enough memory; the message says how much is needed and how much there is. */
 export class MemoryError extends Lfm2Error {
+  static override readonly name = "MemoryError";
   override readonly name = "MemoryError";
   constructor(message: string, options?: Lfm2ErrorOptions) {
     super(message, options, "memory");
@@ -57,6 +63,7 @@ export class MemoryError extends Lfm2Error {
 
 /** A transfer failed. */
 export class NetworkError extends Lfm2Error {
+  static override readonly name = "NetworkError";
   override readonly name = "NetworkError";
   /** HTTP status, or 0 when there was no answer. */
   readonly status: number;
@@ -71,6 +78,7 @@ export class NetworkError extends Lfm2Error {
 
 /** A file or a cache could not be read or written. */
 export class StorageError extends Lfm2Error {
+  static override readonly name = "StorageError";
   override readonly name = "StorageError";
   constructor(message: string, options?: Lfm2ErrorOptions) {
     super(message, options, "storage");
@@ -79,6 +87,7 @@ export class StorageError extends Lfm2Error {
 
 /** The runtime lacks something, or a part of the engine died. */
 export class PlatformError extends Lfm2Error {
+  static override readonly name = "PlatformError";
   override readonly name = "PlatformError";
   constructor(message: string, options?: Lfm2ErrorOptions) {
     super(message, options, "platform");
@@ -87,6 +96,7 @@ export class PlatformError extends Lfm2Error {
 
 /** The caller's `signal` ended the call. */
 export class AbortError extends Lfm2Error {
+  static override readonly name = "AbortError";
   override readonly name = "AbortError";
   constructor(message = "aborted: the signal that was passed to this call fired.", options?: Lfm2ErrorOptions) {
     super(message, options, "abort");

@@ -16,6 +16,7 @@ export type Batch = ArrayLike<number> | readonly ArrayLike<number>[];
 
 /** Keys, values and convolution states of a batch of sequences: what a forward pass gives to the next. */
 export class KeyValueCache {
+  static readonly name = "KeyValueCache";
   /** @internal */
   readonly sessions: readonly number[];
   /** What holds the sessions. @internal */

@@ -85,6 +85,7 @@ export interface ModelParts {
 
 /** A loaded model. Calls may overlap: they take turns step by step. */
 export class Model {
+  static readonly name = "Model";
   readonly config: Lfm2Config;
   readonly info: ModelInfo;
   readonly #parts: ModelParts;

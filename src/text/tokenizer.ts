@@ -30,6 +30,7 @@ export interface EncodeOptions {
  *   tokenizer.decode(tokenizer.encode("Hello")); // "Hello"
  */
 export class Tokenizer implements TokenBytes {
+  static readonly name = "Tokenizer";
   /** V: ids are 0 to V - 1. */
   readonly vocabularySize: number;
   /** Tokens that are taken whole, never merged: control tokens, and others such as `<think>`. */

@@ -119,6 +119,7 @@ function optionsOf(options: Lfm2ConfigOptions): Record<string, unknown> {
  * const config = new Lfm2Config({ hiddenSize: 256, intermediateSize: 768, numHiddenLayers: 4, numAttentionHeads: 4, numKeyValueHeads: 2 });
  */
 export class Lfm2Config {
+  static readonly name = "Lfm2Config";
   readonly modelType = "lfm2";
   readonly vocabSize: number;
   readonly hiddenSize: number;

@@ -134,6 +134,7 @@ class Lfm2PreTrainedModel {
  * const { lastHiddenState } = await model.forward({ inputIds: [1, 2, 3] });   // (1, 3, 256)
  */
 export class Lfm2Model extends Lfm2PreTrainedModel {
+  static override readonly name = "Lfm2Model";
   /** Loads a checkpoint. @param source as for `load` @throws as `load` */
   static async fromPretrained(source: ModelSource, options?: FromPretrainedOptions): Promise<Lfm2Model> {
     return new Lfm2Model(...(await loadPretrained(source, options)));
@@ -159,6 +160,7 @@ export class Lfm2Model extends Lfm2PreTrainedModel {
  * console.log(tokenizer.decode(row));
  */
 export class Lfm2ForCausalLM extends Lfm2PreTrainedModel {
+  static override readonly name = "Lfm2ForCausalLM";
   /** Loads a checkpoint. @param source as for `load` @throws as `load` */
   static async fromPretrained(source: ModelSource, options?: FromPretrainedOptions): Promise<Lfm2ForCausalLM> {
     return new Lfm2ForCausalLM(...(await loadPretrained(source, options)));

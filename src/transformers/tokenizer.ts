@@ -67,6 +67,7 @@ class Callable {
 
 /** A checkpoint's tokenizer and chat template. */
 export class Lfm2Tokenizer extends Callable {
+  static override readonly name = "Lfm2Tokenizer";
   /** What stands at padding. */
   readonly padTokenId: number | undefined;
   readonly bosTokenId: number | undefined;
@@ -153,6 +154,7 @@ export class Lfm2Tokenizer extends Callable {
 
 /** Opens tokenizers. */
 export class AutoTokenizer {
+  static readonly name = "AutoTokenizer";
   /**
    * Reads a checkpoint's tokenizer and chat template, and no weights.
    * @returns a function: `tokenizer(texts, { padding: true })` gives `inputIds` and `attentionMask`, and has `encode`, `decode`, `applyChatTemplate`
