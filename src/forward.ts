@@ -79,7 +79,7 @@ export interface ReadProgress {
 
 /** Input of `forward`, with the reference's names. */
 export interface ForwardInput {
-  /** Token ids (B,T) or (T,). */
+  /** Token ids (B,T) or (T,). Each row is what it would be alone; dynamic and longrope scaling go by a row's own highest position. */
   readonly inputIds?: Batch | undefined;
   /** Embeddings (B,T,D) in the place of ids. */
   readonly inputsEmbeds?: Tensor | undefined;

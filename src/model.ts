@@ -236,13 +236,18 @@ export class Model {
   }
 
   /**
-   * How likely the model finds a text, token by token.
+   * How likely the model finds a text, token by token: what one `forward()` over it gives. Dynamic and longrope scaling go by the text's own length then, by
+   * `maxContextTokens` in replies (their `logprobs` and `promptLogprobs`).
    * @param text as it is, control tokens and all, after the start token; or token ids
    * @throws InputError for fewer than two tokens, or more than the context; AbortError
    */
   async score(text: string | Uint32Array, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
+    return this.#score(await this.#encodeText(text), signal);
+  }
+
+  async #score(ids: Uint32Array, signal: AbortSignal | undefined, ropeLength?: number): Promise<Score> {
     const { score } = await part("score", () => import("./score.ts"));
-    return score(this.#host(), await this.#encodeText(text), signal);
+    return score(this.#host(), ids, signal, ropeLength);
   }
 
   /**
@@ -315,7 +320,7 @@ export class Model {
   async #promptLogprobs({ ids, signal, onAbort }: TurnRequest): Promise<Float64Array | undefined> {
     if (ids.length < 2 || ids.length > this.info.maxContextTokens) return new Float64Array(0);
     try {
-      return (await this.score(ids, { signal })).logprobs;
+      return (await this.#score(ids, signal, this.info.maxContextTokens)).logprobs;
     } catch (error) {
       if (onAbort === "return" && signal?.aborted) return undefined;
       throw error;

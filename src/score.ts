@@ -49,9 +49,10 @@ async function logprobsOf(
   ids: Uint32Array,
   from: number,
   options: Pick<PerplexityOptions, "signal" | "onProgress">,
+  ropeLength?: number,
 ): Promise<Float64Array> {
   const targets = Int32Array.from(ids, (_, i) => (i + 1 >= from ? (ids[i + 1] ?? -1) : -1));
-  const [row] = await runForward(host, { rows: [{ ids, targets }], logits: [[]] }, options);
+  const [row] = await runForward(host, { rows: [{ ids, targets }], logits: [[]], ropeLength }, options);
   return row?.logprobs?.slice(from - 1, ids.length - 1) ?? new Float64Array(0);
 }
 
@@ -68,10 +69,10 @@ function checkLength(name: string, ids: Uint32Array, most: number): void {
   }
 }
 
-/** @throws InputError; AbortError */
-export async function score(host: ForwardHost, tokens: Uint32Array, signal: AbortSignal | undefined): Promise<Score> {
+/** @param ropeLength as in `ForwardRequest` @throws InputError; AbortError */
+export async function score(host: ForwardHost, tokens: Uint32Array, signal: AbortSignal | undefined, ropeLength?: number): Promise<Score> {
   checkLength("score", tokens, host.maxContextTokens);
-  return { tokens, logprobs: await logprobsOf(host, tokens, 1, { signal }) };
+  return { tokens, logprobs: await logprobsOf(host, tokens, 1, { signal }, ropeLength) };
 }
 
 function whole(name: string, value: number, least: number, most: number): number {

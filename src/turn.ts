@@ -58,7 +58,7 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly logprobs?: boolean | undefined;
   /** Also the so many likeliest tokens at each place, at most 20; asks for `logprobs`. */
   readonly topLogprobs?: number | undefined;
-  /** Tells with the reply how likely each token of the prompt was; reads the prompt once more for it. */
+  /** Tells with the reply how likely each token of the prompt was, as `logprobs` would have; reads the prompt once more for it. */
   readonly promptLogprobs?: boolean | undefined;
   /** Beams of beam search, which looks for the likeliest whole reply; temperature and cuts do not count then, unless `sampleBeams`. 1 (default) is no search. */
   readonly numBeams?: number | undefined;

@@ -122,6 +122,8 @@ export interface ForwardRow {
 /** A forward pass over a batch of sequences. */
 export interface ForwardRequest {
   readonly rows: readonly ForwardRow[];
+  /** Length of the context that scaled rotary frequencies go by; default each row's own end, its highest position plus one. */
+  readonly ropeLength?: number | undefined;
   /** Positions whose logits are wanted: all, or these of each row, in this order. */
   readonly logits: "all" | readonly (readonly number[])[];
   /** Also the residual stream: after every layer, or behind the final norm only. */

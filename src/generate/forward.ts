@@ -4,7 +4,7 @@ import { nextMacrotask } from "../macrotask.ts";
 import { exp } from "../math.ts";
 import { formatBytes } from "../memory/arena.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
-import { dependsOnLength } from "../models/rope.ts";
+import { frequencyLength } from "../models/rope.ts";
 import type { CancelCheck, ForwardEvent, ForwardRequest, ForwardRow, ForwardRowResult } from "./engine.ts";
 import { logSum } from "./logprobs.ts";
 import type { Session } from "./session.ts";
@@ -20,6 +20,8 @@ interface RowState {
   readonly length: number;
   /** Positions that the cache held before. */
   readonly past: number;
+  /** What its rotary frequencies go by: rows of several share no step. */
+  readonly ropeLength: number;
   readonly result: Mutable<ForwardRowResult>;
   /** For each position the places in `result.logits` that want it. */
   readonly wanted: ReadonlyMap<number, readonly number[]>;
@@ -70,7 +72,8 @@ function begin(model: LanguageModel, row: ForwardRow, session: Session, request:
   if (request.hiddenStates === "all") result.lastLayer = floats(length * D, "the last layer");
   if (request.attentions) result.attentions = attentionLayers(model).map(() => floats(H * length * (past + length), "the attentions"));
   if (row.targets) result.logprobs = new Float64Array(length).fill(Number.NaN);
-  return { row, session, length, past, result, wanted, done: 0 };
+  const ropeLength = frequencyLength(model.config, request.ropeLength ?? endOf(row, past + length));
+  return { row, session, length, past, ropeLength, result, wanted, done: 0 };
 }
 
 const attentionLayers = ({ config }: LanguageModel): number[] =>
@@ -81,22 +84,18 @@ function border({ row, done, length }: RowState): number {
   return row.borders?.find((b) => b > done) ?? length;
 }
 
-/** The pieces of the next step: as much of each unfinished row as fits, rows of ids and rows of embeddings apart. */
+/** Whether two rows may share a step. */
+const areAlike = (a: RowState, b: RowState): boolean =>
+  (a.row.ids !== undefined) === (b.row.ids !== undefined) && a.ropeLength === b.ropeLength && a.session !== b.session;
+
+/** The pieces of the next step: as much of each unfinished row as fits, rows of ids and rows of embeddings apart, and those whose keys are turned otherwise. */
 function nextPieces(states: readonly RowState[], chunkTokens: number): Piece[] {
   const pieces: Piece[] = [];
   let at = 0;
-  let hasIds: boolean | undefined;
   for (const state of states) {
-    const isOfIds = state.row.ids !== undefined;
-    if (
-      state.done === state.length ||
-      (hasIds !== undefined && hasIds !== isOfIds) ||
-      pieces.some((p) => p.state.session === state.session)
-    )
-      continue;
+    if (state.done === state.length || !pieces.every((p) => areAlike(p.state, state))) continue;
     const count = Math.min(border(state) - state.done, chunkTokens - at);
     if (count <= 0) continue;
-    hasIds = isOfIds;
     pieces.push({ state, from: state.done, count, at });
     at += count;
   }
@@ -114,27 +113,25 @@ export async function* forward(
   isCancelled: CancelCheck,
 ): AsyncGenerator<ForwardEvent> {
   const states = request.rows.map((row, i) => begin(use(), row, sessions[i]!, request, i));
-  const ropeLength = Math.max(...states.map(endOf));
   const totalTokens = states.reduce((sum, { length }) => sum + length, 0);
   for (;;) {
     const pieces = nextPieces(states, use().options.chunkTokens);
     if (pieces.length === 0) break;
     if (isCancelled()) throw new AbortError();
-    step(use(), pieces, request, ropeLength);
+    step(use(), pieces, request);
     yield { type: "progress", processedTokens: states.reduce((sum, { done }) => sum + done, 0), totalTokens };
     await nextMacrotask();
   }
   yield { type: "result", rows: states.map(({ result }) => result) };
 }
 
-/** The highest position of a row, plus one: scaled rotary frequencies go by the highest of the call, as in the reference. */
-function endOf({ row, past, length }: RowState): number {
-  return row.positions ? row.positions.reduce((end, p) => Math.max(end, p + 1), 0) : past + length;
-}
+/** The highest position of a row, plus one: scaled rotary frequencies go by it, as in the reference's call with this row alone. */
+const endOf = ({ positions }: ForwardRow, end: number): number => positions?.reduce((most, p) => Math.max(most, p + 1), 0) ?? end;
 
-function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRequest, ropeLength: number): void {
+function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRequest): void {
   for (const { state, from } of pieces) if (from > 0 && state.row.borders?.includes(from)) state.session.cache.forgetKeys();
   const D = model.config.hiddenSize;
+  const ropeLength = pieces[0]!.state.ropeLength;
   const inputs = pieces.map(({ state: { row, session }, from, count }) => ({
     cache: session.cache,
     ...(row.ids ? { ids: row.ids.subarray(from, from + count) } : { hidden: row.embeds!.subarray(from * D, (from + count) * D) }),
@@ -145,7 +142,7 @@ function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRe
   const isWhole = taps !== undefined || request.hiddenStates !== undefined || heads.length > model.logitsRows;
   model.step(inputs, isWhole ? { taps, ropeLength } : { logitsOf: heads.map(({ row }) => row), ropeLength });
   for (const [i, { state, from, count }] of pieces.entries()) {
-    follow(state, inputs[i]!.cache.position, idsOf(model, { state, from, count }, ropeLength));
+    follow(state, inputs[i]!.cache.position, idsOf(model, { state, from, count }));
   }
   if (request.hiddenStates) takeNormed(model, pieces, request);
   for (let i = 0; i < heads.length; i += model.logitsRows) {
@@ -158,9 +155,9 @@ function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRe
 }
 
 /** A piece's ids as its session keeps them: a row that came as an embedding, or whose key is turned by another position or frequency than a chat's, has none. */
-function idsOf({ config, options }: LanguageModel, { state, from, count }: Omit<Piece, "at">, ropeLength: number): Int32Array {
-  const { row, past } = state;
-  const isAlike = !dependsOnLength(config.ropeScaling) || ropeLength === options.maxContextTokens;
+function idsOf({ config, options }: LanguageModel, { state, from, count }: Omit<Piece, "at">): Int32Array {
+  const { row, past, ropeLength } = state;
+  const isAlike = ropeLength === frequencyLength(config, options.maxContextTokens);
   return Int32Array.from({ length: count }, (_, t) => {
     const position = row.positions?.[from + t] ?? past + from + t;
     return isAlike && position === past + from + t ? (row.ids?.[from + t] ?? NO_ID) : NO_ID;

@@ -25,7 +25,7 @@ import type { Lfm2Config } from "./config.ts";
 import { fingerprint } from "./fingerprint.ts";
 import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride, type Tap } from "./lfm2.ts";
 import { readKeys } from "./page-view.ts";
-import { dependsOnLength, ropeAttentionFactor, ropeFrequencies } from "./rope.ts";
+import { frequencyLength, ropeAttentionFactor, ropeFrequencies } from "./rope.ts";
 
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
 const LOGITS_BYTES = 8 << 20;
@@ -68,7 +68,7 @@ export interface StepOptions {
    */
   readonly logitsOf?: readonly number[];
   readonly taps?: Taps | undefined;
-  /** Length of the context that scaled rotary frequencies go by; default `maxContextTokens`, so that a session's never change. The same for all steps of a cache. */
+  /** Length of the context that scaled rotary frequencies go by; default `maxContextTokens`, so that a session's never change. All rows of the step go by it. */
   readonly ropeLength?: number | undefined;
 }
 
@@ -143,8 +143,10 @@ export class LanguageModel {
   readonly #rowTable: Words;
   /** Rows of logits that have been asked for. */
   readonly #logits: Logits[] = [];
-  /** For which length the frequencies are. */
+  /** For which `frequencyLength` the frequencies are. */
   #ropeLength: number | undefined;
+  /** The one of sessions. */
+  readonly #ownRopeLength: number;
   /** Of a step of one token with its logits. */
   readonly #decodeKey: number;
 
@@ -181,6 +183,7 @@ export class LanguageModel {
     this.#ids = new Words(instance.memory, this.#at("ids"), options.chunkTokens);
     this.#rowTable = new Words(instance.memory, this.#at("rowTable"), (ROW_TABLE_ENTRY_BYTES / 4) * options.chunkTokens);
     this.#decodeKey = this.#keyOf(1, 1, kindOf([0], 1) ?? 0);
+    this.#ownRopeLength = frequencyLength(config, options.maxContextTokens);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
     const types = config.layerTypes.slice(range.from, range.to);
     this.caches = new CachePool(arena, cacheSize(config, types, options.kvDtype, options.maxContextTokens));
@@ -337,7 +340,7 @@ export class LanguageModel {
     if (
       !(Number.isInteger(id) && id >= 0 && id < this.config.vocabSize) ||
       cache.statePosition >= maxContextTokens ||
-      this.#ropeLength !== maxContextTokens
+      this.#ropeLength !== this.#ownRopeLength
     )
       return false;
     cache.reserve(1);
@@ -379,10 +382,11 @@ export class LanguageModel {
     }, key);
   }
 
-  /** @param length of the context: matters for some kinds of scaled rotary embeddings only */
-  #setFrequencies(length: number): void {
+  /** @param contextLength matters for some kinds of scaled rotary embeddings only */
+  #setFrequencies(contextLength: number): void {
     const { config } = this;
-    if (length === this.#ropeLength || (this.#ropeLength !== undefined && !dependsOnLength(config.ropeScaling))) return;
+    const length = frequencyLength(config, contextLength);
+    if (length === this.#ropeLength) return;
     const at = this.#at("frequencies");
     const inMemory = new Float64Array(this.#memory.buffer, at, config.headDim / 2);
     const plain = (theta: number): Float64Array => {
@@ -390,7 +394,7 @@ export class LanguageModel {
       return inMemory.slice();
     };
     inMemory.set(ropeFrequencies(config, length, plain));
-    this.#ropeLength = dependsOnLength(config.ropeScaling) ? length : this.options.maxContextTokens;
+    this.#ropeLength = length;
   }
 
   #lengthOf({ ids, hidden }: StepInput): number {

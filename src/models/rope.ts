@@ -163,9 +163,10 @@ export interface RopeConfig extends RopeShape {
   readonly ropeScaling: RopeScaling;
 }
 
-/** @returns whether the frequencies depend on the length of the context */
-export function dependsOnLength({ type }: RopeScaling): boolean {
-  return type === "dynamic" || type === "longrope";
+/** @returns a length that stands for all those with the frequencies of `length`: two lengths have the same ones exactly where it is the same */
+export function frequencyLength({ maxPositionEmbeddings, ropeScaling: s }: RopeConfig, length: number): number {
+  if (s.type === "dynamic") return Math.max(length, maxPositionEmbeddings);
+  return s.type === "longrope" && length > s.originalMaxPositionEmbeddings ? s.originalMaxPositionEmbeddings + 1 : 1;
 }
 
 const clamp = (x: number): number => Math.min(Math.max(x, 0), 1);

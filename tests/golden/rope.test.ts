@@ -8,7 +8,7 @@ import { WebAssembly } from "../../src/memory/wasm.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { parseConfig } from "../../src/models/config.ts";
 import { loadModel } from "../../src/models/load-model.ts";
-import { dependsOnLength, parseRopeScaling, ropeAttentionFactor, ropeFrequencies } from "../../src/models/rope.ts";
+import { frequencyLength, parseRopeScaling, ropeAttentionFactor, ropeFrequencies } from "../../src/models/rope.ts";
 import { bytesSource, type Folder } from "../../src/weights/source.ts";
 import { checkpointFolder, distance, feed, goldenArrays, goldenJson, kernels, sameBits, tried } from "./support.ts";
 
@@ -126,17 +126,67 @@ describe("scaled rotary embeddings", () => {
   }
 
   for (const c of logitsCases.filter(({ rope_parameters }) => ["dynamic", "longrope"].includes(rope_parameters.rope_type))) {
-    it(`${c.name}: a chat takes nothing over from a forward pass, whose frequencies go by its own length`, async () => {
-      const likely = async (model: Model): Promise<unknown> => {
+    // beyond the border all lengths of longrope have one set of divisors: what both have computed is the same
+    const isShared = c.name === "longrope logits of 90 tokens";
+    it(`${c.name}: a chat takes ${isShared ? "over what a forward pass beyond the border computed" : "nothing over from a forward pass, whose frequencies go by its own length"}`, async () => {
+      const likely = async (model: Model): Promise<object> => {
         const { usage, logprobs } = await model.generate(Uint32Array.from(c.input_ids), { maxTokens: 1, temperature: 0, logprobs: true });
-        return [logprobs, usage.cachedTokens];
+        return { logprobs, cachedTokens: usage.cachedTokens };
       };
       const options: LoadOptions = { dtype: "f32", kvDtype: "f32", maxContextTokens: 200, threads: 1 };
       const [clean, warm] = [await load(await scaled(c), options), await load(await scaled(c), options)];
       const { pastKeyValues } = await warm.forward({ inputIds: [...c.input_ids], useCache: true });
-      assert.deepEqual(await likely(warm), await likely(clean));
+      assert.deepEqual(await likely(warm), { ...(await likely(clean)), cachedTokens: isShared ? 89 : 0 });
       pastKeyValues?.dispose();
       for (const each of [clean, warm]) each.dispose();
+    });
+  }
+
+  for (const c of logitsCases.filter((c) => c.input_ids.length === 90 && ["dynamic", "longrope"].includes(c.rope_parameters.rope_type))) {
+    const options: LoadOptions = { dtype: "f32", kvDtype: "f32", maxContextTokens: 200, threads: 1 };
+    const texts = [8, 90, 30, 60].map((length, i) => Uint32Array.from(c.input_ids.slice(90 - length), (id, t) => (t === 0 ? id : id + i)));
+
+    it(`${c.name}: a row beside rows of other lengths is the row alone, to the last bit, and goes on so`, async () => {
+      using model = await load(await scaled(c), options);
+      const V = model.config.vocabSize;
+      const pad = (ids: Uint32Array): number[] => [...new Array<number>(90 - ids.length).fill(0), ...ids];
+      const inputIds = texts.map((ids) => pad(ids));
+      const attentionMask = texts.map((ids) => pad(ids.map(() => 1)));
+      const all = await model.forward({ inputIds, attentionMask, outputHiddenStates: true, useCache: true });
+      const more = await model.forward({ inputIds: texts.map(() => [20, 21, 22]), pastKeyValues: all.pastKeyValues });
+      for (const [b, ids] of texts.entries()) {
+        const alone = await model.forward({ inputIds: ids, outputHiddenStates: true, useCache: true });
+        const rest = await model.forward({ inputIds: [20, 21, 22], pastKeyValues: alone.pastKeyValues });
+        assert.ok(sameBits(all.logits.data.subarray(((b + 1) * 90 - ids.length) * V, (b + 1) * 90 * V), alone.logits.data), `row ${b}`);
+        assert.ok(sameBits(more.logits.data.subarray(b * 3 * V, (b + 1) * 3 * V), rest.logits.data), `row ${b} goes on`);
+        const D = model.config.hiddenSize;
+        for (const [i, { data }] of (alone.hiddenStates ?? assert.fail()).entries())
+          assert.ok(sameBits(all.hiddenStates![i]!.data.subarray(((b + 1) * 90 - ids.length) * D, (b + 1) * 90 * D), data), `states ${i}`);
+        alone.pastKeyValues?.dispose();
+      }
+      all.pastKeyValues?.dispose();
+    });
+
+    it(`${c.name}: embed(), score() and perplexity() are forward() over each text, a reply's figures are those of its session`, async () => {
+      using model = await load(await scaled(c), options);
+      const together = await model.embed(texts);
+      for (const [b, ids] of texts.entries()) {
+        const [alone] = await model.embed([ids]);
+        assert.ok(sameBits(together[b]!, alone!), `text ${b}`);
+        const { logprobs } = await model.score(ids);
+        const { loss = Number.NaN } = await model.forward({ inputIds: ids, labels: ids });
+        assert.ok(Math.abs(loss + logprobs.reduce((sum, p) => sum + p, 0) / logprobs.length) < 1e-12);
+        assert.equal((await model.perplexity(ids)).loss, loss);
+      }
+      const [ids] = texts as [Uint32Array];
+      const reply = await model.generate(ids, { maxTokens: 8, temperature: 0, stopIds: [], logprobs: true });
+      const said = Uint32Array.from([...ids, ...reply.tokens]);
+      const { promptLogprobs } = await model.generate(said, { maxTokens: 1, promptLogprobs: true });
+      assert.deepEqual(
+        [...promptLogprobs!.slice(ids.length - 1)],
+        reply.logprobs?.map(({ logprob }) => logprob),
+      );
+      assert.notDeepEqual(promptLogprobs, (await model.score(said)).logprobs, "which goes by 16 tokens, the reply by 200");
     });
   }
 
@@ -161,7 +211,9 @@ describe("scaled rotary embeddings", () => {
         assert.equal(sameBits(longer, whole), checkpoint.config.ropeScaling.type !== "dynamic");
         const [shorter] = (await run(128, [30, 60])) as [Float32Array];
         assert.equal(sameBits(shorter, whole), checkpoint.config.ropeScaling.type !== "dynamic");
-        assert.equal(dependsOnLength(checkpoint.config.ropeScaling), ["dynamic", "longrope"].includes(c.rope_parameters.rope_type));
+        const { config } = checkpoint;
+        const isOne = new Set([1, 90, 200].map((length) => frequencyLength(config, length))).size === 1;
+        assert.equal(isOne, !["dynamic", "longrope"].includes(c.rope_parameters.rope_type));
       } finally {
         await checkpoint.close();
       }
