@@ -279,7 +279,6 @@ function turnOptions(options: Omit<GenerationConfig, "seed" | "minLength">, T: n
   return {
     ...rest,
     ...cuts,
-    topNSigma: 0,
     repetitionPenalty,
     maxTokens: maxNewTokens ?? (maxLength === undefined ? DEFAULT_NEW_TOKENS : maxLength - T),
     minTokens: minNewTokens,

@@ -413,6 +413,7 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         const chat = model.chat();
         const unused = chat.fork();
         const turn = chat.prompt(NAME);
+        chat.fork().dispose(); // before it has come about
         const fork = chat.fork();
         const forkOfFork = fork.fork();
         const later = chat.prompt(STORY, { maxTokens: 5 });
@@ -597,9 +598,11 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
       });
 
       it("fail together when one fails, and leave nothing behind", async () => {
-        const failed = model.generate([STORY, "fox ".repeat(3000), STORY]);
-        await assert.rejects(failed, { name: "InputError", code: "context-full" });
+        let asked = 0;
+        const long = { stopIds: [], maxTokens: 1500, stoppingCriteria: [() => ++asked < 0] };
+        await assert.rejects(model.generate([STORY, "fox ".repeat(3000), STORY], long), { name: "InputError", code: "context-full" });
         await isIdle(model);
+        assert.ok(asked < 300, `the others went on for ${asked} tokens`);
         await assert.rejects(model.generate([STORY, STORY], [{}]), { name: "InputError", message: /each of 2 prompts, got 1/ });
         await assert.rejects(model.generate([STORY, 5 as never]), { name: "InputError" });
         await isIdle(model);
@@ -654,7 +657,9 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         assert.ok(new Set(dropped).size >= 3 && dropped.every((n, i) => n >= (dropped[i - 1] ?? 0)), `${dropped}`);
         assert.ok(new Set(dropped).size <= 7, `drops at every turn: ${dropped}`);
         assert.equal(chat.messages.length, 29, "the history is whole");
-        const again = await small.restore(await chat.save());
+        const fork = chat.fork();
+        const again = await small.restore(await fork.save());
+        fork.dispose();
         assert.equal(
           (await again.prompt("Hi", { maxTokens: 4 })).usage.droppedMessages,
           (await chat.prompt("Hi", { maxTokens: 4 })).usage.droppedMessages,

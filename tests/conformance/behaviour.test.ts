@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { type GenerateOptions, load, type Message, type Model, type Reply } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
+import { dropOldest } from "../../src/context.ts";
 import { random } from "../../src/generate/philox.ts";
 import { checkpointFolder, goldenJson } from "../golden/support.ts";
 
@@ -53,6 +54,20 @@ describe("behaviour of the bundled model", () => {
         chat.dispose();
       }
       assert.equal(found, 4, "replies whose text is encoded otherwise");
+    });
+
+    it("leaves a reply a quarter of the context, or all of maxTokens where that is less", async () => {
+      const messages = ["user", "assistant", "user"].map((role) => ({ role, content: "" })) as Message[];
+      for (const [length, maxTokens, dropped] of [
+        [75, Number.POSITIVE_INFINITY, 0],
+        [76, Number.POSITIVE_INFINITY, 2],
+        [90, 10, 0],
+        [91, 10, 2],
+      ] as const) {
+        const encode = async (list: readonly Message[]): Promise<Uint32Array> => new Uint32Array(list.length === 3 ? length : 5);
+        const room = { maxContextTokens: 100, maxTokens, droppedMessages: 0 };
+        assert.equal((await dropOldest(messages, encode, room)).droppedMessages, dropped, `${length} tokens, ${maxTokens} more`);
+      }
     });
 
     it("is kept to the last token where the ids are the same", async () => {

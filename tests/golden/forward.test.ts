@@ -322,6 +322,20 @@ describe("forward goldens", () => {
     assert.deepEqual([out.pastKeyValues, pastKeyValues?.lengths], [undefined, [3]]);
     const { logits } = await model.forward({ inputIds: [1, 20, 21], logitsToKeep: [-1] });
     assert.deepEqual(out.logits.data, logits.data);
+    // a mask over the past and the new columns: of those the second is padding
+    const attentionMask = [[1, 1, 1, 1, 0]];
+    const padded = await model.forward({ inputIds: [[22, 0]], attentionMask, pastKeyValues });
+    const whole = await model.forward({ inputIds: [1, 20, 21, 22], logitsToKeep: [-1] });
+    assert.deepEqual([pastKeyValues?.lengths, padded.logits.data.slice(0, whole.logits.data.length)], [[4], whole.logits.data]);
+    pastKeyValues?.dispose();
+  });
+
+  it("no prompt takes over the keys of embeddings", async () => {
+    const model = models.get("tiny-conv-first")!;
+    const inputIds = [20, 20, 20, 20];
+    const { hiddenStates } = await model.forward({ inputIds, outputHiddenStates: true });
+    const { pastKeyValues } = await model.forward({ inputsEmbeds: hiddenStates![0]!, useCache: true });
+    assert.equal((await model.generate(Uint32Array.from(inputIds), { maxTokens: 1 })).usage.cachedTokens, 0);
     pastKeyValues?.dispose();
   });
 

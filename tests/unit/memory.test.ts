@@ -455,6 +455,10 @@ describe("memory stays flat", () => {
         return memoryBytes;
       },
     );
+    await (async () => void (await model.forward({ inputIds: [1, 20], useCache: true })))();
+    assert.equal((await model.status()).openSessions, 1);
+    await alive();
+    assert.equal((await model.status()).openSessions, 0, "a cache that is collected gives its sessions back");
     model.dispose();
   });
 });

@@ -175,7 +175,11 @@ describe("an engine that reuses and shares", () => {
       rows.push(inputs.map(({ ids }) => ids?.length ?? 0));
       return step(inputs, options);
     };
+    const { size } = model.caches;
+    const { pageBytes } = size;
+    Object.assign(size, { pageBytes: 16 << 20 }); // as if a page were of 16 MiB
     const engine = new LocalEngine(model, undefined);
+    Object.assign(size, { pageBytes });
     const request = (length: number, maxTokens: number): GenerateRequest => ({
       ids: Uint32Array.from({ length }, (_, i) => (i * 31 + length) % 500),
       maxTokens,
@@ -200,6 +204,7 @@ describe("an engine that reuses and shares", () => {
       JSON.stringify(rows),
     );
     for (let session = 0; session < 4; session++) await engine.close(session);
+    assert.equal((await engine.status()).cachedPages, 4, "closed ones keep 64 MiB by default");
     await engine.dispose();
   });
 

@@ -466,8 +466,11 @@ describe("speculation in the engine", () => {
     await engine.dispose();
   });
 
-  it("the draft model reads along, and never again what it has read", async () => {
+  it("the draft model reads along, and never again what it has read; its memory counts", async () => {
     const model = await load(mini, { draft: mini, speculate: { by: "draft", adaptive: false, max: 4 } });
+    const maxMemoryBytes = Math.ceil(1.5 * model.info.memoryBytes);
+    await assert.rejects(load(mini, { draft: mini, maxMemoryBytes }), { name: "MemoryError" });
+    (await load(mini, { maxMemoryBytes })).dispose();
     using chat = model.chat();
     for (const text of ["Tell me a story about a fox.", "What is 3 + 4?", "And a story about an owl."]) {
       const { usage } = await chat.prompt(text, { maxTokens: 40 });

@@ -4,6 +4,7 @@ import { type Folder, FormatError, InputError, load, type Model } from "lfm2-was
 import { AutoTokenizer, type CallTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
+import { generationDefaults } from "../../src/transformers/generation-config.ts";
 import { randomCheckpoint } from "../../src/transformers/random.ts";
 import { bytesSource } from "../../src/weights/source.ts";
 import { pageExamples, SMALL } from "../conformance/transformers.ts";
@@ -11,13 +12,13 @@ import { pageExamples, SMALL } from "../conformance/transformers.ts";
 const MINI = "models/lfm2-mini";
 const options = { threads: 1 } as const;
 
-/** The bundled checkpoint with another generation_config.json. */
-async function configured(config: object): Promise<Folder> {
+/** The bundled checkpoint with another generation_config.json, and perhaps of another name. */
+async function configured(config: object, name?: string): Promise<Folder> {
   const folder = await openPath(MINI);
   if (!("open" in folder)) throw new Error(`${MINI} is a folder`);
   const json = new TextEncoder().encode(JSON.stringify(config));
   const open: Folder["open"] = async (path) => (path === "generation_config.json" ? bytesSource(json, path) : folder.open(path));
-  return { name: folder.name, open };
+  return { name: name ?? folder.name, open };
 }
 
 describe("lfm2-wasm/transformers", () => {
@@ -205,15 +206,53 @@ describe("lfm2-wasm/transformers", () => {
       });
       for (const [config, message] of [
         [{ num_beams: "two" }, /"num_beams": expected a number, got string/],
-        [{ bad_words_ids: [1] }, /"bad_words_ids": expected a list of lists/],
-        [{ do_sample: 1 }, /"do_sample": expected true or false/],
         [{ eos_token_id: "</s>" }, /"eos_token_id": expected a token id/],
       ] as const)
         await assert.rejects(Lfm2ForCausalLM.fromPretrained(await configured(config), options), { name: "FormatError", message });
-      for (const config of [{ renormalize_logits: true }, { num_beam_groups: 2 }, { force_words_ids: [[5]] }])
-        await assert.rejects(Lfm2ForCausalLM.fromPretrained(await configured(config), options), { name: "UnsupportedError" });
+      for (const [config, message] of [
+        [{ bad_words_ids: [1] }, /"bad_words_ids": expected a list of lists/],
+        [{ do_sample: 1 }, /"do_sample": expected true or false/],
+      ] as const)
+        assert.throws(() => generationDefaults(config), { name: "FormatError", message });
+      const unsupported = { name: "UnsupportedError" };
+      await assert.rejects(Lfm2ForCausalLM.fromPretrained(await configured({ num_beam_groups: 2 }), options), unsupported);
+      for (const config of [{ renormalize_logits: true }, { force_words_ids: [[5]] }, { guidance_scale: 1.5 }])
+        assert.throws(() => generationDefaults(config), unsupported);
       const idle = { renormalize_logits: false, num_beam_groups: 1, diversity_penalty: 0, guidance_scale: null };
       await withConfig(idle, async (other) => assert.deepEqual(other.generationConfig, {}));
+    });
+
+    it("goes by the reference's defaults where a checkpoint's name recommends others", async () => {
+      const inputIds = ask("Tell me a story about a fox.");
+      using other = await Lfm2ForCausalLM.fromPretrained(await configured({}, "LFM2-350M"), { ...options, dtype: "float32" });
+      const inner = await other.ready();
+      assert.deepEqual([inner.info.sampling, inner.info.dtypes], [{ temperature: 0.3, minP: 0.15, repetitionPenalty: 1.05 }, ["f32"]]);
+      const off = {
+        topK: 0,
+        topP: 1,
+        minP: 0,
+        typicalP: 1,
+        epsilonCutoff: 0,
+        etaCutoff: 0,
+        repetitionPenalty: 1,
+        maxTokens: 20,
+        stopIds: [],
+      };
+      const reply = async (more: object): Promise<number[][]> =>
+        (await other.generate({ inputIds, maxNewTokens: 20, eosTokenId: [], seed: 4, ...more })).map((row) => row.slice(inputIds.length));
+      const own = async (more: object): Promise<number[]> => [
+        ...(await inner.generate(Uint32Array.from(inputIds), { ...off, seed: 4, ...more })).tokens,
+      ];
+      assert.deepEqual(await reply({}), [await own({ temperature: 0 })]);
+      const hot = { doSample: true, temperature: 30 };
+      assert.deepEqual(await reply(hot), [await own({ temperature: 30, topK: 50 })], "topK 50");
+      for (const tail of [{ typicalP: 0.2 }, { epsilonCutoff: 0.02 }, { etaCutoff: 0.5 }])
+        assert.deepEqual(await reply({ ...hot, temperature: 3, ...tail }), [await own({ temperature: 3, topK: 50, ...tail })]);
+      const samples = await reply({ ...hot, inputIds: [inputIds, inputIds], numReturnSequences: 2 });
+      assert.deepEqual(samples.slice(2), [
+        await own({ temperature: 30, topK: 50, seed: 6 }),
+        await own({ temperature: 30, topK: 50, seed: 7 }),
+      ]);
     });
 
     it("takes stop strings, functions on the logits and on when to stop", async () => {
@@ -271,6 +310,8 @@ describe("lfm2-wasm/transformers", () => {
     const ids = tokenizer.applyChatTemplate(messages);
     assert.equal(ids.filter((id) => id === 7).length, 1, "a user's text is no control token");
     assert.deepEqual(tokenizer.encode("<|im_end|>"), [1, 7]);
+    const tools = [{ type: "function", function: { name: "add_up", parameters: {} } }];
+    assert.match(tokenizer.applyChatTemplate(messages, { tokenize: false, tools }), /"add_up"/);
     assert.ok(!tokenizer.encode("<|im_end|>", { splitSpecialTokens: true, addSpecialTokens: false }).includes(7));
     assert.equal(tokenizer.decode([1, 7], { skipSpecialTokens: true }), "");
   });
@@ -356,9 +397,11 @@ describe("lfm2-wasm/transformers", () => {
     });
 
     it("draws embeddings from normal(0, initializerRange), the pad token's row zero", async () => {
-      using bare = new Lfm2Model(new Lfm2Config({ ...SMALL, initializerRange: 0.5, padTokenId: 5 }), options);
+      const config = new Lfm2Config({ ...SMALL, initializerRange: 0.5, padTokenId: 5, useCache: false });
+      using bare = new Lfm2Model(config, { ...options, dtype: "float16" });
       const inputIds = Array.from({ length: 512 }, (_, i) => i);
-      const { hiddenStates } = await bare.forward({ inputIds, outputHiddenStates: true, useCache: false });
+      const { hiddenStates, pastKeyValues } = await bare.forward({ inputIds, outputHiddenStates: true });
+      assert.deepEqual([pastKeyValues, (await bare.ready()).info.dtypes], [undefined, ["f16"]]);
       const embeddings = hiddenStates?.[0]?.data ?? assert.fail();
       assert.ok(embeddings.subarray(5 * 64, 6 * 64).every((x) => x === 0));
       const moment = (n: number): number => embeddings.reduce((sum, x) => sum + (x / 0.5) ** n, 0) / (511 * 64);
@@ -426,6 +469,12 @@ describe("lfm2-wasm/transformers", () => {
       const fresh = new Lfm2ForCausalLM(new Lfm2Config(SMALL), options);
       const [a, b] = await Promise.all([fresh.ready(), fresh.ready()]);
       assert.equal(a, b);
+      // without a pad token the first that ends a row fills it up
+      Object.assign(fresh.config, { padTokenId: undefined });
+      const prompts = { inputIds: [[1], [2]], maxNewTokens: 3 };
+      const [[, end = 0] = [], other = []] = await fresh.generate(prompts);
+      assert.ok(!other.slice(1).includes(end));
+      assert.deepEqual((await fresh.generate({ ...prompts, eosTokenId: [end, 7] }))[0], [1, end, end, end]);
       fresh.dispose();
       await assert.rejects(fresh.ready(), InputError);
       assert.throws(() => new Lfm2ForCausalLM(SMALL as never), InputError);
