@@ -29,6 +29,8 @@ export interface ReplySequence {
   readonly score?: number;
   /** Of sampling: what makes it again. */
   readonly seed?: number;
+  /** One entry a token, with `logprobs` or `topLogprobs`. */
+  readonly logprobs?: readonly TokenLogprob[];
 }
 
 /** A finished reply. */

@@ -33,7 +33,10 @@ export interface GenerationState {
  */
 export type LogitsProcessor = (logits: Float32Array, state: GenerationState) => unknown;
 
-/** Asked after each token: true ends the reply, with finishReason `"stop"`. */
+/**
+ * Asked after each token: true ends the reply, with finishReason `"stop"`; false goes on. With beams it is asked about each sequence that may go on: one that it ends is
+ * among the finished ones. It may not be asynchronous.
+ */
 export type StoppingCriterion = (state: GenerationState) => boolean;
 
 /** How tokens are guessed so that one pass over the weights checks several. They change how fast a reply comes, and no token of it, whether greedy or sampled. */
@@ -54,7 +57,7 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly maxTokens?: number | undefined;
   /** Tokens of prompt and reply together at most; the lesser of the two limits counts. */
   readonly maxLength?: number | undefined;
-  /** Tells with the reply how likely each token was, under the model's own distribution. */
+  /** Tells with the reply, and with each of its `sequences`, how likely each token was, under the model's own distribution. */
   readonly logprobs?: boolean | undefined;
   /** Also the so many likeliest tokens at each place, at most 20; asks for `logprobs`. */
   readonly topLogprobs?: number | undefined;
@@ -72,14 +75,14 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly numReturnSequences?: number | undefined;
   /** Functions on the logits before each token. Each costs a copy of the logits, and a message where the engine is elsewhere. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
-  /** Functions that may end the reply. */
+  /** Functions that may end the reply; with beams, each sequence. */
   readonly stoppingCriteria?: readonly StoppingCriterion[] | undefined;
   /**
    * Guesses tokens and checks several in one pass, which changes none of them: see `SpeculateOptions`. `"prompt-lookup"` helps where a reply repeats what was
    * said, `"draft"` where the model was loaded with a smaller one. Default: as the model was loaded. Beams do without.
    */
   readonly speculate?: boolean | "prompt-lookup" | "draft" | SpeculateOptions | undefined;
-  /** Texts that end the reply; they are cut off. At most 16 of 256 characters. */
+  /** Texts that end the reply, or a beam; they are cut off. At most 16 of 256 characters. */
   readonly stop?: string | readonly string[] | undefined;
   /** Token ids that end the reply; default the checkpoint's end tokens. */
   readonly stopIds?: readonly number[] | undefined;
@@ -302,7 +305,7 @@ class Progress {
       this.cachedTokens = cachedTokens;
       return { type: "prefill", processedTokens, totalTokens, cachedTokens };
     }
-    if (event.type === "logits") return undefined;
+    if (event.type === "logits" || event.type === "candidates") return undefined;
     if (event.type === "token") {
       this.tokens.push(event.id);
       if (event.logprob) this.logprobs.push(event.logprob);
@@ -310,7 +313,7 @@ class Progress {
       this.reason = event.reason;
       this.timings = event.timings;
       this.speculation = event.speculation;
-      this.sequences = event.sequences?.map(({ ids, text, score }) => ({ text, tokens: Uint32Array.from(ids), score }));
+      this.sequences = event.sequences?.map(({ ids, ...rest }) => ({ ...rest, tokens: Uint32Array.from(ids) }));
     }
     this.text += event.text;
     return event.text === "" ? undefined : { type: "text-delta", delta: event.text };
@@ -318,24 +321,21 @@ class Progress {
 
   /** @param more samples beside this one @param promptLogprobs of the prompt, where they were asked for */
   finish(request: TurnRequest, more: readonly ReplySequence[], promptLogprobs: Float64Array | undefined): Part {
-    const { text, cachedTokens, timings, reason } = this;
-    const tokens = Uint32Array.from(this.tokens);
+    const { cachedTokens, timings, reason } = this;
     const { ids, droppedMessages } = request;
     const dropped = droppedMessages > 0 ? { droppedMessages } : {};
     const { drafted: draftedTokens, accepted: acceptedTokens } = this.speculation ?? {};
     const guessed = draftedTokens === undefined || acceptedTokens === undefined ? {} : { draftedTokens, acceptedTokens };
-    const usage = { inputTokens: ids.length, cachedTokens, outputTokens: tokens.length, ...dropped, ...guessed };
-    const samples = more.length > 0 ? [{ text, tokens, seed: request.sampling.seed }, ...more] : undefined;
-    const sequences = this.sequences ?? samples;
-    const several = sequences ? { sequences } : {};
-    const logprobs = {
-      ...(request.topLogprobs !== undefined && { logprobs: this.logprobs }),
-      ...(promptLogprobs && { promptLogprobs }),
-    };
-    return {
-      type: "finish",
-      reply: { text, tokens, finishReason: reason, usage, timings, seed: request.sampling.seed, ...logprobs, ...several },
-    };
+    const usage = { inputTokens: ids.length, cachedTokens, outputTokens: this.tokens.length, ...dropped, ...guessed };
+    const sequences = this.sequences ?? (more.length > 0 ? [this.sample(request, request.sampling.seed), ...more] : undefined);
+    const reply = { ...this.sample(request, request.sampling.seed), finishReason: reason, usage, timings };
+    return { type: "finish", reply: { ...reply, ...(promptLogprobs && { promptLogprobs }), ...(sequences && { sequences }) } };
+  }
+
+  /** What it is as one of several. */
+  sample({ topLogprobs }: TurnRequest, seed: number): ReplySequence & { readonly seed: number } {
+    const { text, logprobs } = this;
+    return { text, tokens: Uint32Array.from(this.tokens), seed, ...(topLogprobs !== undefined && { logprobs }) };
   }
 }
 
@@ -349,6 +349,17 @@ function processed(processors: readonly LogitsProcessor[], logits: Float32Array,
       `options: processors: expected a function that returns a Float32Array or nothing, got ${kindOf(returned)}. It may not be asynchronous.`,
     );
   }, logits);
+}
+
+/** Asks the caller's own criteria. */
+function isOver(criteria: readonly StoppingCriterion[], state: GenerationState): boolean {
+  return criteria.some((criterion) => {
+    const returned: unknown = criterion(state);
+    if (typeof returned === "boolean") return returned;
+    throw new InputError(
+      `options: stoppingCriteria: expected functions that return true or false, got ${kindOf(returned)}. They may not be asynchronous.`,
+    );
+  });
 }
 
 /** What a turn is to do. */
@@ -391,19 +402,18 @@ async function* run(
       const see = async (event: GenerateEvent): Promise<Part | undefined | typeof LEAVE> => {
         if (signal?.aborted && onAbort === "throw" && event.type !== "finish") return LEAVE; // an engine that lives elsewhere may have worked ahead
         if (event.type === "logits") await engine.supply(call, changed(event, request, own));
+        if (event.type === "candidates") await engine.supply(call, ended(event, request));
         const part = own.take(event);
         if (part?.type === "prefill" && onProgress) tell(onProgress, part);
-        if (event.type === "token" && stoppingCriteria.length > 0) {
-          const now = stateOf(request, own);
-          if (stoppingCriteria.some((isOver) => isOver(now))) await engine.cancel(call, "stop");
-        }
+        if (event.type === "token" && stoppingCriteria.length > 0 && !request.beams && isOver(stoppingCriteria, stateOf(request, own)))
+          await engine.cancel(call, "stop");
         return n === 0 ? part : undefined; // nobody sees those of the others
       };
       if (stoppingCriteria.length === 0)
         lane.take = (event) => (event.type === "token" && !signal?.aborted ? (own.take(event) ?? null) : undefined);
       yield* through(lane, engine.generate(call, session, asked(request, seed))[Symbol.asyncIterator](), see);
       if (own.reason === "interrupted") break;
-      if (n > 0) more.push({ text: own.text, tokens: Uint32Array.from(own.tokens), seed });
+      if (n > 0) more.push(own.sample(request, seed));
     }
   } finally {
     signal?.removeEventListener("abort", cancel);
@@ -418,8 +428,9 @@ function asked(request: TurnRequest, seed: number): GenerateRequest {
   const { ids, maxTokens, stop, stopIds, processing, endIds, topLogprobs, beams, speculation } = request;
   const sampling = { ...request.sampling, seed };
   const asksForLogits = request.processors.length > 0;
-  const inStep = asksForLogits || request.stoppingCriteria.length > 0;
-  return { ids, maxTokens, stop, stopIds, sampling, processing, endIds, asksForLogits, inStep, topLogprobs, beams, speculation };
+  const hasCriteria = request.stoppingCriteria.length > 0;
+  const asks = { asksForLogits, asksForEnds: beams && hasCriteria, inStep: asksForLogits || hasCriteria };
+  return { ids, maxTokens, stop, stopIds, sampling, processing, endIds, ...asks, topLogprobs, beams, speculation };
 }
 
 function stateOf({ ids }: TurnRequest, { tokens }: Progress): GenerationState {
@@ -431,6 +442,13 @@ function changed(event: GenerateEvent & { readonly type: "logits" }, request: Tu
   const { processors, ids } = request;
   const now = event.tokens ? { tokens: Array.from(event.tokens), promptTokens: ids.length } : stateOf(request, progress);
   return processed(processors, event.logits, now);
+}
+
+/** Which sequences the caller's own criteria end. */
+function ended({ sequences }: GenerateEvent & { readonly type: "candidates" }, { ids, stoppingCriteria }: TurnRequest): Float32Array {
+  return Float32Array.from(sequences, (tokens) =>
+    isOver(stoppingCriteria, { tokens: Array.from(tokens), promptTokens: ids.length }) ? 1 : 0,
+  );
 }
 
 function tell(onProgress: (progress: PromptProgress) => void, { processedTokens, totalTokens, cachedTokens }: PromptProgress): void {

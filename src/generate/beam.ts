@@ -1,22 +1,27 @@
 // Beam search: several sequences at once, forks of one session, all of whose next tokens are computed in one step. The reference's algorithm, vectorised there.
-import { InputError, UnsupportedError } from "../errors.ts";
+import { InputError } from "../errors.ts";
 import type { Logits } from "../kernels/logits.ts";
 import { nextMacrotask } from "../macrotask.ts";
 import { exp, power } from "../math.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateRequest } from "./engine.ts";
 import { History } from "./history.ts";
-import { logSum } from "./logprobs.ts";
+import { LogprobReader, logSum, type TokenLogprob } from "./logprobs.ts";
 import { random } from "./philox.ts";
 import { rulesOf } from "./processors.ts";
 import { cut, process } from "./sampler.ts";
 import type { Session } from "./session.ts";
+import type { TurnText } from "./turn-text.ts";
 
 /** A sequence that has ended, with its score: Σ ln p / tokens^lengthPenalty, the end token among them. */
 export interface BeamSequence {
   /** New ids, the end token included. */
   readonly ids: readonly number[];
   readonly score: number;
+  /** With `topLogprobs`, one a token. */
+  readonly logprobs?: readonly TokenLogprob[];
+  /** Whether an end token, a stop string or the caller ended it, and not its length. */
+  readonly isStop: boolean;
 }
 
 /** A sequence that goes on. */
@@ -25,6 +30,10 @@ interface Beam {
   readonly history: History;
   /** Σ ln p of its tokens, after the rules. */
   readonly total: number;
+  /** With stop strings: its new text, which none has ended. */
+  readonly text: TurnText | undefined;
+  /** With `topLogprobs`, of its new tokens. */
+  readonly logprobs: readonly TokenLogprob[] | undefined;
 }
 
 /** A beam and a token that could follow it. */
@@ -32,14 +41,14 @@ interface Continuation {
   readonly beam: Beam;
   readonly id: number;
   readonly total: number;
+  readonly text: TurnText | undefined;
+  readonly logprob: TokenLogprob | undefined;
+  /** Whether it ends here, but for its length. */
+  readonly isStop: boolean;
 }
 
-/** @throws InputError, UnsupportedError for what beams cannot do */
-export function checkBeams({ count }: BeamRequest, model: LanguageModel, { stop, topLogprobs }: GenerateRequest): void {
-  if (stop.length > 0 || topLogprobs !== undefined)
-    throw new UnsupportedError(
-      "options: numBeams: expected no stop strings and no logprobs beside it, got some. Use stopIds, or one beam.",
-    );
+/** @throws InputError for more beams than the model computes at a time */
+export function checkBeams({ count }: BeamRequest, model: LanguageModel): void {
   if (count > model.logitsRows)
     throw new InputError(`options: numBeams: expected at most ${model.logitsRows} for this model, got ${count}. Use fewer.`);
 }
@@ -48,10 +57,10 @@ export function checkBeams({ count }: BeamRequest, model: LanguageModel, { stop,
 const LEAST_EXPONENT = -690;
 
 /** Draws `count` of `all` without putting any back, each by its share of what is left, e^total. */
-function drawn(all: readonly Continuation[], count: number, uniform: (draw: number) => number): Continuation[] {
+function drawn<T extends { readonly total: number }>(all: readonly T[], count: number, uniform: (draw: number) => number): T[] {
   const top = all.reduce((most, { total }) => Math.max(most, total), Number.NEGATIVE_INFINITY);
   const weights = Float64Array.from(all, ({ total }) => exp(Math.max(LEAST_EXPONENT, total - top)));
-  const out: Continuation[] = [];
+  const out: T[] = [];
   for (let draw = 0; draw < Math.min(count, all.length); draw++) {
     const mass = uniform(draw) * weights.reduce((a, b) => a + b, 0);
     let chosen = -1;
@@ -75,6 +84,8 @@ export class BeamSearch {
   readonly #limit: number;
   readonly #takeSupplied: () => Float32Array | undefined;
   readonly #session: Session;
+  readonly #text: TurnText | undefined;
+  readonly #logprobs: LogprobReader | undefined;
   /** The prompt's logits: other sessions may step before the search begins. */
   #first: Float32Array | undefined;
   #running: Beam[] = [];
@@ -85,6 +96,7 @@ export class BeamSearch {
   /**
    * @param session holds the prompt; it stays as it is
    * @param first the prompt's last logits (V,)
+   * @param text of the reply, empty so far; undefined where no text ends it
    */
   constructor(
     model: LanguageModel,
@@ -94,6 +106,7 @@ export class BeamSearch {
     limit: number,
     takeSupplied: () => Float32Array | undefined,
     first: Float32Array,
+    text: TurnText | undefined,
   ) {
     this.#model = model;
     this.#request = request;
@@ -103,30 +116,38 @@ export class BeamSearch {
     this.#takeSupplied = takeSupplied;
     this.#session = session;
     this.#first = first;
+    this.#text = text;
+    this.#logprobs = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
   }
 
   /** What was found, best first; where the search was cut short, its leading sequence. */
   get best(): readonly BeamSequence[] {
     if (this.#finished.length > 0) return this.#finished.slice(0, this.#beams.returned);
-    return this.#running.slice(0, 1).map(({ history, total }) => ({ ids: history.ids.slice(history.promptTokens), score: total }));
+    const newest = this.#running.slice(0, 1);
+    return newest.map(({ history: { ids, promptTokens }, total, logprobs }) => ({
+      ids: ids.slice(promptTokens),
+      score: total,
+      isStop: false,
+      ...(logprobs && { logprobs }),
+    }));
   }
 
   /** Computes step after step. */
   async *run(isCancelled: CancelCheck): AsyncGenerator<GenerateEvent, FinishReason> {
     try {
-      this.#running = [{ session: this.#session.fork(), history: new History(this.#request.ids), total: 0 }];
+      const [history, logprobs] = [new History(this.#request.ids), this.#logprobs && []];
+      this.#running = [{ session: this.#session.fork(), history, total: 0, text: this.#text, logprobs }];
       for (;;) {
         const reason = isCancelled();
         if (reason) return reason;
         const top = yield* this.#continuations(isCancelled);
-        this.#advance(top);
+        this.#advance(this.#request.asksForEnds ? yield* this.#asked(top, isCancelled) : top);
         if (this.#running.length === 0 || this.#isDecided()) break;
         await nextMacrotask();
         if (isCancelled()) continue;
         this.#step();
       }
-      const last = this.#finished[0]?.ids.at(-1);
-      return last !== undefined && this.#request.stopIds.includes(last) ? "stop" : "length";
+      return this.#finished[0]?.isStop ? "stop" : "length";
     } finally {
       for (const { session } of this.#running) session.cache.dispose();
     }
@@ -141,10 +162,11 @@ export class BeamSearch {
     const copies = asksForLogits ? this.#running.map((_, i) => this.#model.logits(i).copy()) : [];
     const rows = this.#first ? [this.#first] : copies;
     this.#first = undefined;
-    const all: Continuation[] = [];
+    const all: Pick<Continuation, "beam" | "id" | "total" | "logprob">[] = [];
     for (const [i, beam] of this.#running.entries()) {
       const logits = this.#model.logits(rows[i] ? 0 : i);
       if (rows[i]) logits.replace(rows[i]);
+      this.#logprobs?.read(logits);
       this.#score(logits, beam);
       if (asksForLogits) {
         yield { type: "logits", logits: logits.copy(), tokens: Uint32Array.from(beam.history.ids) };
@@ -153,10 +175,27 @@ export class BeamSearch {
       }
       const { ids } = isSampled ? cut(logits, sampling, stopIds.length + 1) : logits.topK(Math.min(wanted, logits.size));
       const scores = logits.view();
-      for (const id of ids) if (scores[id]! > Number.NEGATIVE_INFINITY) all.push({ beam, id, total: beam.total + scores[id]! });
+      for (const id of ids)
+        if (scores[id]! > Number.NEGATIVE_INFINITY)
+          all.push({ beam, id, total: beam.total + scores[id]!, logprob: this.#logprobs?.of(id) });
     }
-    if (isSampled) return drawn(all, wanted, (draw) => random(sampling.seed ?? 0, this.#length, draw));
-    return all.sort((a, b) => b.total - a.total).slice(0, wanted); // stable: ties by beam, then as the kernel orders them, by id
+    const top = isSampled
+      ? drawn(all, wanted, (draw) => random(sampling.seed ?? 0, this.#length, draw))
+      : all.sort((a, b) => b.total - a.total).slice(0, wanted); // stable: ties by beam, then as the kernel orders them, by id
+    return top.map((c) => {
+      const isEnd = stopIds.includes(c.id);
+      const text = isEnd ? undefined : c.beam.text?.fork();
+      text?.push(c.id);
+      return { ...c, text, isStop: isEnd || text?.isStopped === true };
+    });
+  }
+
+  /** Asks the caller which continuations end. */
+  async *#asked(top: readonly Continuation[], isCancelled: CancelCheck): AsyncGenerator<GenerateEvent, readonly Continuation[]> {
+    yield { type: "candidates", sequences: top.map(({ beam, id }) => Uint32Array.from([...beam.history.ids, id])) };
+    isCancelled(); // throws where the engine has gone meanwhile
+    const ends = this.#takeSupplied();
+    return top.map((c, i) => ({ ...c, isStop: c.isStop || ends?.[i] === 1 }));
   }
 
   /** Turns logits into log-probabilities, and applies the rules to these, as the reference does. */
@@ -174,15 +213,17 @@ export class BeamSearch {
   /** Ends what ends, keeps the best of the rest running. */
   #advance(top: readonly Continuation[]): void {
     const { count, lengthPenalty, earlyStopping } = this.#beams;
-    const { stopIds, ids } = this.#request;
+    const { ids } = this.#request;
     this.#length++;
-    const isEnd = (c: Continuation): boolean => stopIds.includes(c.id) || this.#length === this.#limit;
+    const isEnd = (c: Continuation): boolean => c.isStop || this.#length === this.#limit;
     const tokens = this.#length - ids.length;
     if (this.#isOpen && !(this.#finished.length === count && earlyStopping === true)) {
       const ended = top.slice(0, count).filter(isEnd);
-      const found = ended.map(({ beam, id, total }) => ({
+      const found = ended.map(({ beam, id, total, logprob, isStop }) => ({
         ids: [...beam.history.ids.slice(ids.length), id],
         score: total / power(tokens, lengthPenalty),
+        isStop,
+        ...(beam.logprobs && logprob && { logprobs: [...beam.logprobs, logprob] }),
       }));
       this.#finished = [...this.#finished, ...found].sort((a, b) => b.score - a.score).slice(0, count);
     }
@@ -197,12 +238,12 @@ export class BeamSearch {
     const running: Beam[] = [];
     this.#running = running; // from here on `finally` finds every session that is open
     try {
-      for (const { beam, id, total } of next) {
+      for (const { beam, id, total, text, logprob } of next) {
         const isFirst = !heirs.has(beam);
         heirs.add(beam);
         const history = isFirst && next.filter((c) => c.beam === beam).length === 1 ? beam.history : beam.history.fork();
         const session = isFirst ? beam.session : beam.session.fork();
-        running.push({ session, history, total });
+        running.push({ session, history, total, text, logprobs: logprob && [...(beam.logprobs ?? []), logprob] });
         history.push(id);
       }
     } finally {

@@ -58,6 +58,8 @@ export interface GenerateRequest {
   readonly endIds?: readonly number[] | undefined;
   /** Logits go to the caller before each choice: a `"logits"` event comes, which the caller answers by `supply` before it pulls the next one. */
   readonly asksForLogits?: boolean | undefined;
+  /** With beams: a `"candidates"` event comes before each step, which the caller answers by `supply`, 1 for each that ends and else 0. */
+  readonly asksForEnds?: boolean | undefined;
   /** Nothing is computed before it is pulled, wherever the engine lives: the caller decides by each event. Else an engine that lives elsewhere works some events ahead. */
   readonly inStep?: boolean | undefined;
   /** Log-probabilities come with each token: its own, and those of so many likeliest ones. */
@@ -92,6 +94,8 @@ export type GenerateEvent =
   | { readonly type: "token"; readonly id: number; readonly text: string; readonly logprob?: TokenLogprob }
   /** Only with `asksForLogits`: a copy of the logits (V,) after all rules, before temperature and cuts. With beams log-probabilities, and the sequence that they follow. */
   | { readonly type: "logits"; readonly logits: Float32Array; readonly tokens?: Uint32Array }
+  /** Only with `asksForEnds`: prompt and reply of each sequence that may go on or end here. */
+  | { readonly type: "candidates"; readonly sequences: readonly Uint32Array[] }
   /** The end; `text` is what was still held back. */
   | {
       readonly type: "finish";
@@ -101,7 +105,12 @@ export type GenerateEvent =
       /** With `speculation`. */
       readonly speculation?: SpeculationCount;
       /** With `beams`: what was found, best first; the tokens before are those of the first. */
-      readonly sequences?: readonly { readonly ids: readonly number[]; readonly text: string; readonly score: number }[];
+      readonly sequences?: readonly {
+        readonly ids: readonly number[];
+        readonly text: string;
+        readonly score: number;
+        readonly logprobs?: readonly TokenLogprob[];
+      }[];
     };
 
 /** A sequence of a forward pass: `ids`, or `embeds` in the place of their embeddings. */
@@ -207,8 +216,8 @@ export interface Engine {
   generate(call: number, session: number, request: GenerateRequest): AsyncIterable<GenerateEvent>;
   /** Runs a forward pass as call number `call`; a step is computed when an event is pulled. */
   forward(call: number, request: ForwardRequest): AsyncIterable<ForwardEvent>;
-  /** Answers a `"logits"` event: these (V,) take the place of the model's. */
-  supply(call: number, logits: Float32Array): Promise<void>;
+  /** Answers a `"logits"` event: these (V,) take the place of the model's; or a `"candidates"` event. */
+  supply(call: number, answer: Float32Array): Promise<void>;
   /** Ends a call before its next step: a turn finishes for that reason, by default as "interrupted"; a forward pass throws AbortError. The session stays usable. */
   cancel(call: number, reason?: "interrupted" | "stop"): Promise<void>;
   status(): Promise<EngineStatus>;

@@ -5,8 +5,7 @@ import type { Logits } from "../kernels/logits.ts";
 import type { LanguageModel } from "../models/language-model.ts";
 import { part } from "../part.ts";
 import { InOrder } from "../relay.ts";
-import { type ByteTable, tokensOfTable } from "../text/byte-level.ts";
-import { StreamDecoder } from "../text/stream-decoder.ts";
+import type { ByteTable } from "../text/byte-level.ts";
 import type { BeamSequence } from "./beam.ts";
 import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
 import { History } from "./history.ts";
@@ -16,7 +15,7 @@ import { pickToken, process } from "./sampler.ts";
 import type { Job, Outcome, Scheduler, Waiting } from "./scheduler.ts";
 import type { Session } from "./session.ts";
 import type { Speculation } from "./speculation.ts";
-import { StopFinder } from "./stop.ts";
+import { TurnText } from "./turn-text.ts";
 
 /** @throws InputError unless `ids` are this model's, and fit the context with one token more: what fails here fails alone, not the step that others share. */
 export function checkPrompt({ options, config }: LanguageModel, ids: Uint32Array): void {
@@ -43,32 +42,7 @@ const NO_DRAFTS: readonly number[] = [];
 /** A token that has been chosen. */
 interface Chosen {
   readonly id: number;
-  readonly logprob?: TokenLogprob;
-}
-
-/** Text of a turn: bytes to characters, characters to what no stop string claims. */
-class TurnText {
-  readonly #decoder: StreamDecoder | undefined;
-  readonly #finder: StopFinder;
-
-  constructor(table: ByteTable | undefined, stop: readonly string[]) {
-    this.#decoder = table && new StreamDecoder(tokensOfTable(table));
-    this.#finder = new StopFinder(stop);
-  }
-
-  push(id: number): string {
-    return this.#finder.push(this.#decoder?.push(id) ?? "");
-  }
-
-  /** What was held back, unless a stop string was found. */
-  end(): string {
-    const text = this.#finder.push(this.#decoder?.flush() ?? "");
-    return text + this.#finder.flush();
-  }
-
-  get isStopped(): boolean {
-    return this.#finder.hit !== undefined;
-  }
+  readonly logprob?: TokenLogprob | undefined;
 }
 
 /** What a turn runs on. */
@@ -247,7 +221,7 @@ class Reply {
     });
     this.#logprobs = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
     this.#stopIds = new Set(request.stopIds);
-    this.#text = new TurnText(table, request.stop);
+    this.#text = TurnText.of(table, request.stop);
     this.#cachedTokens = session.keep(request.ids);
     this.#job = { session, ids: this.#ids, drafted: 0, onLogits: this.#onLogits, isCancelled };
     this.#waiting = scheduler.waiting(this.#job, this.#onStep);
@@ -258,7 +232,7 @@ class Reply {
     const { scheduler, request } = this.#work;
     if (!request.beams) return;
     this.#beam = await part("beam", () => import("./beam.ts"));
-    this.#beam.checkBeams(request.beams, scheduler.model, request);
+    this.#beam.checkBeams(request.beams, scheduler.model);
   }
 
   /** Has the next event told. @throws AbortError when the engine has gone */
@@ -444,14 +418,16 @@ class Reply {
   async *#searching(logits: Float32Array, beams: BeamRequest): AsyncGenerator<GenerateEvent, undefined> {
     const { scheduler, request, takeSupplied } = this.#work;
     const { session, isCancelled } = this.#place;
-    const search = new this.#beam!.BeamSearch(scheduler.model, session, request, beams, this.#limit, takeSupplied, logits);
+    const text = request.stop.length > 0 ? this.#text.fork() : undefined;
+    const search = new this.#beam!.BeamSearch(scheduler.model, session, request, beams, this.#limit, takeSupplied, logits, text);
     this.#reason = yield* search.run(isCancelled);
-    for (const id of search.best[0]?.ids ?? []) yield { type: "token", id, text: this.#stopIds.has(id) ? "" : this.#text.push(id) };
+    const { ids = [], logprobs } = search.best[0] ?? {};
+    for (const [i, id] of ids.entries()) yield this.#token({ id, logprob: logprobs?.[i] });
     yield this.#finish(search.best);
   }
 
-  #withText(sequence: BeamSequence): BeamSequence & { readonly text: string } {
-    const text = new TurnText(this.#work.table, []);
+  #withText({ isStop: _, ...sequence }: BeamSequence): Omit<BeamSequence, "isStop"> & { readonly text: string } {
+    const text = TurnText.of(this.#work.table, this.#work.request.stop);
     const shown = sequence.ids.filter((id) => !this.#stopIds.has(id)).map((id) => text.push(id));
     return { ...sequence, text: shown.join("") + text.end() };
   }

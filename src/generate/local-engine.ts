@@ -147,8 +147,8 @@ export class LocalEngine implements Engine {
     }
   }
 
-  async supply(call: number, logits: Float32Array): Promise<void> {
-    if (this.#running.has(call)) this.#supplied.set(call, logits);
+  async supply(call: number, answer: Float32Array): Promise<void> {
+    if (this.#running.has(call)) this.#supplied.set(call, answer);
   }
 
   async cancel(call: number, reason: FinishReason = "interrupted"): Promise<void> {
@@ -258,9 +258,9 @@ export class LocalEngine implements Engine {
   }
 
   #takeSupplied(call: number): Float32Array | undefined {
-    const logits = this.#supplied.get(call);
+    const answer = this.#supplied.get(call);
     this.#supplied.delete(call);
-    return logits;
+    return answer;
   }
 
   /** Waits for the session's earlier turns; `end` lets the next one start. */

@@ -50,6 +50,14 @@ export class StopFinder {
     this.#stops = stops;
   }
 
+  /** @returns a finder that stands where this one does */
+  fork(): StopFinder {
+    const copy = new StopFinder(this.#stops);
+    copy.#held = this.#held;
+    copy.#hit = this.#hit;
+    return copy;
+  }
+
   /** The stop string that was found. Nothing comes after it. */
   get hit(): string | undefined {
     return this.#hit;

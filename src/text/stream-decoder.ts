@@ -27,6 +27,16 @@ export class StreamDecoder {
     this.#skipsSpecial = skipSpecialTokens;
   }
 
+  /** @returns a decoder that stands where this one does */
+  fork(): StreamDecoder {
+    const copy = new StreamDecoder(this.#tokens, { skipSpecialTokens: this.#skipsSpecial });
+    copy.#codePoint = this.#codePoint;
+    copy.#missingBytes = this.#missingBytes;
+    copy.#lower = this.#lower;
+    copy.#upper = this.#upper;
+    return copy;
+  }
+
   /**
    * @param id - the next token
    * @returns the text that is complete now, often empty inside a character

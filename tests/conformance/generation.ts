@@ -80,6 +80,9 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       await throwsInput(model, { processors: [(async () => {}) as never] }, /returns a Float32Array or nothing/);
       await throwsInput(model, { processors: [() => new Float32Array(3)] }, /expected \d+ values from the processor, got 3/);
       await throwsInput(model, { stoppingCriteria: [7 as never] }, /stoppingCriteria: expected a list of functions/);
+      for (const numBeams of [1, 2])
+        for (const returned of [Promise.resolve(false), undefined, 1])
+          await throwsInput(model, { numBeams, stoppingCriteria: [() => returned as never] }, /functions that return true or false, got/);
       assert.equal((await model.status()).openSessions, 0);
     });
 
@@ -158,7 +161,46 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       const { openSessions, usedPages } = await model.status();
       assert.deepEqual({ openSessions, usedPages }, { openSessions: 0, usedPages: 0 });
       await throwsInput(model, { numBeams: 2, numReturnSequences: 3 }, /numReturnSequences: expected at most numBeams, 2, got 3/);
-      await assert.rejects(model.generate(STORY, { numBeams: 2, stop: "." }), (error: Error) => error.name === "UnsupportedError");
+    });
+
+    it("ends beams by criteria, stop strings and ids alike, and tells their log-probabilities", async () => {
+      const beams = { numBeams: 3, numReturnSequences: 3, maxTokens: 12, stopIds: [], temperature: 0 };
+      const search = (more: GenerateOptions) => model.generate(STORY, { ...beams, ...more });
+      const short = await search({ maxTokens: 5 });
+      const five = await search({ stoppingCriteria: [() => false, ({ tokens, promptTokens }) => tokens.length - promptTokens >= 5] });
+      assert.deepEqual([five.sequences, five.finishReason], [short.sequences, "stop"]);
+      const { tokens } = await search({});
+      const end = tokens[4]!;
+      const byId = await search({ stopIds: [end], topLogprobs: 2, repetitionPenalty: 1 });
+      const byCriterion = await search({ stoppingCriteria: [(s) => s.tokens.at(-1) === end], topLogprobs: 2, repetitionPenalty: 1 });
+      const plain = ({ sequences = [] }: typeof byId) => sequences.map(({ text: _, ...rest }) => rest);
+      assert.deepEqual(plain(byCriterion), plain(byId));
+      assert.deepEqual(byCriterion.logprobs, byCriterion.sequences?.[0]?.logprobs);
+      for (const { tokens, score = 0, logprobs = [] } of byId.sequences ?? []) {
+        assert.deepEqual(
+          logprobs.map(({ id, top }) => [id, top.length]),
+          [...tokens].map((id) => [id, 2]),
+        );
+        const mean = logprobs.reduce((sum, { logprob }) => sum + logprob, 0) / tokens.length;
+        assert.ok(Math.abs(score - mean) < 1e-5, `${score}, expected ${mean}`);
+      }
+
+      const word = (text: string): string => text.slice(3, 11);
+      const stop = word((await search({})).text);
+      const textOf = (ids: readonly number[]): string => model.tokenizer.decode([...ids]);
+      const byText = await search({ stop });
+      const same = await search({ stoppingCriteria: [(s) => textOf(s.tokens.slice(s.promptTokens)).includes(stop)] });
+      assert.deepEqual(
+        byText.sequences?.map((s) => [s.tokens, s.score, s.text]),
+        same.sequences?.map((s) => [s.tokens, s.score, s.text.split(stop)[0]]),
+      );
+      const stopped = same.sequences?.filter((s) => s.text.includes(stop)) ?? [];
+      assert.ok(stopped.length > 0 && byText.sequences?.every((s) => !s.text.includes(stop)), `a beam says ${JSON.stringify(stop)}`);
+      assert.equal(byText.text, byText.sequences?.[0]?.text);
+      const ended = stopped.some((s) => String(s.tokens) === String(byText.tokens));
+      assert.equal(byText.finishReason, ended ? "stop" : "length");
+      const { usedPages } = await model.status();
+      assert.equal(usedPages, 0);
     });
 
     it("draws with beams, and the seed draws it again", async () => {
@@ -173,15 +215,16 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
     });
 
     it("samples several replies", async () => {
-      const options = { maxTokens: 10, temperature: 1.5, seed: 40 };
+      const options = { maxTokens: 10, temperature: 1.5, seed: 40, logprobs: true };
       const { sequences = [] } = await model.generate(STORY, { ...options, numReturnSequences: 3 });
       assert.deepEqual(
         sequences.map((s) => s.seed),
         [40, 41, 42],
       );
-      for (const { tokens, text, seed } of sequences) {
+      for (const { tokens, text, seed, logprobs } of sequences) {
         const alone = await model.generate(STORY, { ...options, seed });
         assert.deepEqual([alone.tokens, alone.text], [tokens, text]);
+        assert.deepEqual([logprobs?.length, logprobs], [tokens.length, alone.logprobs]);
       }
     });
 
