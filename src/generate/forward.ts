@@ -7,7 +7,7 @@ import type { LanguageModel, Taps } from "../models/language-model.ts";
 import { frequencyLength } from "../models/rope.ts";
 import type { CancelCheck, ForwardEvent, ForwardRequest, ForwardRow, ForwardRowResult } from "./engine.ts";
 import { logSum } from "./logprobs.ts";
-import type { Session } from "./session.ts";
+import { Session } from "./session.ts";
 
 /** In a session's list of ids, for a row whose keys no prompt of ids has: no id is it, so none continues from there by mistake. */
 const NO_ID = -1;
@@ -15,7 +15,9 @@ const NO_ID = -1;
 /** A row on its way. */
 interface RowState {
   readonly row: ForwardRow;
-  readonly session: Session;
+  /** The one that it continues, or one of its own, from its first step to its last. */
+  session: Session | undefined;
+  readonly isOwn: boolean;
   /** T, rows of it that are to be computed. */
   readonly length: number;
   /** Positions that the cache held before. */
@@ -55,13 +57,13 @@ const lengthOf = ({ ids, embeds }: ForwardRow, hiddenSize: number): number => (i
 /** What a forward pass asks of a step beside logits. */
 const needsTaps = ({ hiddenStates, attentions }: ForwardRequest): boolean => hiddenStates === "all" || attentions === true;
 
-function begin(model: LanguageModel, row: ForwardRow, session: Session, request: ForwardRequest, i: number): RowState {
+function begin(model: LanguageModel, row: ForwardRow, session: Session | undefined, request: ForwardRequest, i: number): RowState {
   const { vocabSize: V, hiddenSize: D, numHiddenLayers: L, numAttentionHeads: H } = model.config;
   const length = lengthOf(row, D);
   if (!Number.isInteger(length))
     throw new InputError(`forward: expected rows of ${D} numbers, got ${row.embeds?.length} numbers. Pass (T, ${D}).`);
-  const past = session.cache.position;
-  if (session.cache.statePosition !== past)
+  const past = session?.cache.position ?? 0;
+  if (session && session.cache.statePosition !== past)
     throw new InputError("forward: expected a cache that has not been rewound, got one that was. Begin anew.");
   const places = request.logits === "all" ? Array.from({ length }, (_, t) => t) : Array.from(request.logits[i] ?? []);
   const wanted = new Map<number, number[]>();
@@ -73,7 +75,7 @@ function begin(model: LanguageModel, row: ForwardRow, session: Session, request:
   if (request.attentions) result.attentions = attentionLayers(model).map(() => floats(H * length * (past + length), "the attentions"));
   if (row.targets) result.logprobs = new Float64Array(length).fill(Number.NaN);
   const ropeLength = frequencyLength(model.config, request.ropeLength ?? endOf(row, past + length));
-  return { row, session, length, past, ropeLength, result, wanted, done: 0 };
+  return { row, session, isOwn: session === undefined, length, past, ropeLength, result, wanted, done: 0 };
 }
 
 const attentionLayers = ({ config }: LanguageModel): number[] =>
@@ -88,14 +90,40 @@ function border({ row, done, length }: RowState): number {
 const areAlike = (a: RowState, b: RowState): boolean =>
   (a.row.ids !== undefined) === (b.row.ids !== undefined) && a.ropeLength === b.ropeLength && a.session !== b.session;
 
-/** The pieces of the next step: as much of each unfinished row as fits, rows of ids and rows of embeddings apart, and those whose keys are turned otherwise. */
-function nextPieces(states: readonly RowState[], chunkTokens: number): Piece[] {
+/** Ends a session of the row's own. */
+function close(state: RowState): void {
+  if (!state.isOwn) return;
+  state.session?.cache.dispose();
+  state.session = undefined;
+}
+
+/**
+ * Opens a row's own session with its first piece, and makes room for this one: a row whose time has not come holds nothing.
+ * @returns whether there is room; a row beside others waits until they have ended
+ * @throws MemoryError where there are none
+ */
+function makeRoom(model: LanguageModel, state: RowState, count: number, isBesideOthers: boolean): boolean {
+  try {
+    state.session ??= new Session(model.openCache());
+    state.session.cache.reserve(count);
+    return true;
+  } catch (error) {
+    if (state.done === 0) close(state);
+    if (isBesideOthers && error instanceof MemoryError) return false;
+    throw error;
+  }
+}
+
+/** The pieces of the next step: as much of each unfinished row as fits, rows of ids and rows of embeddings apart, and those whose keys are turned otherwise. Rows under way go first. */
+function nextPieces(model: LanguageModel, states: readonly RowState[]): Piece[] {
+  const { chunkTokens } = model.options;
   const pieces: Piece[] = [];
   let at = 0;
-  for (const state of states) {
+  for (const state of [...states.filter(({ done }) => done > 0), ...states.filter(({ done }) => done === 0)]) {
     if (state.done === state.length || !pieces.every((p) => areAlike(p.state, state))) continue;
     const count = Math.min(border(state) - state.done, chunkTokens - at);
     if (count <= 0) continue;
+    if (!makeRoom(model, state, count, at > 0)) break;
     pieces.push({ state, from: state.done, count, at });
     at += count;
   }
@@ -103,24 +131,29 @@ function nextPieces(states: readonly RowState[], chunkTokens: number): Piece[] {
 }
 
 /**
- * Computes `request` over `sessions`, one a row, which keep what they take in; other calls may run between two steps.
+ * Computes `request`; other calls may run between two steps.
+ * @param sessions those that rows continue and that keep what they take in; a row without has one of its own while it is under way
  * @throws InputError; MemoryError; AbortError when the call is cancelled
  */
 export async function* forward(
   use: () => LanguageModel,
-  sessions: readonly Session[],
+  sessions: readonly (Session | undefined)[],
   request: ForwardRequest,
   isCancelled: CancelCheck,
 ): AsyncGenerator<ForwardEvent> {
-  const states = request.rows.map((row, i) => begin(use(), row, sessions[i]!, request, i));
+  const states = request.rows.map((row, i) => begin(use(), row, sessions[i], request, i));
   const totalTokens = states.reduce((sum, { length }) => sum + length, 0);
-  for (;;) {
-    const pieces = nextPieces(states, use().options.chunkTokens);
-    if (pieces.length === 0) break;
-    if (isCancelled()) throw new AbortError();
-    step(use(), pieces, request);
-    yield { type: "progress", processedTokens: states.reduce((sum, { done }) => sum + done, 0), totalTokens };
-    await nextMacrotask();
+  try {
+    for (;;) {
+      const pieces = nextPieces(use(), states);
+      if (pieces.length === 0) break;
+      if (isCancelled()) throw new AbortError();
+      step(use(), pieces, request);
+      yield { type: "progress", processedTokens: states.reduce((sum, { done }) => sum + done, 0), totalTokens };
+      await nextMacrotask();
+    }
+  } finally {
+    for (const state of states) close(state);
   }
   yield { type: "result", rows: states.map(({ result }) => result) };
 }
@@ -129,11 +162,11 @@ export async function* forward(
 const endOf = ({ positions }: ForwardRow, end: number): number => positions?.reduce((most, p) => Math.max(most, p + 1), 0) ?? end;
 
 function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRequest): void {
-  for (const { state, from } of pieces) if (from > 0 && state.row.borders?.includes(from)) state.session.cache.forgetKeys();
+  for (const { state, from } of pieces) if (from > 0 && state.row.borders?.includes(from)) state.session!.cache.forgetKeys();
   const D = model.config.hiddenSize;
   const ropeLength = pieces[0]!.state.ropeLength;
   const inputs = pieces.map(({ state: { row, session }, from, count }) => ({
-    cache: session.cache,
+    cache: session!.cache,
     ...(row.ids ? { ids: row.ids.subarray(from, from + count) } : { hidden: row.embeds!.subarray(from * D, (from + count) * D) }),
     positions: row.positions?.subarray(from, from + count),
   }));
@@ -142,7 +175,7 @@ function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRe
   const isWhole = taps !== undefined || request.hiddenStates !== undefined || heads.length > model.logitsRows;
   model.step(inputs, isWhole ? { taps, ropeLength } : { logitsOf: heads.map(({ row }) => row), ropeLength });
   for (const [i, { state, from, count }] of pieces.entries()) {
-    follow(state, inputs[i]!.cache.position, idsOf(model, { state, from, count }));
+    follow(state.session!, inputs[i]!.cache.position, idsOf(model, { state, from, count }));
   }
   if (request.hiddenStates) takeNormed(model, pieces, request);
   for (let i = 0; i < heads.length; i += model.logitsRows) {
@@ -151,7 +184,10 @@ function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRe
     for (const [k, { piece, row }] of group.entries()) takeLogits(model, piece, row - piece.at + piece.from, k);
   }
   if (taps) for (const piece of pieces) takeTaps(model, piece, taps, request);
-  for (const { state, count } of pieces) state.done += count;
+  for (const { state, count } of pieces) {
+    state.done += count;
+    if (state.done === state.length) close(state);
+  }
 }
 
 /** A piece's ids as its session keeps them: a row that came as an embedding, or whose key is turned by another position or frequency than a chat's, has none. */
@@ -164,7 +200,7 @@ function idsOf({ config, options }: LanguageModel, { state, from, count }: Omit<
   });
 }
 
-function follow({ session }: RowState, position: number, ids: ArrayLike<number>): void {
+function follow(session: Session, position: number, ids: ArrayLike<number>): void {
   session.tokens.truncate(position - ids.length);
   session.follow(position - ids.length, ids);
 }
@@ -209,14 +245,14 @@ function takeTaps(model: LanguageModel, piece: Piece, taps: Taps, request: Forwa
   const { numAttentionHeads: H, numKeyValueHeads: G, headDim: hd } = model.config;
   for (const [j, layer] of attentionLayers(model).entries()) {
     const qkv = rows(`layer.${layer}.qkv`, (H + 2 * G) * hd);
-    attend(model, piece, qkv, model.keys(state.session.cache, j), state.result.attentions![j]!);
+    attend(model, piece, qkv, model.keys(state.session!.cache, j), state.result.attentions![j]!);
   }
 }
 
 /** Writes the probabilities of a piece's rows into out (H,T,past+T): softmax(q·kᵀ / √hd) over the keys up to each row's own. */
 function attend(model: LanguageModel, { state, from, count }: Piece, qkv: Float32Array, keys: Float32Array, out: Float32Array): void {
   const { numAttentionHeads: H, numKeyValueHeads: G, headDim: hd } = model.config;
-  const S = state.session.cache.position; // keys of this packed sequence, or of all
+  const S = state.session!.cache.position; // keys of this packed sequence, or of all
   const offset = state.past + from + count - S; // where they begin among all columns
   const [T, columns, width] = [state.length, state.past + state.length, (H + 2 * G) * hd];
   const scores = new Float64Array(S);

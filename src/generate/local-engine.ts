@@ -125,7 +125,6 @@ export class LocalEngine implements Engine {
 
   async *forward(call: number, request: ForwardRequest): AsyncGenerator<ForwardEvent> {
     const isCancelled = this.#start(call);
-    const own: Session[] = [];
     const turns: { slot: SessionSlot; end: () => void }[] = [];
     try {
       // all at once: two calls on the same sessions must not wait for each other
@@ -133,17 +132,12 @@ export class LocalEngine implements Engine {
       for (const turn of asked) if (turn.status === "fulfilled" && turn.value) turns.push(turn.value);
       const failed = asked.find((turn) => turn.status === "rejected");
       if (failed) throw failed.reason;
-      const sessions = asked.map((turn) => {
-        if (turn.status === "fulfilled" && turn.value) return turn.value.slot.session;
-        own.push(new Session(this.#use().openCache()));
-        return own.at(-1)!;
-      });
+      const sessions = asked.map((turn) => (turn.status === "fulfilled" ? turn.value?.slot.session : undefined));
       const { forward } = await part("engine-forward", () => import("./forward.ts"));
       yield* forward(() => this.#use(), sessions, request, isCancelled);
     } finally {
       this.#end(call);
       for (const { end } of turns) end();
-      for (const { cache } of own) cache.dispose();
     }
   }
 

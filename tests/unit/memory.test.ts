@@ -345,6 +345,28 @@ describe("contexts", () => {
     assert.deepEqual(model.logits().copy(), whole.subarray(-model.config.vocabSize).slice());
     for (const each of [free, model]) each.dispose();
   });
+
+  it("a forward pass holds keys and values of the rows under way only, and as few at a time as there is room for", async () => {
+    const tiny = checkpointFolder("tiny-attn-first");
+    using free = await load(tiny, { threads: 1 });
+    const { memoryBytes } = await free.status();
+    using model = await load(tiny, { threads: 1, maxMemoryBytes: memoryBytes + (1 << 19) });
+    // pages of 16 KiB: 32 have room, or fewer beside the sessions
+    const texts = Array.from({ length: 200 }, (_, i) => Uint32Array.from({ length: 1 + (i % 4) }, (_, t) => (20 + i + t) % 389));
+    const vectors = await model.embed(texts);
+    for (const i of [0, 3, 100, 199]) assert.deepEqual([vectors[i]], await free.embed([texts[i]!]), `text ${i}`);
+    const [few, many] = [2, 10].map((B) => Array.from({ length: B }, (_, b) => Array.from({ length: 300 }, (_, t) => (7 * t + b) % 389)));
+    await free.forward({ inputIds: few!, logitsToKeep: 1 });
+    const after = (await free.status()).memoryBytes;
+    const { logits } = await free.forward({ inputIds: many!, logitsToKeep: 1 });
+    const { usedPages, ...then } = await free.status();
+    assert.deepEqual([then.memoryBytes, usedPages], [after, 0]);
+    const alone = await model.forward({ inputIds: many!.at(-1)!, logitsToKeep: 1 });
+    assert.deepEqual(logits.data.slice(-389), alone.logits.data);
+    // rows that keep what they hold are refused where they have no room together
+    await assert.rejects(model.forward({ inputIds: many!, useCache: true, logitsToKeep: 1 }), { name: "MemoryError" });
+    assert.equal((await model.status()).usedPages, 0);
+  });
 });
 
 describe("memory stays flat", () => {
