@@ -91,13 +91,13 @@ const TAKEN_BYTES: usize = 20480;
   return max<usize>(1, TAKEN_BYTES / groupBytes);
 }
 
-/** From so many bytes of weights on memory gives two runs at a time faster than one behind the other: page walks and prefetches of the two overlap. */
-const LONG_BYTES: usize = 256 << 10;
+/** Of weights in so many bytes each, memory gives several runs at a time faster than one behind the other: page walks and prefetches overlap. */
+const RUN_BYTES: usize = 128 << 10;
 
-/** @returns how many groups a product of one row takes in each of two runs, the second of them behind the first; 0 where there are too few */
+/** @returns how many groups a product of one row takes in each of `runs` runs, one behind the other in memory and read at the same time; 0 where there are too few */
 // @ts-ignore: decorator
-@inline export function groups_per_run(groups: usize, groupBytes: usize): usize {
-  return groups * groupBytes < LONG_BYTES ? 0 : groups >> 1;
+@inline export function groups_per_run(groups: usize, groupBytes: usize, runs: usize): usize {
+  return groups * groupBytes < runs * RUN_BYTES ? 0 : groups / runs;
 }
 
 /** @returns bytes of a packed block of the dtype */

@@ -293,7 +293,7 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
 export function matmul_qd8_qb4w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
   const xRow = blocks * QD8_BYTES, group = blocks * QB4W_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
-    const run = M == 1 ? groups_per_run(groups, group) : 0;
+    const run = M == 1 ? groups_per_run(groups, group, 2) : 0;
     if (run) {
       if (PAIRS) pairs__1x16(y, x, w, blocks, run); else dots__1x16(y, x, w, blocks, run);
       y += run << 6; w += 2 * run * group; groups -= 2 * run;

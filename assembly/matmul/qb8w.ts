@@ -83,45 +83,53 @@ import {
   }
 }
 
-/** As in qb4w: one row of x against two runs of groups at a time. */
-function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
+/** A block of two groups against one row of x, added to the eight sums of each at y and z. */
+// @ts-ignore: decorator
+@inline function block(y: usize, z: usize, x: usize, w: usize, u: usize, mask: v128, up: v128): void {
+  let a0 = v128.load32_splat(x, QD8_SUM_BIAS), a1 = a0, a2 = a0, a3 = a0;
+  let v = v128.load32_splat(x, 0);
+  a0 = dot_i8(v, v128.load(w, 16), a0); a1 = dot_i8(v, v128.load(w, 144), a1);
+  a2 = dot_i8(v, v128.load(u, 16), a2); a3 = dot_i8(v, v128.load(u, 144), a3);
+  v = v128.load32_splat(x, 4);
+  a0 = dot_i8(v, v128.load(w, 32), a0); a1 = dot_i8(v, v128.load(w, 160), a1);
+  a2 = dot_i8(v, v128.load(u, 32), a2); a3 = dot_i8(v, v128.load(u, 160), a3);
+  v = v128.load32_splat(x, 8);
+  a0 = dot_i8(v, v128.load(w, 48), a0); a1 = dot_i8(v, v128.load(w, 176), a1);
+  a2 = dot_i8(v, v128.load(u, 48), a2); a3 = dot_i8(v, v128.load(u, 176), a3);
+  v = v128.load32_splat(x, 12);
+  a0 = dot_i8(v, v128.load(w, 64), a0); a1 = dot_i8(v, v128.load(w, 192), a1);
+  a2 = dot_i8(v, v128.load(u, 64), a2); a3 = dot_i8(v, v128.load(u, 192), a3);
+  v = v128.load32_splat(x, 16);
+  a0 = dot_i8(v, v128.load(w, 80), a0); a1 = dot_i8(v, v128.load(w, 208), a1);
+  a2 = dot_i8(v, v128.load(u, 80), a2); a3 = dot_i8(v, v128.load(u, 208), a3);
+  v = v128.load32_splat(x, 20);
+  a0 = dot_i8(v, v128.load(w, 96), a0); a1 = dot_i8(v, v128.load(w, 224), a1);
+  a2 = dot_i8(v, v128.load(u, 96), a2); a3 = dot_i8(v, v128.load(u, 224), a3);
+  v = v128.load32_splat(x, 24);
+  a0 = dot_i8(v, v128.load(w, 112), a0); a1 = dot_i8(v, v128.load(w, 240), a1);
+  a2 = dot_i8(v, v128.load(u, 112), a2); a3 = dot_i8(v, v128.load(u, 240), a3);
+  v = v128.load32_splat(x, 28);
+  a0 = dot_i8(v, v128.load(w, 128), a0); a1 = dot_i8(v, v128.load(w, 256), a1);
+  a2 = dot_i8(v, v128.load(u, 128), a2); a3 = dot_i8(v, v128.load(u, 256), a3);
+  v = v128.load32_splat(x, QD8_SCALE);
+  v128.store(y, scaled(a0, v128.load(y), load_f16x4(w, mask, up), v));
+  v128.store(y, scaled(a1, v128.load(y, 16), load_f16x4(w + 8, mask, up), v), 16);
+  v128.store(z, scaled(a2, v128.load(z), load_f16x4(u, mask, up), v));
+  v128.store(z, scaled(a3, v128.load(z, 16), load_f16x4(u + 8, mask, up), v), 16);
+}
+/** Runs at a time: of these weights memory is all that a product waits for. */
+const RUNS: usize = 4;
+
+/** One row of x against RUNS runs of so many groups, as in qb4w. */
+function dots__1x32(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xe = x + blocks * QD8_BLOCK, z = run << 5;
-  let u = w + run * blocks * QB8W_BYTES;
-  for (const end = u; w < end; y += 32) {
-    let f0 = f32x4.splat(0), f1 = f0, f2 = f0, f3 = f0;
-    for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB8W_BYTES, u += QB8W_BYTES) {
-      let a0 = v128.load32_splat(xp, QD8_SUM_BIAS), a1 = a0, a2 = a0, a3 = a0;
-      let v = v128.load32_splat(xp, 0);
-      a0 = dot_i8(v, v128.load(w, 16), a0); a1 = dot_i8(v, v128.load(w, 144), a1);
-      a2 = dot_i8(v, v128.load(u, 16), a2); a3 = dot_i8(v, v128.load(u, 144), a3);
-      v = v128.load32_splat(xp, 4);
-      a0 = dot_i8(v, v128.load(w, 32), a0); a1 = dot_i8(v, v128.load(w, 160), a1);
-      a2 = dot_i8(v, v128.load(u, 32), a2); a3 = dot_i8(v, v128.load(u, 160), a3);
-      v = v128.load32_splat(xp, 8);
-      a0 = dot_i8(v, v128.load(w, 48), a0); a1 = dot_i8(v, v128.load(w, 176), a1);
-      a2 = dot_i8(v, v128.load(u, 48), a2); a3 = dot_i8(v, v128.load(u, 176), a3);
-      v = v128.load32_splat(xp, 12);
-      a0 = dot_i8(v, v128.load(w, 64), a0); a1 = dot_i8(v, v128.load(w, 192), a1);
-      a2 = dot_i8(v, v128.load(u, 64), a2); a3 = dot_i8(v, v128.load(u, 192), a3);
-      v = v128.load32_splat(xp, 16);
-      a0 = dot_i8(v, v128.load(w, 80), a0); a1 = dot_i8(v, v128.load(w, 208), a1);
-      a2 = dot_i8(v, v128.load(u, 80), a2); a3 = dot_i8(v, v128.load(u, 208), a3);
-      v = v128.load32_splat(xp, 20);
-      a0 = dot_i8(v, v128.load(w, 96), a0); a1 = dot_i8(v, v128.load(w, 224), a1);
-      a2 = dot_i8(v, v128.load(u, 96), a2); a3 = dot_i8(v, v128.load(u, 224), a3);
-      v = v128.load32_splat(xp, 24);
-      a0 = dot_i8(v, v128.load(w, 112), a0); a1 = dot_i8(v, v128.load(w, 240), a1);
-      a2 = dot_i8(v, v128.load(u, 112), a2); a3 = dot_i8(v, v128.load(u, 240), a3);
-      v = v128.load32_splat(xp, 28);
-      a0 = dot_i8(v, v128.load(w, 128), a0); a1 = dot_i8(v, v128.load(w, 256), a1);
-      a2 = dot_i8(v, v128.load(u, 128), a2); a3 = dot_i8(v, v128.load(u, 256), a3);
-      v = v128.load32_splat(xp, QD8_SCALE);
-      f0 = scaled(a0, f0, load_f16x4(w, mask, up), v); f1 = scaled(a1, f1, load_f16x4(w + 8, mask, up), v);
-      f2 = scaled(a2, f2, load_f16x4(u, mask, up), v); f3 = scaled(a3, f3, load_f16x4(u + 8, mask, up), v);
+  const xe = x + blocks * QD8_BLOCK, bytes = run * blocks * QB8W_BYTES, z = run << 5;
+  memory.fill(y, 0, RUNS * z);
+  for (const end = w + bytes; w < end; y += 32)
+    for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB8W_BYTES) {
+      block(y, y + z, xp, w, w + bytes, mask, up);
+      block(y + 2 * z, y + 3 * z, xp, w + 2 * bytes, w + 3 * bytes, mask, up);
     }
-    v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
-  }
 }
 
 function dots__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
@@ -305,10 +313,10 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
 export function matmul_qd8_qb8w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
   const xRow = blocks * QD8_BYTES, group = blocks * QB8W_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
-    const run = M == 1 && !PAIRS ? groups_per_run(groups, group) : 0;
+    const run = M == 1 && !PAIRS ? groups_per_run(groups, group, RUNS) : 0;
     if (run) {
-      dots__1x16(y, x, w, blocks, run);
-      y += run << 6; w += 2 * run * group; groups -= 2 * run;
+      dots__1x32(y, x, w, blocks, run);
+      y += (RUNS * run) << 5; w += RUNS * run * group; groups -= RUNS * run;
     }
   }
   if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);

@@ -219,10 +219,10 @@ suite(
       });
     }
 
-    // 57 groups of at least 4,608 bytes: 256 KB, from which on one row reads two runs at a time, and a group that is left
+    // 61 groups of at least 4,608 bytes: enough for two runs at a time, or four of int8, and a group that is left
     for (const dtype of ["q8", "q4", "q4k", "q6k"] as const)
-      lab.it(`${dtype}: a row alone, which reads long weights in two runs, has the bits that it has beside another`, () => {
-        const [M, N, K] = [2, 453, 1024];
+      lab.it(`${dtype}: a row alone, which reads long weights in several runs, has the bits that it has beside another`, () => {
+        const [M, N, K] = [2, 485, 1024];
         const segment = isKDType(dtype) ? { w: NONE, raw: superBlocks(dtype, (N * K) / 256, 9) } : { w: normal(N * K, 8, K ** -0.5) };
         const problem = { M, K, x: normal(M * K, 3), segments: [{ dtype, N, ...segment }] };
         const y = product(lab, problem, [2], 1);
