@@ -42,8 +42,6 @@ export class Behind extends Error {}
 export interface Place {
   /** Piece that it reads. */
   at: number;
-  /** Ends its reads, and nobody else's. */
-  readonly signal: AbortSignal | undefined;
 }
 
 export const closed = (name: string): AbortError => new AbortError(`${name}: aborted: the source was closed.`);
@@ -176,15 +174,17 @@ export class HttpSource implements RemoteSource {
     if (this.#file.sizeBytes === undefined) await this.#until(this.#want(0), 1, undefined, place);
   }
 
-  /** One more who reads, from the front on. @param signal ends what it waits for */
-  enter(signal?: AbortSignal): Place {
-    const place = { at: 0, signal };
+  /** One more who reads, from the front on. */
+  enter(): Place {
+    const place = { at: 0 };
     this.#places.add(place);
     return place;
   }
 
-  leave(place: Place): void {
+  /** One less. @param error for what it waits for */
+  leave(place: Place, error: Error): void {
     this.#places.delete(place);
+    for (const piece of this.#pieces.values()) piece.abandon(place, error);
     this.#settle();
   }
 
@@ -300,10 +300,10 @@ export class HttpSource implements RemoteSource {
 
   async #until(piece: Piece, bytes: number, signal?: AbortSignal, place?: Place): Promise<void> {
     throwIfAborted(signal);
-    const ready = piece.until(bytes);
+    const ready = piece.until(bytes, place);
     this.#pump();
     this.#makeRoom();
-    return unlessAborted(unlessAborted(ready, place?.signal), signal === this.#caller ? undefined : signal);
+    return signal === this.#caller ? ready : unlessAborted(ready, signal);
   }
 
   /** The place of the only reader, where nobody shares the source. */

@@ -2,6 +2,7 @@
 
 interface Waiter {
   readonly bytes: number;
+  readonly place: object | undefined;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -100,10 +101,16 @@ export class Piece {
     this.#waiting = [];
   }
 
+  /** Those who wait from `place` get the error. */
+  abandon(place: object, error: unknown): void {
+    for (const waiter of this.#waiting) if (waiter.place === place) waiter.reject(error);
+    this.#waiting = this.#waiting.filter((waiter) => waiter.place !== place);
+  }
+
   /** Resolves once so many bytes are there, or the piece is whole. */
-  until(bytes: number): Promise<void> {
+  until(bytes: number, place?: object): Promise<void> {
     if (this.filledBytes >= Math.min(bytes, this.lengthBytes)) return Promise.resolve();
     if (this.#error) return Promise.reject(this.#error.error);
-    return new Promise((resolve, reject) => this.#waiting.push({ bytes, resolve, reject }));
+    return new Promise((resolve, reject) => this.#waiting.push({ bytes, place, resolve, reject }));
   }
 }

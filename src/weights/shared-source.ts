@@ -30,7 +30,6 @@ class Reader implements RemoteSource {
   readonly #download: Download;
   readonly #network: Network;
   readonly #caller: AbortSignal | undefined;
-  readonly #control = new AbortController();
   #place: Place;
   #own: HttpSource | undefined;
   #error: AbortError | undefined;
@@ -42,7 +41,7 @@ class Reader implements RemoteSource {
     this.#download = download;
     this.#network = network;
     this.#caller = signal;
-    this.#place = download.source.enter(this.#control.signal);
+    this.#place = download.source.enter();
     download.readers.add(this);
     if (signal?.aborted) this.#onAbort();
     else signal?.addEventListener("abort", this.#onAbort, { once: true });
@@ -73,7 +72,7 @@ class Reader implements RemoteSource {
         if (!(error instanceof Behind)) throw error;
       }
       if (this.#download.readers.size === 1) {
-        this.#place = this.#download.source.enter(this.#control.signal); // the others have left: it is this one's now
+        this.#place = this.#download.source.enter(); // the others have left: it is this one's now
         return this.readInto(offset, target, signal);
       }
     }
@@ -110,13 +109,14 @@ class Reader implements RemoteSource {
 
   #end(error: AbortError): void {
     this.#error ??= error;
-    this.#control.abort(error);
+    this.#download.source.leave(this.#place, this.#error);
   }
 
   /** The last one who leaves closes the connections. */
   async #leave(): Promise<void> {
     const { source, readers } = this.#download;
-    if (readers.delete(this)) source.leave(this.#place);
+    readers.delete(this);
+    source.leave(this.#place, new Behind());
     if (readers.size > 0) return;
     downloads.delete(this.#download);
     await source.close();

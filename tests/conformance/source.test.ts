@@ -12,6 +12,7 @@ import { openDirectly, openUrl } from "../../src/weights/address.ts";
 import { findHub } from "../../src/weights/hub.ts";
 import { parseHubId } from "../../src/weights/hub-id.ts";
 import { type DirectoryHandleLike, type FileHandleLike, type ObjectSource, openObject } from "../../src/weights/objects.ts";
+import { share } from "../../src/weights/shared-source.ts";
 import type { ByteSource, Folder } from "../../src/weights/source.ts";
 import type { Store } from "../../src/weights/store.ts";
 import { serve } from "../tools/bad-server.ts";
@@ -212,6 +213,15 @@ describe("over HTTP", () => {
   suite(
     "a server with ranges",
     withRanges((hub, signal) => file(openUrl(openDirectly(networkTo(hub)), `${hub}/org/model/resolve/main/x.gguf`, signal))),
+  );
+  suite(
+    "a server with ranges, whose file another load reads too",
+    withRanges(async (hub, signal) => {
+      const open = openDirectly({ ...networkTo(hub), share });
+      const at = `${hub}/org/model/resolve/main/x.gguf`;
+      await openUrl(open, at); // until the server is closed
+      return file(openUrl(open, at, signal));
+    }),
   );
   const hubFile = (hub: string, store: Store | undefined, signal?: AbortSignal): Promise<ByteSource> => {
     const cache = store && { store, onWait: assert.fail, onSkip: assert.fail };

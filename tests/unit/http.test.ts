@@ -251,6 +251,32 @@ describe("files over HTTP", () => {
     }
   });
 
+  it("come by four requests at once, each for an eighth of the window at most, no byte twice", async () => {
+    const windowBytes = 1 << 19;
+    let [running, most, asked] = [0, 0, 0];
+    const fetch: Fetch = async (url, { headers }) => {
+      const [from = 0, last = 0] = headers.range?.match(/\d+/g)?.map(Number) ?? [];
+      assert.ok(last + 1 - from <= windowBytes / 8, headers.range);
+      asked += last + 1 - from;
+      most = Math.max(most, ++running);
+      const told = new Map([
+        ["etag", '"one"'],
+        ["content-range", `bytes ${from}-${last}/${SIZE}`],
+      ]);
+      const parts = [content.subarray(from, last + 1)];
+      const read = async (): Promise<{ done: boolean; value?: Uint8Array | undefined }> => {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        return { done: parts.length === 0, value: parts.pop() };
+      };
+      const cancel = async (): Promise<void> => void running--; // at the end of every one
+      return { status: 206, url, headers: { get: (name) => told.get(name) ?? null }, body: { getReader: () => ({ read, cancel }) } };
+    };
+    const network = networkTo("http://example.test", { windowBytes }, { fetch, hasBackpressure: false });
+    const source = new HttpSource(network, { name: "x", url: "http://example.test/x", sizeBytes: SIZE });
+    assert.deepEqual(await readToEnd(source), content);
+    assert.deepEqual([most, asked], [4, SIZE]);
+  });
+
   it("take the address that a redirect led to until it expires", async () => {
     assert.deepEqual(await readToEnd(await byId()), content);
     assert.equal(server.log.filter((r) => r.host === "hub" && r.url.includes("/resolve/")).length, 1);

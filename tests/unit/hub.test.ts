@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
-import { availability, inspect, type LoadProgress, load, pull, removeModel } from "lfm2-wasm";
+import { availability, inspect, type LoadOptions, type LoadProgress, load, pull, removeModel } from "lfm2-wasm";
 import { FormatError, NetworkError } from "../../src/errors.ts";
 import type { DType } from "../../src/memory/dtype.ts";
 import { findHub } from "../../src/weights/hub.ts";
@@ -249,6 +249,22 @@ describe("a model on a hub", () => {
       message: /expected a config\.json/,
     });
     await assert.rejects(load(`${server.hub}/org/mini/resolve/main/x.gguf`, options()), { name: "NetworkError", message: /404/ });
+  });
+
+  it("is asked for at Hugging Face's hub where nothing names another", async () => {
+    const asked: string[] = [];
+    const fetch: LoadOptions["fetch"] = async (url) => {
+      asked.push(url);
+      throw new Error("no network here");
+    };
+    const { HF_ENDPOINT: before } = process.env;
+    delete process.env.HF_ENDPOINT;
+    try {
+      await assert.rejects(load("org/mini@main", { fetch, cache: false, network: { maxRetries: 0 } }), { name: "NetworkError" });
+    } finally {
+      if (before !== undefined) process.env.HF_ENDPOINT = before;
+    }
+    assert.deepEqual(asked, ["https://huggingface.co/api/models/org/mini/revision/main"]);
   });
 
   it("is found by what the environment says, and its token goes nowhere else", async () => {

@@ -145,6 +145,16 @@ describe("imports of src/", () => {
     }
   });
 
+  it("makes no program of a text, and patterns in two places, of its own limit and of JSON's escapes", () => {
+    const patterns: string[] = [];
+    for (const [path, text] of sources) {
+      const code = text.replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
+      assert.doesNotMatch(code, /\beval\(|\bFunction\(|set(?:Timeout|Interval)\(\s*["'`]/, `src/${path}`);
+      for (const _ of code.matchAll(/\bRegExp\(/g)) patterns.push(path);
+    }
+    assert.deepEqual(patterns.sort(), ["text/guard.ts", "text/jinja.ts"]);
+  });
+
   it("the model reads like the paper: no word of dtype, thread, platform or sampling in lfm2.ts", () => {
     const code = (sources.get("models/lfm2.ts") ?? "").replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
     const words = code.replace(/^import .*$/gm, "");

@@ -11,7 +11,9 @@ import { AbortError, StorageError } from "../../src/errors.ts";
 import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { type LoadModelOptions as CoreOptions, loadModel } from "../../src/models/load-model.ts";
 import type { ImageStore } from "../../src/weights/packed-image.ts";
+import { isWorthAnImage, resolveWeights, WeightList } from "../../src/weights/plan.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
+import type { StoredTensor } from "../../src/weights/tensor.ts";
 import { feed, kernels, sameBits, variants } from "../golden/support.ts";
 import { imageChecksum } from "../reference/checksum.ts";
 import { pick } from "../scale.ts";
@@ -162,6 +164,21 @@ describe("packed images", () => {
     assert.deepEqual(images.calls, []);
     assert.equal((await run({ dtype: "q4", images, packed: false })).packedImage, undefined);
     assert.deepEqual(images.calls, []);
+  });
+
+  it("is worth its place from 16 MiB on that were converted, and not of what moves as it is", () => {
+    const source = bytesSource(new Uint8Array(0), "x");
+    const isWorth = (rows: number, type: StoredTensor["type"], dtype: "q4" | "q8"): boolean => {
+      const list = new WeightList();
+      list.matrix(1024, ["w", rows]);
+      const shape = [rows, 1024];
+      const tensors = new Map([["w", { name: "w", type, shape, source, offsetBytes: 0, bytes: 0 }]]);
+      resolveWeights(list, { tensors, unsupported: new Map() }, dtype);
+      return isWorthAnImage(list, tensors);
+    };
+    const rows = (bytes: number): number => Math.ceil(bytes / 144 / 32) * 8; // 144 bytes a block of 8 rows
+    assert.deepEqual([isWorth(rows(16 << 20), "BF16", "q4"), isWorth(rows(16 << 20) - 8, "BF16", "q4")], [true, false]);
+    assert.deepEqual([isWorth(rows(64 << 20), "Q4_0", "q4"), isWorth(rows(64 << 20), "Q4_0", "q8")], [false, true]);
   });
 
   it("belongs to its source, its dtype and its layers: another has another, a source that knows nothing of itself has none", async () => {
