@@ -296,7 +296,7 @@ class Reply {
   /** A step behind the prompt: the last token, and guesses at what follows it. */
   #decode(): void {
     const drafts = this.#place.speculation?.draft(this.#history, this.#limit - this.#told - 1) ?? NO_DRAFTS;
-    if (drafts instanceof Promise) drafts.then(this.#compute, this.#tell.error);
+    if (drafts instanceof Promise) drafts.then(this.#compute).catch(this.#tell.error);
     else this.#compute(drafts);
   }
 
@@ -312,12 +312,13 @@ class Reply {
   };
 
   readonly #onStep = (outcome: Outcome): void => {
-    if ("error" in outcome) {
-      this.#tell.error(outcome.error);
-      return;
+    try {
+      if ("error" in outcome) throw outcome.error;
+      this.#reason = outcome.reason;
+      this.#tellNext();
+    } catch (error) {
+      this.#tell.error(error);
     }
-    this.#reason = outcome.reason;
-    this.#tellNext();
   };
 
   /** Tells what is there to be told. */
