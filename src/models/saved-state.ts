@@ -74,7 +74,7 @@ function room(bytes: number): Uint8Array {
  * @throws FormatError when the bytes are no state, damaged, of a later version, or another model's
  */
 export function decodeState(bytes: Uint8Array, owner: StateOwner): SavedState {
-  const whole = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const whole = bytes.byteOffset % 4 === 0 ? bytes : Uint8Array.from(bytes); // a Buffer's own slice is a view
   const { version, header, tokensAt } = readHeader(whole);
   checkOwner(header, owner);
   const pagesAt = roundUp(tokensAt + 4 * header.tokens, ALIGNMENT);

@@ -150,6 +150,7 @@ describe("saved sessions", () => {
     const odd = new Uint8Array(bytes.length + 3).subarray(3);
     odd.set(bytes);
     assert.deepEqual(decodeState(odd, owner), state, "at an odd address");
+    assert.deepEqual(decodeState(Buffer.from(odd.buffer, 3), owner), state, "a Buffer there, whose slice is no copy");
     for (let bit = 0; bit < 8 * bytes.length; bit++) {
       const changed = bytes.slice();
       changed[bit >> 3]! ^= 1 << (bit & 7);
