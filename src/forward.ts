@@ -83,13 +83,13 @@ export interface ForwardInput {
   readonly inputIds?: Batch | undefined;
   /** Embeddings (B,T,D) in the place of ids. */
   readonly inputsEmbeds?: Tensor | undefined;
-  /** 1 at real tokens, 0 at padding, left or right (B,T); with a cache (B, past + T) is taken too. Default all ones. */
+  /** 1 at real tokens, 0 at padding, left or right (B,T); with a cache (B, columns of the past + T) is taken too, which says of the past what the cache holds. Default all ones. */
   readonly attentionMask?: Batch | undefined;
   /** Positions for the rotary embedding (B,T) or (T,); default the number of real tokens before. Where they jump, without mask and cache, a new sequence begins. */
   readonly positionIds?: Batch | undefined;
   /** Places in the cache (T,): as many as there were columns before, and so on; or as many as it holds, where padding is none. Only checked. */
   readonly cachePosition?: ArrayLike<number> | undefined;
-  /** What an earlier call gave; it goes on to hold these tokens too. */
+  /** What an earlier call gave; it goes on to hold these tokens too. A call that fails or is aborted leaves it as it was. */
   readonly pastKeyValues?: KeyValueCache | undefined;
   /** Gives `pastKeyValues`, to be disposed of by the caller; default true where a cache comes in, else false, as it takes memory; the models of `lfm2-wasm/transformers` go by their configuration, where it is true. */
   readonly useCache?: boolean | undefined;
@@ -197,14 +197,27 @@ function columnsOf({ attentionMask, pastKeyValues }: ForwardInput, { B, T }: { B
   if (attentionMask === undefined) return { B, T, real: Array.from({ length: B }, () => all) };
   const mask = rowsOf("attentionMask", attentionMask);
   const width = mask[0]?.length ?? 0;
-  if (mask.length !== B || (width !== T && !(pastKeyValues && width > T)))
+  const bits = (row: ArrayLike<number>): number[] => Array.from(row, (value) => whole("attentionMask", value, 0, 2));
+  const past = pastKeyValues ? width - T : 0;
+  if (mask.length !== B || width !== past + T || (past !== 0 && past !== pastKeyValues?.columns))
     throw refuse(
       "attentionMask",
-      `(${B},${T})${pastKeyValues ? " or longer, with the past" : ""}`,
+      `(${B},${T})${pastKeyValues ? ` or, with the columns of the past, (${B},${pastKeyValues.columns + T})` : ""}`,
       `(${mask.length},${width})`,
       "It goes with the input.",
     );
-  const real = mask.map((row) => all.filter((t) => whole("attentionMask", row[width - T + t], 0, 2) === 1));
+  const rows = mask.map(bits);
+  for (const [b, row] of rows.entries()) {
+    const [held, ones] = [pastKeyValues?.lengths[b], row.slice(0, past).reduce((sum, one) => sum + one, 0)];
+    if (past !== 0 && ones !== held)
+      throw refuse(
+        "attentionMask",
+        `${held} ones over the past of row ${b}, the tokens that it holds`,
+        `${ones}`,
+        "They cannot be masked any more.",
+      );
+  }
+  const real = rows.map((row) => all.filter((t) => row[past + t] === 1));
   return { B, T, real };
 }
 
@@ -280,13 +293,35 @@ interface Prepared {
   readonly request: Omit<ForwardRequest, "rows">;
 }
 
+/** What a call may say; the compiler misses none. */
+const KEYS: Readonly<Record<keyof ForwardInput, true>> = {
+  inputIds: true,
+  inputsEmbeds: true,
+  attentionMask: true,
+  positionIds: true,
+  cachePosition: true,
+  pastKeyValues: true,
+  useCache: true,
+  labels: true,
+  numItemsInBatch: true,
+  logitsToKeep: true,
+  outputHiddenStates: true,
+  outputAttentions: true,
+  onProgress: true,
+  signal: true,
+};
+
 function prepare(host: ForwardHost, input: ForwardInput): Prepared {
+  const strange = Object.keys(input).find((name) => !Object.hasOwn(KEYS, name));
+  if (strange !== undefined)
+    throw new InputError(
+      `forward: expected the reference's names in camelCase, got ${JSON.stringify(strange)}. Write inputIds, attentionMask, logitsToKeep.`,
+    );
   const { vocabSize: V, hiddenSize: D } = host.config;
   const { inputsEmbeds, positionIds, labels, logitsToKeep, pastKeyValues: past, useCache } = input;
   const { B, T, ids } = sizeOf(input, D);
   if (B === 0 || T === 0)
     throw new InputError("forward: expected one token at least, got none. Encode a text first.", { code: "empty-prompt" });
-  const columns = columnsOf(input, { B, T });
   if (past && (!past.isOpen || past.sessions.length !== B))
     throw refuse(
       "pastKeyValues",
@@ -296,6 +331,7 @@ function prepare(host: ForwardHost, input: ForwardInput): Prepared {
     );
   if (past && past.engine !== host.engine)
     throw refuse("pastKeyValues", "a cache that this model gave", "one of another model", "Give it to the model that it came from.");
+  const columns = columnsOf(input, { B, T });
   if (input.cachePosition !== undefined) checkPlaces(input.cachePosition, T, past);
   if (labels !== undefined && keptColumns(logitsToKeep, T).length !== T)
     throw refuse("logitsToKeep", "all columns where there are labels", String(logitsToKeep), "Leave one of them out.");
@@ -350,14 +386,21 @@ export async function forward(host: ForwardHost, input: ForwardInput): Promise<F
   const cache = pastKeyValues ?? (useCache ? await openCache(host, columns.B) : undefined);
   try {
     const asked = rows.map((row, b) => ({ ...row, session: cache?.sessions[b] }));
-    const results = await runForward(host, { ...request, rows: asked }, input);
+    const inStep = pastKeyValues && input.onProgress !== undefined; // an engine that lives elsewhere is not through then when it throws
+    const results = await runForward(host, { ...request, rows: asked, inStep }, input);
     for (const [b, real] of columns.real.entries()) cache?.advance(b, real.length);
     if (cache) cache.columns += columns.T;
     return output(host.config, input, columns, kept, results, past, useCache ? cache : undefined);
   } catch (error) {
-    cache?.dispose(); // some rows may have gone on, others not
+    if (cache && !(pastKeyValues && (await standsAt(past, cache)))) cache.dispose();
     throw error;
   }
+}
+
+/** Whether a cache holds what it held before a call that failed: after a trap, or where the engine is gone, it does not. */
+async function standsAt(past: readonly number[], { engine, sessions }: KeyValueCache): Promise<boolean> {
+  const held = await Promise.all(sessions.map((session) => engine.tokens(session))).catch(() => []);
+  return past.every((length, b) => held[b]?.length === length);
 }
 
 async function openCache(host: ForwardHost, B: number): Promise<KeyValueCache> {

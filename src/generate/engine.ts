@@ -139,6 +139,8 @@ export interface ForwardRequest {
   readonly hiddenStates?: "all" | "last" | undefined;
   /** Also the attention probabilities. */
   readonly attentions?: boolean | undefined;
+  /** Nothing is computed before it is pulled, wherever the engine lives: up to the result the caller may end the call. */
+  readonly inStep?: boolean | undefined;
 }
 
 /** What a forward pass gives for a row. */
@@ -214,7 +216,7 @@ export interface Engine {
    * the prompt's beginning is not computed again.
    */
   generate(call: number, session: number, request: GenerateRequest): AsyncIterable<GenerateEvent>;
-  /** Runs a forward pass as call number `call`; a step is computed when an event is pulled. */
+  /** Runs a forward pass as call number `call`; a step is computed when an event is pulled. One that ends before its result leaves the sessions of its rows as they were. */
   forward(call: number, request: ForwardRequest): AsyncIterable<ForwardEvent>;
   /** Answers a `"logits"` event: these (V,) take the place of the model's; or a `"candidates"` event. */
   supply(call: number, answer: Float32Array): Promise<void>;

@@ -3,6 +3,7 @@ import { AbortError, InputError, MemoryError } from "../errors.ts";
 import { nextMacrotask } from "../macrotask.ts";
 import { exp } from "../math.ts";
 import { formatBytes } from "../memory/arena.ts";
+import type { CacheMark } from "../models/cache.ts";
 import type { LanguageModel, Taps } from "../models/language-model.ts";
 import { frequencyLength } from "../models/rope.ts";
 import type { CancelCheck, ForwardEvent, ForwardRequest, ForwardRow, ForwardRowResult } from "./engine.ts";
@@ -18,6 +19,8 @@ interface RowState {
   /** The one that it continues, or one of its own, from its first step to its last. */
   session: Session | undefined;
   readonly isOwn: boolean;
+  /** Where the caller's session stood. */
+  readonly mark: CacheMark | undefined;
   /** T, rows of it that are to be computed. */
   readonly length: number;
   /** Positions that the cache held before. */
@@ -75,7 +78,7 @@ function begin(model: LanguageModel, row: ForwardRow, session: Session | undefin
   if (request.attentions) result.attentions = attentionLayers(model).map(() => floats(H * length * (past + length), "the attentions"));
   if (row.targets) result.logprobs = new Float64Array(length).fill(Number.NaN);
   const ropeLength = frequencyLength(model.config, request.ropeLength ?? endOf(row, past + length));
-  return { row, session, isOwn: session === undefined, length, past, ropeLength, result, wanted, done: 0 };
+  return { row, session, mark: session?.cache.mark(), isOwn: session === undefined, length, past, ropeLength, result, wanted, done: 0 };
 }
 
 const attentionLayers = ({ config }: LanguageModel): number[] =>
@@ -132,7 +135,7 @@ function nextPieces(model: LanguageModel, states: readonly RowState[]): Piece[] 
 
 /**
  * Computes `request`; other calls may run between two steps.
- * @param sessions those that rows continue and that keep what they take in; a row without has one of its own while it is under way
+ * @param sessions those that rows continue and that keep what they take in once all rows are through; a row without has one of its own while it is under way
  * @throws InputError; MemoryError; AbortError when the call is cancelled
  */
 export async function* forward(
@@ -143,6 +146,7 @@ export async function* forward(
 ): AsyncGenerator<ForwardEvent> {
   const states = request.rows.map((row, i) => begin(use(), row, sessions[i], request, i));
   const totalTokens = states.reduce((sum, { length }) => sum + length, 0);
+  let isWhole = false;
   try {
     for (;;) {
       const pieces = nextPieces(use(), states);
@@ -152,10 +156,21 @@ export async function* forward(
       yield { type: "progress", processedTokens: states.reduce((sum, { done }) => sum + done, 0), totalTokens };
       await nextMacrotask();
     }
+    isWhole = true;
   } finally {
-    for (const state of states) close(state);
+    for (const state of states) {
+      if (!isWhole) putBack(state);
+      close(state);
+    }
   }
   yield { type: "result", rows: states.map(({ result }) => result) };
+}
+
+/** Lets the caller's session stand where it stood before a call that came to nothing. */
+function putBack({ session, mark }: RowState): void {
+  if (!session || !mark) return;
+  session.cache.putBack(mark);
+  session.tokens.truncate(session.cache.position);
 }
 
 /** The highest position of a row, plus one: scaled rotary frequencies go by it, as in the reference's call with this row alone. */

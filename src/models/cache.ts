@@ -52,6 +52,12 @@ export function cacheSize(c: Lfm2Config, types: readonly LayerType[], kvDtype: K
   };
 }
 
+/** Where a cache stood. */
+export interface CacheMark {
+  readonly position: number;
+  readonly state: Uint8Array;
+}
+
 /** Opens caches on one arena. Nothing is taken for a context before its tokens come. */
 export class CachePool {
   readonly pages: PagePool;
@@ -238,6 +244,20 @@ export class Cache {
     this.#settle(position);
   }
 
+  /** @returns where it stands, for `putBack`. Its state is brought there: it has not been rewound */
+  mark(): CacheMark {
+    return { position: this.#position, state: this.#state().slice() };
+  }
+
+  /** Back to where it stood, without a replay, unless a trap has cut it shorter since. */
+  putBack({ position, state }: CacheMark): void {
+    if (this.#position < position) return;
+    this.#truncate(Math.ceil(position / PAGE_POSITIONS));
+    this.#settle(position);
+    this.#statePosition = position;
+    this.#state().set(state);
+  }
+
   /** Drops keys and values and begins at position 0 again, but keeps the convolution state: a packed sequence, whose attention ends at its border. */
   forgetKeys(): void {
     this.#truncate(0);
@@ -298,6 +318,10 @@ export class Cache {
   }
 
   #clearState(): void {
-    new Uint8Array(this.#pool.memory.buffer, this.#block, this.#pool.size.stateBytes).fill(0);
+    this.#state().fill(0);
+  }
+
+  #state(): Uint8Array {
+    return new Uint8Array(this.#pool.memory.buffer, this.#block, this.#pool.size.stateBytes);
   }
 }

@@ -39,7 +39,7 @@ export function remoteEngine(channel: Channel, end: () => void): Engine {
     ...calls,
     generate: (call, session, request) =>
       channel.stream("generate", [call, session, request], request.inStep ? 1 : undefined) as ReturnType<Engine["generate"]>,
-    forward: (call, request) => channel.stream("forward", [call, request]) as ReturnType<Engine["forward"]>,
+    forward: (call, request) => channel.stream("forward", [call, request], request.inStep ? 1 : undefined) as ReturnType<Engine["forward"]>,
     dispose: async () => {
       channel.fail(disposed());
       end();

@@ -290,6 +290,34 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       assert.deepEqual([openSessions, usedPages], [0, 0]);
     });
 
+    it("leaves a cache as it was where a forward pass ends before its end", async () => {
+      const text = (from: number, length: number): number[] => Array.from({ length }, (_, i) => 20 + (((from + i) * 37) % 400));
+      const { hiddenStates } = await model.forward({ inputIds: text(9, 40), outputHiddenStates: true, logitsToKeep: 1 });
+      const mine = new Error("mine");
+      const fail = (): never => {
+        throw mine;
+      };
+      for (const begin of [{ inputIds: [text(1, 40), text(2, 40)] }, { inputsEmbeds: hiddenStates![0]! }]) {
+        const B = "inputIds" in begin ? 2 : 1;
+        const next = { inputIds: Array.from({ length: B }, (_, b) => text(b, 140 / B)), logitsToKeep: 1 };
+        const { pastKeyValues: straight } = await model.forward({ ...begin, useCache: true });
+        const { pastKeyValues } = await model.forward({ ...begin, useCache: true });
+        const controller = new AbortController();
+        const stop = (): void => controller.abort(mine);
+        await assert.rejects(model.forward({ ...next, pastKeyValues, onProgress: fail }), (error) => error === mine);
+        await assert.rejects(model.forward({ ...next, pastKeyValues, onProgress: stop, signal: controller.signal }), {
+          name: "AbortError",
+        });
+        let calls = 0;
+        const late = (): void => void (++calls === 2 && fail());
+        await assert.rejects(model.forward({ ...next, pastKeyValues, onProgress: late }), (error) => error === mine);
+        assert.deepEqual(pastKeyValues?.lengths, new Array(B).fill(40));
+        const again = await model.forward({ ...next, pastKeyValues, onProgress: () => {} });
+        assert.deepEqual(again.logits, (await model.forward({ ...next, pastKeyValues: straight })).logits);
+        for (const cache of [straight, pastKeyValues]) cache?.dispose();
+      }
+    });
+
     it("slides a window over a long text and scores each token once", async () => {
       const text = Uint32Array.from({ length: 100 }, (_, i) => 20 + ((i * 37) % 400));
       const [contextTokens, stride] = [40, 16];

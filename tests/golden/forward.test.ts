@@ -360,6 +360,8 @@ describe("forward goldens", () => {
     await refused({ inputIds: [-1] }, /inputIds: expected whole numbers from 0/);
     await refused({ inputIds: ids, attentionMask: [1, 1] }, /attentionMask: expected \(1,3\), got \(1,2\)/);
     await refused({ inputIds: ids, attentionMask: [1, 1, 0.5] }, /attentionMask/);
+    for (const name of ["attention_mask", "logits_to_keep", "maxTokens"])
+      await refused({ inputIds: ids, [name]: 1 } as object, new RegExp(`names in camelCase, got "${name}"`));
     await refused({ inputIds: ids, positionIds: [0, 1] }, /positionIds/);
     await refused({ inputIds: ids, labels: [1, 2, -7] }, /labels/);
     await refused({ inputIds: ids, labels: ids, logitsToKeep: 1 }, /logitsToKeep: expected all columns where there are labels/);
@@ -368,6 +370,13 @@ describe("forward goldens", () => {
     const { pastKeyValues } = await model.forward({ inputIds: ids, useCache: true });
     await refused({ inputIds: [ids, ids], pastKeyValues }, /an open cache of 2 sequences, got one of 1/);
     await refused({ inputIds: [4], pastKeyValues, cachePosition: [2] }, /cachePosition: expected 1 places from 3 on/);
+    await refused(
+      { inputIds: [4], pastKeyValues, attentionMask: [0, 1, 1, 1] },
+      /attentionMask: expected 3 ones over the past of row 0.*got 2/,
+    );
+    await refused({ inputIds: [4], pastKeyValues, attentionMask: [1, 1, 1] }, /expected \(1,1\) or, with the columns of the past, \(1,4\)/);
+    await refused({ inputIds: [4], pastKeyValues, attentionMask: new Array(51).fill(1) }, /\(1,4\), got \(1,51\)/);
+    await refused({ inputIds: [4], pastKeyValues, attentionMask: [1, 1, 2, 1] }, /attentionMask/);
     await refused({ inputIds: [4], pastKeyValues, cachePosition: [] }, /cachePosition: expected 1 places from 3 on.*got 0/);
     await refused({ inputIds: ids, cachePosition: [0, 1] }, /cachePosition: expected 3 places from 0 on.*got 2: 0,1/);
     await refused({ inputIds: ids, cachePosition: 0 as never }, /cachePosition.*got number/);

@@ -367,6 +367,38 @@ describe("contexts", () => {
     await assert.rejects(model.forward({ inputIds: many!, useCache: true, logitsToKeep: 1 }), { name: "MemoryError" });
     assert.equal((await model.status()).usedPages, 0);
   });
+
+  it("when memory ends within a forward pass: its cache is what it was, and goes on once there is room", async () => {
+    const options = { prefixCacheBytes: 0, threads: 1 } as const;
+    const free = await load(checkpointFolder("tiny-attn-first"), options);
+    const model = await load(checkpointFolder("tiny-attn-first"), { ...options, maxMemoryBytes: free.info.memoryBytes + (1 << 20) });
+    const rows = (from: number, length: number): number[][] =>
+      [0, 1, 2].map((b) => Array.from({ length }, (_, i) => 20 + (((from + i) * 31 + b) % 300)));
+    const [begin, next] = [
+      { inputIds: rows(0, 40), useCache: true },
+      { inputIds: rows(40, 100), logitsToKeep: 1 },
+    ];
+    const { pastKeyValues: straight } = await free.forward(begin);
+    const { pastKeyValues } = await model.forward(begin);
+    const others: Disposable[] = [];
+    const fill = async (): Promise<void> => {
+      for (;;) {
+        const { pastKeyValues: other } = await model.forward({ inputIds: rows(0, 100)[0]!, useCache: true, logitsToKeep: 1 });
+        if (other) others.push(other);
+      }
+    };
+    await assert.rejects(fill(), { name: "MemoryError" });
+    others.pop()?.[Symbol.dispose](); // room for one row's pages
+    await new Promise((resolve) => setTimeout(resolve, 5)); // its session closes by itself
+    await assert.rejects(model.forward({ ...next, pastKeyValues }), { name: "MemoryError" });
+    assert.deepEqual([pastKeyValues?.lengths, (await model.status()).usedPages], [[40, 40, 40], 3 * 2 + 4 * others.length]);
+    for (const other of others) other[Symbol.dispose]();
+    assert.deepEqual(
+      (await model.forward({ ...next, pastKeyValues })).logits,
+      (await free.forward({ ...next, pastKeyValues: straight })).logits,
+    );
+    for (const each of [free, model]) each.dispose();
+  });
 });
 
 describe("memory stays flat", () => {
