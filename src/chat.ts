@@ -3,7 +3,7 @@ import { AbortError, FormatError, InputError } from "./errors.ts";
 import { type Lane, Relay, through } from "./relay.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { Message } from "./text/messages.ts";
-import { checkObject, type GenerateOptions, unlessAborted } from "./turn.ts";
+import { checkContextFull, checkObject, type GenerateOptions, unlessAborted } from "./turn.ts";
 import { isRecord, kindOf } from "./values.ts";
 
 /** How a conversation begins. */
@@ -108,6 +108,7 @@ export class Chat {
     }
     if (!Array.isArray(messages))
       throw new InputError(`chat: messages: expected a list of messages, got ${kindOf(messages)}. Leave it out for none.`);
+    checkContextFull(onContextFull);
     this.#host = host;
     this.#onContextFull = onContextFull;
     const start = copyMessages([...(system === undefined ? [] : [{ role: "system", content: system } as const]), ...messages]);
@@ -357,11 +358,12 @@ function noted(note: string): Note {
   try {
     state = JSON.parse(note);
   } catch {} // told below
-  const { messages, marks } = state ?? {};
+  const { messages, marks, onContextFull } = state ?? {};
   const isMark = (mark: unknown): boolean =>
     isRecord(mark) && [mark.position, mark.messages, mark.droppedMessages].every((n) => Number.isSafeInteger(n));
   const isList = (list: unknown, isItem: (item: unknown) => boolean): boolean => Array.isArray(list) && list.every(isItem);
-  if (isList(messages, isRecord) && isList(marks, isMark) && marks?.length) return state as Note;
+  const isRule = [undefined, "error", "drop-oldest"].includes(onContextFull);
+  if (isList(messages, isRecord) && isList(marks, isMark) && marks?.length && isRule) return state as Note;
   throw new FormatError("restore: expected the messages of a chat in the state, got others. The state was not made by chat.save().");
 }
 

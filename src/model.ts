@@ -17,7 +17,7 @@ import type { ChatTemplate } from "./text/chat-template.ts";
 import { checkMessages, type Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
-import { checkObject, checkOptions, type GenerateOptions, runTurn, type TurnRequest } from "./turn.ts";
+import { checkContextFull, checkObject, checkOptions, type GenerateOptions, runTurn, type TurnRequest } from "./turn.ts";
 import { kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
@@ -328,8 +328,7 @@ export class Model {
   }
 
   async #prompt(input: ModelInput, { raw, onContextFull = "error", maxTokens }: GenerateOptions, droppedMessages: number): Promise<Prompt> {
-    if (onContextFull !== "error" && onContextFull !== "drop-oldest")
-      throw new InputError(`options: onContextFull: expected "error" or "drop-oldest", got ${JSON.stringify(onContextFull)}.`);
+    checkContextFull(onContextFull);
     if (onContextFull === "error" || !Array.isArray(input)) return { ids: await this.#encode(input, raw), droppedMessages: 0 };
     checkMessages(input);
     const room = { maxContextTokens: this.info.maxContextTokens, maxTokens: maxTokens ?? Number.POSITIVE_INFINITY, droppedMessages };

@@ -127,6 +127,12 @@ export interface TurnRequest {
   readonly onAbort: "throw" | "return";
 }
 
+/** @throws InputError for another word than `onContextFull` may be */
+export function checkContextFull(onContextFull: GenerateOptions["onContextFull"]): void {
+  if (onContextFull !== undefined && onContextFull !== "error" && onContextFull !== "drop-oldest")
+    throw new InputError(`options: onContextFull: expected "error" or "drop-oldest", got ${JSON.stringify(onContextFull)}.`);
+}
+
 /** @returns `options`. @throws InputError when they are no object */
 export function checkObject<T extends object>(where: string, options: T): T {
   if (isRecord(options)) return options;

@@ -679,6 +679,7 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         await assert.rejects(small.generate(messages), { name: "InputError", code: "context-full" });
         const { usage } = await small.generate(messages, { onContextFull: "drop-oldest", maxTokens: 5 });
         assert.ok((usage.droppedMessages ?? 0) > 10 && usage.inputTokens <= CONTEXT / 2);
+        assert.throws(() => small.chat({ onContextFull: "forget" as never }), { name: "InputError", message: /onContextFull: expected/ });
         await assert.rejects(small.generate("Hi", { onContextFull: "forget" as never }), {
           name: "InputError",
           message: /"drop-oldest", got "forget"/,
