@@ -298,7 +298,10 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
         throw mine;
       };
       for (const first of [{ inputIds: text(1, 40) }, { inputsEmbeds: hiddenStates![0]! }]) {
-        const [begin, next] = [{ ...first, logitsToKeep: 1 }, { inputIds: text(3, 140), logitsToKeep: 1 }];
+        const [begin, next] = [
+          { ...first, logitsToKeep: 1 },
+          { inputIds: text(3, 140), logitsToKeep: 1 },
+        ];
         const { pastKeyValues: straight } = await model.forward({ ...begin, useCache: true });
         const { pastKeyValues } = await model.forward({ ...begin, useCache: true });
         const controller = new AbortController();
