@@ -63,7 +63,7 @@ type Fill = (from: number, to: number) => Float32Array;
 function fillOf([name, kind, shape]: Entry, index: number, { initializerRange, padTokenId }: Lfm2Config, seed: number): Fill {
   if (kind !== "normal") return (from, to) => new Float32Array(to - from).fill(kind === "one" ? 1 : 0);
   const columns = shape[1] ?? 1;
-  const zero = name === "model.embed_tokens.weight" && padTokenId !== undefined ? padTokenId * columns : Number.POSITIVE_INFINITY;
+  const zero = name === "model.embed_tokens.weight" && padTokenId !== null ? padTokenId * columns : Number.POSITIVE_INFINITY;
   return (from, to) => {
     const out = new Float32Array(to - from);
     for (let pair = Math.floor(from / 2); 2 * pair < to; pair++) {

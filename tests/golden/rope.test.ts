@@ -105,7 +105,7 @@ describe("scaled rotary embeddings", () => {
     refused({ ropeType: "linear", factor: 2, fctor: 4 }, "InputError", names);
     refused({ rope_type: "linear", factor: 2 }, "InputError", names);
     refused({ type: "linear", factor: 2 }, "InputError", names);
-    refused({ ropeType: "linear" }, "FormatError", /"factor": expected a positive number, got nothing/);
+    refused({ ropeType: "linear" }, "InputError", /ropeParameters: factor: expected a positive number, got nothing/);
     refused({ ropeType: "cubic" }, "UnsupportedError", /expected one of default, linear, .*, got "cubic"/);
   });
 

@@ -1,5 +1,6 @@
 // lfm2-wasm/transformers: the three examples of the reference's page, and each call against the package's own.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { type Folder, FormatError, InputError, load, type Model } from "lfm2-wasm";
 import { AutoTokenizer, type CallTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
 import { openPath } from "../../src/adapters/node/files.ts";
@@ -41,9 +42,10 @@ describe("lfm2-wasm/transformers", () => {
 
   describe("Lfm2Config", () => {
     it("has the documented defaults", () => {
-      const { checked: _, ...values } = new Lfm2Config() as Lfm2Config & { checked: unknown };
+      const config = new Lfm2Config();
+      assert.deepEqual([config.headDim, config.layerTypes], [80, new Array(32).fill("full_attention")], "which follow from others");
       assert.deepEqual(
-        { ...values },
+        { ...config },
         {
           modelType: "lfm2",
           vocabSize: 65536,
@@ -52,7 +54,6 @@ describe("lfm2-wasm/transformers", () => {
           numHiddenLayers: 32,
           numAttentionHeads: 32,
           numKeyValueHeads: 8,
-          headDim: 80,
           maxPositionEmbeddings: 128000,
           initializerRange: 0.02,
           normEps: 1e-5,
@@ -67,9 +68,97 @@ describe("lfm2-wasm/transformers", () => {
           blockMultipleOf: 256,
           blockFfnDimMultiplier: 1,
           blockAutoAdjustFfDim: true,
-          layerTypes: new Array(32).fill("full_attention"),
         },
       );
+    });
+
+    it("each key has its default and its meaning in its documentation, in the options and in the class", () => {
+      const text = readFileSync("src/transformers/config.ts", "utf8");
+      const documented = (from: string): Map<string, string> => {
+        const body = text.slice(text.indexOf(from)).split(/^}/m)[0] ?? "";
+        const keys = body.matchAll(/^ {2}(?:\/\*\* (.*) \*\/\n {2})?readonly (\w+)\??[:=]? ?/gm);
+        return new Map([...keys].map(([, words = "", key = ""]) => [key, words]));
+      };
+      const [options, fields] = [documented("export interface Lfm2ConfigOptions"), documented("export class Lfm2Config")];
+      const keys = new Set([...Object.keys(new Lfm2Config()), "headDim", "layerTypes"]);
+      assert.equal(keys.size, 23);
+      assert.deepEqual(new Set(options.keys()), new Set([...keys, "fullAttnIdxs"]));
+      assert.deepEqual(new Set(fields.keys()), new Set([...keys, "checked"]));
+      for (const [key, words] of options) assert.match(words, /\bdefault /, key);
+      // a meaning is three words at least, the letter of a shape and the default apart
+      for (const [key, words] of [...options, ...fields].filter(([name]) => name !== "checked"))
+        assert.match(words.replace(/^\w{1,2}, /, "").replace(/[;,] default .*/, ""), /^\S+ \S+ \S+/, key);
+    });
+
+    it("another is made of its keys, of what toJSON gives, and of nothing that changes later", () => {
+      const layerTypes: ("conv" | "full_attention")[] = ["conv", "full_attention", "conv"];
+      const shortFactor = new Array<number>(8).fill(1);
+      const ropeParameters = { ropeType: "longrope", factor: 2, shortFactor, longFactor: shortFactor };
+      const config = new Lfm2Config({
+        ...SMALL,
+        layerTypes,
+        ropeParameters,
+        padTokenId: null,
+        eosTokenId: [3, 4],
+        blockFfnDimMultiplier: null,
+      });
+      const before = JSON.stringify(config);
+      layerTypes[0] = "full_attention";
+      shortFactor[0] = 9;
+      assert.throws(() => (config.layerTypes as string[]).push("conv"), TypeError);
+      assert.equal(JSON.stringify(config), before);
+      assert.deepEqual(config.checked.layerTypes, ["conv", "full_attention", "conv"]);
+      const copy = new Lfm2Config({ ...config });
+      assert.deepEqual([copy, copy.checked], [config, config.checked]);
+      assert.deepEqual(Lfm2Config.fromDict(config.toJSON()).checked, config.checked);
+      assert.deepEqual(Lfm2Config.fromDict(JSON.parse(JSON.stringify(config))).checked, config.checked);
+      const read = Lfm2Config.fromDict({ ...config.toJSON(), pad_token_id: undefined });
+      assert.deepEqual([read.padTokenId, new Lfm2Config({ ...read }).padTokenId], [null, null]);
+      const small = new Lfm2Config({ ...new Lfm2Config(), numHiddenLayers: 2, hiddenSize: 1024, normEps: 1e-6 });
+      assert.deepEqual([small.layerTypes, small.headDim, small.checked.normEps], [["full_attention", "full_attention"], 32, 1e-6]);
+      assert.equal(new Lfm2Config({ ...new Lfm2Config({ ...SMALL, headDim: 32 }), hiddenSize: 96 }).headDim, 32);
+      assert.throws(() => new Lfm2Config({ ...config, numHiddenLayers: 2 }), {
+        name: "InputError",
+        message:
+          /^\[lfm2\] Lfm2Config: layerTypes: expected 2 times "conv" or "full_attention", got \["conv",.*\]\. Give it such a value\.$/,
+      });
+    });
+
+    it("its errors name its keys, and no file", () => {
+      const refused: readonly [object, string, string?][] = [
+        [{ vocabSize: -1 }, "vocabSize: expected a positive whole number, got -1. Give it such a value."],
+        [{ tieWordEmbeddings: 1 }, "tieWordEmbeddings: expected true or false, got 1. Give it such a value."],
+        [{ convLCache: 0.5 }, "convLCache: expected a positive whole number, got 0.5. Give it such a value."],
+        [
+          { numAttentionHeads: 7, numKeyValueHeads: 7 },
+          "numAttentionHeads: expected a divisor of hiddenSize 2560, got 7. Give it such a value.",
+        ],
+        [
+          { eosTokenId: [70_000] },
+          "eosTokenId: expected a token id below vocabSize 65536, or a list of them, got [70000]. Give it such a value.",
+        ],
+        [
+          { ropeParameters: { ropeType: "dynamic" } },
+          "ropeParameters: factor: expected a positive number, got nothing. Give it such a value.",
+        ],
+        [
+          { layerTypes: new Array(32).fill("conv"), fullAttnIdxs: [1] },
+          "expected layerTypes and fullAttnIdxs to agree, got different layers. Keep the one that is right.",
+        ],
+        [{ useCache: null }, "useCache: expected a value, got null. Leave it out for the default."],
+        [
+          { hiddenSize: 40, numAttentionHeads: 1, numKeyValueHeads: 1 },
+          "expected a hidden size that 16 divides, got 40. Such a shape is not supported.",
+          "UnsupportedError",
+        ],
+        [
+          { modelType: "llama" },
+          'modelType: expected "lfm2", got "llama". This package runs Liquid AI\'s LFM2 text models.',
+          "UnsupportedError",
+        ],
+      ];
+      for (const [options, message, name = "InputError"] of refused)
+        assert.throws(() => new Lfm2Config(options), { name, message: `[lfm2] Lfm2Config: ${message}` });
     });
 
     it("keeps every key of a config.json, whether the engine looks at it or not", async () => {
@@ -99,10 +188,11 @@ describe("lfm2-wasm/transformers", () => {
       assert.deepEqual([config.hiddenSize, config.intermediateSize, config.eosTokenId], [256, own.config.intermediateSize, 7]);
       assert.deepEqual(config.layerTypes, own.config.layerTypes);
       assert.deepEqual(model.config.toJSON(), config.toJSON());
-      assert.throws(() => new Lfm2Config({ numKeyValueHeads: 5 }), FormatError);
-      assert.throws(() => new Lfm2Config({ layerTypes: ["conv"] }), FormatError);
+      assert.throws(() => new Lfm2Config({ numKeyValueHeads: 5 }), InputError);
+      assert.throws(() => new Lfm2Config({ layerTypes: ["conv"] }), InputError);
+      assert.throws(() => Lfm2Config.fromDict({ ...config.toJSON(), num_key_value_heads: 5 }), FormatError);
       assert.throws(() => new Lfm2Config({ hidden_size: 64 } as object), InputError);
-      assert.throws(() => new Lfm2Config({ initializerRange: -1 }), FormatError);
+      assert.throws(() => new Lfm2Config({ initializerRange: -1 }), InputError);
     });
   });
 
