@@ -310,7 +310,12 @@ export class Model {
     return runTurn(this.#parts.engine, session, async () => {
       const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
       const { sampling, speculate, draft, stopIds } = this.info;
-      const request = checkOptions(prompt, options, { sampling, speculate, hasDraft: draft !== undefined }, stopIds);
+      const request = checkOptions(
+        prompt,
+        options,
+        { sampling, speculate, vocabSize: this.config.vocabSize, hasDraft: draft !== undefined },
+        stopIds,
+      );
       const promptLogprobs = request.asksForPrompt ? await this.#promptLogprobs(request) : undefined;
       return { call: this.#calls++, request, promptLogprobs };
     });

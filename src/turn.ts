@@ -143,6 +143,8 @@ export function checkObject<T extends object>(where: string, options: T): T {
 export interface CallDefaults {
   readonly sampling: SamplingOptions;
   readonly speculate: GenerateOptions["speculate"];
+  /** V */
+  readonly vocabSize: number;
   /** Whether there is a draft model. */
   readonly hasDraft: boolean;
 }
@@ -151,7 +153,7 @@ export interface CallDefaults {
 export function checkOptions(
   { ids, droppedMessages }: Prompt,
   options: GenerateOptions,
-  { sampling, speculate, hasDraft }: CallDefaults,
+  { sampling, speculate, vocabSize, hasDraft }: CallDefaults,
   endIds: readonly number[],
 ): TurnRequest {
   const { maxTokens = Number.MAX_SAFE_INTEGER, maxLength, stopIds = endIds, onProgress, signal, onAbort = "throw" } = options;
@@ -183,7 +185,7 @@ export function checkOptions(
     stop: checkStop(options.stop),
     stopIds,
     sampling: resolveSampling(options, sampling),
-    processing: checkProcessors(options),
+    processing: checkProcessors(options, vocabSize),
     endIds: options.endIds ?? endIds,
     topLogprobs: checkLogprobs(options),
     asksForPrompt: options.promptLogprobs ?? false,

@@ -9,7 +9,7 @@ import { History } from "./history.ts";
 import { LogprobReader, logSum, type TokenLogprob } from "./logprobs.ts";
 import { random } from "./philox.ts";
 import { rulesOf } from "./processors.ts";
-import { cut, process } from "./sampler.ts";
+import { cut, noneLeft, process } from "./sampler.ts";
 import type { Session } from "./session.ts";
 import type { TurnText } from "./turn-text.ts";
 
@@ -173,12 +173,14 @@ export class BeamSearch {
         isCancelled(); // throws where the engine has gone meanwhile
         logits.replace(this.#takeSupplied());
       }
-      const { ids } = isSampled ? cut(logits, sampling, stopIds.length + 1) : logits.topK(Math.min(wanted, logits.size));
       const scores = logits.view();
+      if (!(scores[logits.argmax()]! > Number.NEGATIVE_INFINITY)) continue; // the rules leave nothing
+      const { ids } = isSampled ? cut(logits, sampling, stopIds.length + 1) : logits.topK(Math.min(wanted, logits.size));
       for (const id of ids)
         if (scores[id]! > Number.NEGATIVE_INFINITY)
           all.push({ beam, id, total: beam.total + scores[id]!, logprob: this.#logprobs?.of(id) });
     }
+    if (all.length === 0 && this.#finished.length === 0) throw noneLeft();
     const top = isSampled
       ? drawn(all, wanted, (draw) => random(sampling.seed ?? 0, this.#length, draw))
       : all.sort((a, b) => b.total - a.total).slice(0, wanted); // stable: ties by beam, then as the kernel orders them, by id

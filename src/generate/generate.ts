@@ -377,7 +377,8 @@ class Reply {
   #choose(logits: Logits, i: number): boolean {
     const { session, speculation } = this.#place;
     const history = this.#history;
-    const id = pickToken(logits, this.#work.request.sampling, history.ids.length);
+    const { sampling, asksForLogits } = this.#work.request;
+    const id = pickToken(logits, sampling, history.ids.length, asksForLogits || this.#rules !== undefined);
     history.push(id);
     this.#chosen.push(this.#logprobs ? { id, logprob: this.#logprobs.of(id) } : { id });
     if (!speculation) return false;

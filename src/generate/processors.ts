@@ -195,11 +195,15 @@ const CHECKS: Readonly<Record<keyof ProcessorOptions, readonly [expected: string
   beginSuppressTokens: ["a list of token ids", (value) => isList(value, isId)],
 };
 
+/** Options whose ids are all that is left: others that are no tokens rule nothing out. */
+const FORCED = ["forcedBosTokenId", "forcedEosTokenId"] as const;
+
 /**
+ * @param vocabSize V
  * @returns the processors' part of a call's options, checked
  * @throws InputError for a value of the wrong kind or out of range
  */
-export function checkProcessors(options: ProcessorOptions): ProcessorOptions {
+export function checkProcessors(options: ProcessorOptions, vocabSize: number = Number.POSITIVE_INFINITY): ProcessorOptions {
   const found: Record<string, unknown> = {};
   for (const [name, [expected, isValid]] of Object.entries(CHECKS)) {
     const value: unknown = options[name as keyof ProcessorOptions];
@@ -208,5 +212,9 @@ export function checkProcessors(options: ProcessorOptions): ProcessorOptions {
       throw new InputError(`options: ${name}: expected ${expected}, got ${JSON.stringify(value) ?? typeof value}. Leave it out for none.`);
     found[name] = value;
   }
+  for (const name of FORCED)
+    for (const id of [options[name] ?? []].flat())
+      if (id >= vocabSize)
+        throw new InputError(`options: ${name}: expected token ids from 0 to ${vocabSize - 1}, got ${id}. Leave it out for none.`);
   return found;
 }

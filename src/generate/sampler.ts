@@ -169,10 +169,11 @@ export function process(logits: Logits, options: SamplingOptions, context: Itera
 
 /**
  * The second half of `sample`: temperature, cuts, draw.
- * @throws FormatError when all logits are ruled out
+ * @param hasRules whether a call's rules or functions have been at the logits
+ * @throws InputError when they have ruled all out; FormatError when that was the model
  */
-export function pickToken(logits: Logits, options: SamplingOptions, position: number): number {
-  const best = heat(logits, options);
+export function pickToken(logits: Logits, options: SamplingOptions, position: number, hasRules?: boolean): number {
+  const best = heat(logits, options, hasRules);
   if (isGreedy(options)) return best;
   const u = random(options.seed ?? OFF.seed, position);
   if (isOpen(logits, options) && Number.isFinite(logits.view()[best])) return drawFromAll(logits, u);
@@ -205,13 +206,21 @@ export function cut(logits: Logits, options: SamplingOptions, least: number = 1)
   return isGreedy(options) ? single(best) : choose(logits, options, best, least);
 }
 
+/** @returns the error of a call whose rules leave no token */
+export function noneLeft(): InputError {
+  return new InputError(
+    "logits: expected rules that leave one token at least, got -Infinity or NaN for all. Check suppressTokens, logitBias, badWordsIds and the call's own processors.",
+  );
+}
+
 const DAMAGED = "The checkpoint is damaged, or its values overflow: try another file or dtype.";
 
 /** Applies the temperature. @returns the id of the largest logit */
-function heat(logits: Logits, options: SamplingOptions): number {
+function heat(logits: Logits, options: SamplingOptions, hasRules = false): number {
   const { temperature = OFF.temperature, topNSigma = OFF.topNSigma } = options;
   const best = logits.argmax();
   const largest = logits.view()[best] ?? Number.NaN;
+  if (!(largest > Number.NEGATIVE_INFINITY) && hasRules) throw noneLeft();
   if (!(largest > Number.NEGATIVE_INFINITY))
     throw new FormatError(`logits: expected one token at least that is not ruled out, got -Infinity for all. ${DAMAGED}`);
   if (isGreedy(options)) return best;

@@ -364,6 +364,33 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       await throwsInput(model, { exponentialDecayLengthPenalty: [1, 0] }, /exponentialDecayLengthPenalty/);
       await throwsInput(model, { topLogprobs: 21 }, /topLogprobs: expected a whole number from 0 to 20/);
       await throwsInput(model, { typicalP: 2 }, /typicalP/);
+      const { vocabSize } = model.config;
+      await throwsInput(
+        model,
+        { forcedBosTokenId: vocabSize },
+        new RegExp(`forcedBosTokenId: expected token ids from 0 to ${vocabSize - 1}`),
+      );
+      await throwsInput(model, { forcedEosTokenId: [1, vocabSize], numBeams: 2 }, /forcedEosTokenId: expected token ids from 0/);
+    });
+
+    it("tells the call whose rules leave no token, and no damaged file", async () => {
+      const suppressTokens = Array.from({ length: model.config.vocabSize }, (_, id) => id);
+      const nothing = [(logits: Float32Array) => void logits.fill(Number.NaN)];
+      for (const more of [{ temperature: 0 }, { temperature: 1 }, { numBeams: 2 }, { numBeams: 2, sampleBeams: true, temperature: 1 }])
+        for (const rule of [{ suppressTokens }, { processors: nothing }])
+          await throwsInput(model, { maxTokens: 3, ...more, ...rule }, /rules that leave one token at least/);
+      const [end = 0] = model.info.stopIds;
+      const ended = {
+        numBeams: 2,
+        maxTokens: 6,
+        temperature: 0,
+        logitBias: { [end]: 30 },
+        processors: [
+          (logits: Float32Array, { tokens, promptTokens }: { tokens: readonly number[]; promptTokens: number }) =>
+            void (tokens.length > promptTokens && logits.fill(Number.NaN)),
+        ],
+      };
+      assert.equal((await model.generate(STORY, ended)).finishReason, "stop", "what has ended counts, though nothing can go on");
     });
   });
 }
