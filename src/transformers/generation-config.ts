@@ -40,7 +40,7 @@ export interface GenerationDefaults
   readonly minLength?: number | undefined;
   /** Ids that end a row; default the configuration's. */
   readonly eosTokenId?: number | readonly number[] | undefined;
-  /** What fills shorter rows up; default the configuration's, else the first that ends a row. */
+  /** What fills shorter rows up; default the configuration's, else the first that ends a row. With beams 0 is none, as in the reference: the first that ends a row fills up. */
   readonly padTokenId?: number | undefined;
   /** Texts that end a row. */
   readonly stopStrings?: string | readonly string[] | undefined;

@@ -202,7 +202,8 @@ export class Lfm2ForCausalLM extends Lfm2PreTrainedModel {
       sequences.map((sequence) => [...rows[b]!.columns, ...sequence.tokens]),
     );
     const longest = Math.max(...out.map((row) => row.length));
-    const pad = padTokenId ?? ends[0] ?? 0;
+    const own = (rest.numBeams ?? 1) > 1 ? padTokenId || undefined : padTokenId;
+    const pad = own ?? ends[0] ?? 0;
     return out.map((row) => [...row, ...new Array<number>(longest - row.length).fill(pad)]);
   }
 }

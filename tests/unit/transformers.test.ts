@@ -237,6 +237,17 @@ describe("lfm2-wasm/transformers", () => {
         beams,
         searched.sequences?.map((s) => [...s.tokens]),
       );
+      const third = beams[0]?.[2] ?? 0; // ends some rows early
+      const ragged = { numBeams: 3, numReturnSequences: 3, maxNewTokens: 6, eosTokenId: third };
+      for (const [padTokenId, fill] of [
+        [undefined, third],
+        [0, third],
+        [9, 9],
+      ] as const) {
+        const rows = await reply({ ...ragged, padTokenId });
+        const fills = rows.map((row) => (row.includes(third) ? row.slice(row.indexOf(third) + 1) : []));
+        assert.ok(fills.flat().length > 0 && fills.flat().every((id) => id === fill), `${padTokenId}: ${rows.join("; ")}`);
+      }
       const drawing = { doSample: true, temperature: 30, topK: 40, numBeams: 3, maxNewTokens: 6, seed: 8 };
       const drawn = await own.generate(Uint32Array.from(inputIds), {
         ...{ numBeams: 3, sampleBeams: true, temperature: 30, topK: 40, minP: 0, repetitionPenalty: 1, maxTokens: 6, seed: 8 },
