@@ -53,7 +53,7 @@ console.log(
     .map(([bytes, gbps]) => `${bytes / 1024} KiB at ${rate(gbps)}`)
     .join(
       ", ",
-    )} GB/s; integer dot ${rate(ceilings.dot.plain)} plain, ${rate(ceilings.dot.relaxed)} relaxed, f32 ${rate(ceilings.muladd)} GMAC/s\n`,
+    )} GB/s, the last ${rate(ceilings.sequential(2 ** 28))} from first to last; integer dot ${rate(ceilings.dot.plain)} plain, ${rate(ceilings.dot.relaxed)} relaxed, f32 ${rate(ceilings.muladd)} GMAC/s\n`,
 );
 
 const results = {};

@@ -138,17 +138,12 @@ import {
 
 /** The dots of a vector of weights: both of its nibbles. */
 // @ts-ignore: decorator
-@inline function both(pairs: bool, low: v128, high: v128, w: v128, m15: v128, acc: v128): v128 {
-  return dot(pairs, high, v128.and(i16x8.shr_u(w, 4), m15), dot(pairs, low, v128.and(w, m15), acc));
+@inline function both(low: v128, high: v128, w: v128, m15: v128, acc: v128): v128 {
+  return dot_i8(high, v128.and(i16x8.shr_u(w, 4), m15), dot_i8(low, v128.and(w, m15), acc));
 }
-// @ts-ignore: decorator
-@inline function first_both(pairs: bool, low: v128, high: v128, w: v128, m15: v128): v128 {
-  return dot(pairs, high, v128.and(i16x8.shr_u(w, 4), m15), first(pairs, low, v128.and(w, m15)));
-}
-/** As in qb4w: one row of x against two runs of groups at a time. */
-// @ts-ignore: decorator
-@inline function two(pairs: bool, y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
-  const m15 = v128.load(CONST + CONST_NIBBLE);
+/** As in qb4w: one row of x against two runs of groups at a time. (With sums of pairs it gains nothing.) */
+function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
+  const m15 = v128.load(CONST + CONST_NIBBLE), zero = i32x4.splat(0);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), up8 = v128.load(CONST + CONST_F16_SCALE_8);
   const xe = x + blocks * QD8_BLOCK, z = run << 5;
   let u = w + run * blocks * Q4KW_BYTES;
@@ -160,32 +155,29 @@ import {
       w += Q4KW_HEAD; u += Q4KW_HEAD;
       for (const next = w + 8 * Q4KW_BLOCK; w < next; w += Q4KW_BLOCK, u += Q4KW_BLOCK, xp += QD8_BLOCK) {
         let low = v128.load32_splat(xp, 0), high = v128.load32_splat(xp, 16);
-        let a0 = first_both(pairs, low, high, v128.load(w, 16), m15), a1 = first_both(pairs, low, high, v128.load(w, 80), m15);
-        let a2 = first_both(pairs, low, high, v128.load(u, 16), m15), a3 = first_both(pairs, low, high, v128.load(u, 80), m15);
+        let a0 = both(low, high, v128.load(w, 16), m15, zero), a1 = both(low, high, v128.load(w, 80), m15, zero);
+        let a2 = both(low, high, v128.load(u, 16), m15, zero), a3 = both(low, high, v128.load(u, 80), m15, zero);
         low = v128.load32_splat(xp, 4); high = v128.load32_splat(xp, 20);
-        a0 = both(pairs, low, high, v128.load(w, 32), m15, a0); a1 = both(pairs, low, high, v128.load(w, 96), m15, a1);
-        a2 = both(pairs, low, high, v128.load(u, 32), m15, a2); a3 = both(pairs, low, high, v128.load(u, 96), m15, a3);
+        a0 = both(low, high, v128.load(w, 32), m15, a0); a1 = both(low, high, v128.load(w, 96), m15, a1);
+        a2 = both(low, high, v128.load(u, 32), m15, a2); a3 = both(low, high, v128.load(u, 96), m15, a3);
         low = v128.load32_splat(xp, 8); high = v128.load32_splat(xp, 24);
-        a0 = both(pairs, low, high, v128.load(w, 48), m15, a0); a1 = both(pairs, low, high, v128.load(w, 112), m15, a1);
-        a2 = both(pairs, low, high, v128.load(u, 48), m15, a2); a3 = both(pairs, low, high, v128.load(u, 112), m15, a3);
+        a0 = both(low, high, v128.load(w, 48), m15, a0); a1 = both(low, high, v128.load(w, 112), m15, a1);
+        a2 = both(low, high, v128.load(u, 48), m15, a2); a3 = both(low, high, v128.load(u, 112), m15, a3);
         low = v128.load32_splat(xp, 12); high = v128.load32_splat(xp, 28);
-        a0 = both(pairs, low, high, v128.load(w, 64), m15, a0); a1 = both(pairs, low, high, v128.load(w, 128), m15, a1);
-        a2 = both(pairs, low, high, v128.load(u, 64), m15, a2); a3 = both(pairs, low, high, v128.load(u, 128), m15, a3);
+        a0 = both(low, high, v128.load(w, 64), m15, a0); a1 = both(low, high, v128.load(w, 128), m15, a1);
+        a2 = both(low, high, v128.load(u, 64), m15, a2); a3 = both(low, high, v128.load(u, 128), m15, a3);
         const t = v128.load32_splat(xp, QD8_SCALE), sums = v128.load32_splat(xp, QD8_PAIR8);
         let s = v128.load8x8_u(w), n = v128.load8x8_u(w, 8);
-        f0 = step(f0, scaled_sums(pairs, a0, low_scales(pairs, s)), d0, i32x4.dot_i16x8_s(twice_low(n), sums), m0, t);
-        f1 = step(f1, scaled_sums(pairs, a1, high_scales(pairs, s)), d1, i32x4.dot_i16x8_s(twice_high(n), sums), m1, t);
+        f0 = step(f0, scaled_sums(false, a0, low_scales(false, s)), d0, i32x4.dot_i16x8_s(twice_low(n), sums), m0, t);
+        f1 = step(f1, scaled_sums(false, a1, high_scales(false, s)), d1, i32x4.dot_i16x8_s(twice_high(n), sums), m1, t);
         s = v128.load8x8_u(u); n = v128.load8x8_u(u, 8);
-        f2 = step(f2, scaled_sums(pairs, a2, low_scales(pairs, s)), d2, i32x4.dot_i16x8_s(twice_low(n), sums), m2, t);
-        f3 = step(f3, scaled_sums(pairs, a3, high_scales(pairs, s)), d3, i32x4.dot_i16x8_s(twice_high(n), sums), m3, t);
+        f2 = step(f2, scaled_sums(false, a2, low_scales(false, s)), d2, i32x4.dot_i16x8_s(twice_low(n), sums), m2, t);
+        f3 = step(f3, scaled_sums(false, a3, high_scales(false, s)), d3, i32x4.dot_i16x8_s(twice_high(n), sums), m3, t);
       }
     }
     v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
   }
 }
-
-function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(false, y, x, w, blocks, run); }
-function pairs__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(true, y, x, w, blocks, run); }
 function dots__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   relaxed(1, false, y, yRow, x, w, blocks, groups);
 }
@@ -288,9 +280,9 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
 export function matmul_qd8_q4kw(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
   const xRow = blocks * QD8_BYTES, group = blocks * Q4KW_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
-    const run = M == 1 ? groups_per_run(groups, group, 2) : 0;
+    const run = M == 1 && !PAIRS ? groups_per_run(groups, group, 2) : 0;
     if (run) {
-      if (PAIRS) pairs__1x16(y, x, w, blocks, run); else dots__1x16(y, x, w, blocks, run);
+      dots__1x16(y, x, w, blocks, run);
       y += run << 6; w += 2 * run * group; groups -= 2 * run;
     }
   }

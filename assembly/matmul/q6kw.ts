@@ -183,9 +183,8 @@ import {
   }
 }
 
-/** As in qb4w: one row of x against two runs of groups at a time. */
-// @ts-ignore: decorator
-@inline function two(pairs: bool, y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
+/** As in qb4w: one row of x against two runs of groups at a time. (With sums of pairs it gains nothing.) */
+function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
   const m6 = v128.load(CONST + CONST_SIX), m2 = v128.load(CONST + CONST_TWO);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
   const xe = x + blocks * QD8_BLOCK, z = run << 5;
@@ -196,46 +195,43 @@ import {
       const d0 = load_f16x4(w, mask, up), d1 = load_f16x4(w + 8, mask, up), d2 = load_f16x4(u, mask, up), d3 = load_f16x4(u + 8, mask, up);
       w += Q6KW_HEAD; u += Q6KW_HEAD;
       for (const next = w + 8 * Q6KW_BLOCK; w < next; w += Q6KW_BLOCK, u += Q6KW_BLOCK, xp += QD8_BLOCK) {
-        let v = v128.load32_splat(xp, 0), b = start(pairs, xp, 0);
-        let a0 = dot(pairs, v, v128.and(v128.load(w, 16), m6), b), a1 = dot(pairs, v, v128.and(v128.load(w, 64), m6), b);
-        let a2 = dot(pairs, v, v128.and(v128.load(u, 16), m6), b), a3 = dot(pairs, v, v128.and(v128.load(u, 64), m6), b);
+        let v = v128.load32_splat(xp, 0), b = start(false, xp, 0);
+        let a0 = dot(false, v, v128.and(v128.load(w, 16), m6), b), a1 = dot(false, v, v128.and(v128.load(w, 64), m6), b);
+        let a2 = dot(false, v, v128.and(v128.load(u, 16), m6), b), a3 = dot(false, v, v128.and(v128.load(u, 64), m6), b);
         v = v128.load32_splat(xp, 4);
-        a0 = dot(pairs, v, v128.and(v128.load(w, 32), m6), a0); a1 = dot(pairs, v, v128.and(v128.load(w, 80), m6), a1);
-        a2 = dot(pairs, v, v128.and(v128.load(u, 32), m6), a2); a3 = dot(pairs, v, v128.and(v128.load(u, 80), m6), a3);
+        a0 = dot(false, v, v128.and(v128.load(w, 32), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 80), m6), a1);
+        a2 = dot(false, v, v128.and(v128.load(u, 32), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 80), m6), a3);
         v = v128.load32_splat(xp, 8);
-        a0 = dot(pairs, v, v128.and(v128.load(w, 48), m6), a0); a1 = dot(pairs, v, v128.and(v128.load(w, 96), m6), a1);
-        a2 = dot(pairs, v, v128.and(v128.load(u, 48), m6), a2); a3 = dot(pairs, v, v128.and(v128.load(u, 96), m6), a3);
+        a0 = dot(false, v, v128.and(v128.load(w, 48), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 96), m6), a1);
+        a2 = dot(false, v, v128.and(v128.load(u, 48), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 96), m6), a3);
         v = v128.load32_splat(xp, 12);
-        a0 = dot(pairs, v, fourth(w + 16, m2), a0); a1 = dot(pairs, v, fourth(w + 64, m2), a1);
-        a2 = dot(pairs, v, fourth(u + 16, m2), a2); a3 = dot(pairs, v, fourth(u + 64, m2), a3);
+        a0 = dot(false, v, fourth(w + 16, m2), a0); a1 = dot(false, v, fourth(w + 64, m2), a1);
+        a2 = dot(false, v, fourth(u + 16, m2), a2); a3 = dot(false, v, fourth(u + 64, m2), a3);
         let s = v128.load8x8_s(w), t = v128.load8x8_s(u);
-        const i0 = scaled_sums(pairs, a0, low_scales(pairs, s)), i1 = scaled_sums(pairs, a1, high_scales(pairs, s));
-        const i2 = scaled_sums(pairs, a2, low_scales(pairs, t)), i3 = scaled_sums(pairs, a3, high_scales(pairs, t));
-        v = v128.load32_splat(xp, 16); b = start(pairs, xp, 1);
-        a0 = dot(pairs, v, v128.and(v128.load(w, 112), m6), b); a1 = dot(pairs, v, v128.and(v128.load(w, 160), m6), b);
-        a2 = dot(pairs, v, v128.and(v128.load(u, 112), m6), b); a3 = dot(pairs, v, v128.and(v128.load(u, 160), m6), b);
+        const i0 = scaled_sums(false, a0, low_scales(false, s)), i1 = scaled_sums(false, a1, high_scales(false, s));
+        const i2 = scaled_sums(false, a2, low_scales(false, t)), i3 = scaled_sums(false, a3, high_scales(false, t));
+        v = v128.load32_splat(xp, 16); b = start(false, xp, 1);
+        a0 = dot(false, v, v128.and(v128.load(w, 112), m6), b); a1 = dot(false, v, v128.and(v128.load(w, 160), m6), b);
+        a2 = dot(false, v, v128.and(v128.load(u, 112), m6), b); a3 = dot(false, v, v128.and(v128.load(u, 160), m6), b);
         v = v128.load32_splat(xp, 20);
-        a0 = dot(pairs, v, v128.and(v128.load(w, 128), m6), a0); a1 = dot(pairs, v, v128.and(v128.load(w, 176), m6), a1);
-        a2 = dot(pairs, v, v128.and(v128.load(u, 128), m6), a2); a3 = dot(pairs, v, v128.and(v128.load(u, 176), m6), a3);
+        a0 = dot(false, v, v128.and(v128.load(w, 128), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 176), m6), a1);
+        a2 = dot(false, v, v128.and(v128.load(u, 128), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 176), m6), a3);
         v = v128.load32_splat(xp, 24);
-        a0 = dot(pairs, v, v128.and(v128.load(w, 144), m6), a0); a1 = dot(pairs, v, v128.and(v128.load(w, 192), m6), a1);
-        a2 = dot(pairs, v, v128.and(v128.load(u, 144), m6), a2); a3 = dot(pairs, v, v128.and(v128.load(u, 192), m6), a3);
+        a0 = dot(false, v, v128.and(v128.load(w, 144), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 192), m6), a1);
+        a2 = dot(false, v, v128.and(v128.load(u, 144), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 192), m6), a3);
         v = v128.load32_splat(xp, 28);
-        a0 = dot(pairs, v, fourth(w + 112, m2), a0); a1 = dot(pairs, v, fourth(w + 160, m2), a1);
-        a2 = dot(pairs, v, fourth(u + 112, m2), a2); a3 = dot(pairs, v, fourth(u + 160, m2), a3);
+        a0 = dot(false, v, fourth(w + 112, m2), a0); a1 = dot(false, v, fourth(w + 160, m2), a1);
+        a2 = dot(false, v, fourth(u + 112, m2), a2); a3 = dot(false, v, fourth(u + 160, m2), a3);
         s = v128.load8x8_s(w, 8); t = v128.load8x8_s(u, 8); v = v128.load32_splat(xp, QD8_SCALE);
-        f0 = scaled(i32x4.add(i0, scaled_sums(pairs, a0, low_scales(pairs, s))), f0, d0, v);
-        f1 = scaled(i32x4.add(i1, scaled_sums(pairs, a1, high_scales(pairs, s))), f1, d1, v);
-        f2 = scaled(i32x4.add(i2, scaled_sums(pairs, a2, low_scales(pairs, t))), f2, d2, v);
-        f3 = scaled(i32x4.add(i3, scaled_sums(pairs, a3, high_scales(pairs, t))), f3, d3, v);
+        f0 = scaled(i32x4.add(i0, scaled_sums(false, a0, low_scales(false, s))), f0, d0, v);
+        f1 = scaled(i32x4.add(i1, scaled_sums(false, a1, high_scales(false, s))), f1, d1, v);
+        f2 = scaled(i32x4.add(i2, scaled_sums(false, a2, low_scales(false, t))), f2, d2, v);
+        f3 = scaled(i32x4.add(i3, scaled_sums(false, a3, high_scales(false, t))), f3, d3, v);
       }
     }
     v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
   }
 }
-
-function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(false, y, x, w, blocks, run); }
-function pairs__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(true, y, x, w, blocks, run); }
 function dots__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   relaxed(1, false, y, yRow, x, w, blocks, groups);
 }
@@ -344,9 +340,9 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
 export function matmul_qd8_q6kw(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
   const xRow = blocks * QD8_BYTES, group = blocks * Q6KW_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
-    const run = M == 1 ? groups_per_run(groups, group, 2) : 0;
+    const run = M == 1 && !PAIRS ? groups_per_run(groups, group, 2) : 0;
     if (run) {
-      if (PAIRS) pairs__1x16(y, x, w, blocks, run); else dots__1x16(y, x, w, blocks, run);
+      dots__1x16(y, x, w, blocks, run);
       y += run << 6; w += 2 * run * group; groups -= 2 * run;
     }
   }

@@ -92,7 +92,8 @@ async function stepRow(m, context, ms, ceilings) {
   const bytes = weightBytes + context * kvBytesPerToken;
   const gbps = bytes / ms / 1e6;
   const roof = m.threads === 1 ? ceilings.read(bytes) : await readTogether(bytes, m.threads);
-  return { ...m, what: `decode at ${context}`, context, tps: 1000 / ms, gbps, ofRead: gbps / roof };
+  const ofSequential = m.threads === 1 ? gbps / ceilings.sequential(bytes) : undefined;
+  return { ...m, what: `decode at ${context}`, context, tps: 1000 / ms, gbps, ofRead: gbps / roof, ofSequential };
 }
 
 async function* decodes(models, vocabulary, options, limit, ceilings) {
@@ -254,10 +255,11 @@ export async function generate({ ceilings, options, note, goals }) {
   const rows = [];
   const add = async (part, shape, dtype, title) => {
     for await (const { model: _, ...measured } of part) {
-      const { name, what, tps, gbps, ofRead, againstZero, slowestMs } = measured;
+      const { name, what, tps, gbps, ofRead, ofSequential, againstZero, slowestMs } = measured;
       const row = { key: `${measured.title ?? title}, ${name}: ${what}`, shape, dtype, ...measured, value: tps };
       rows.push(row);
-      const share = ofRead ? `, ${gbps.toFixed(1)} GB/s, ${Math.round(100 * ofRead)} % of read bandwidth` : "";
+      const inOrder = ofSequential ? ` (${percent(ofSequential)} of reading from first to last)` : "";
+      const share = ofRead ? `, ${gbps.toFixed(1)} GB/s, ${percent(ofRead)} of read bandwidth${inOrder}` : "";
       const slowest = slowestMs ? `, the slowest step ${slowestMs.toFixed(0)} ms` : "";
       note(`${row.key}: ${tps.toFixed(1)} tokens/s${share}${slowest}${againstZero ? `, ${againstZero.toFixed(2)} × the time at 0` : ""}`);
     }
