@@ -124,7 +124,7 @@ export interface ForwardOutput {
   readonly attentionLayerIndices?: readonly number[];
 }
 
-/** What `forward` needs of its model. */
+/** What `forward` needs of its model. @internal */
 export interface ForwardHost {
   readonly engine: Engine;
   readonly config: Lfm2Config;
@@ -377,6 +377,7 @@ function gather(data: Float32Array, real: readonly number[], first: number, D: n
 /**
  * One forward pass over a batch.
  * @throws InputError for shapes that do not fit, ids outside the vocabulary, a context that is full; AbortError
+ * @internal
  */
 export async function forward(host: ForwardHost, input: ForwardInput): Promise<ForwardOutput> {
   const { pastKeyValues, useCache = pastKeyValues !== undefined } = checkObject("forward", input);
@@ -408,7 +409,7 @@ async function openCache(host: ForwardHost, B: number): Promise<KeyValueCache> {
   return new KeyValueCache(sessions, host.engine, (session) => host.close(session));
 }
 
-/** @returns what came of each row. @throws AbortError with the signal's own reason; what `onProgress` throws */
+/** @returns what came of each row. @throws AbortError with the signal's own reason; what `onProgress` throws @internal */
 export async function runForward(
   { engine, nextCall }: ForwardHost,
   request: ForwardRequest,

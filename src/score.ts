@@ -69,7 +69,7 @@ function checkLength(name: string, ids: Uint32Array, most: number): void {
   }
 }
 
-/** @param ropeLength as in `ForwardRequest` @throws InputError; AbortError */
+/** @param ropeLength as in `ForwardRequest` @throws InputError; AbortError @internal */
 export async function score(host: ForwardHost, tokens: Uint32Array, signal: AbortSignal | undefined, ropeLength?: number): Promise<Score> {
   checkLength("score", tokens, host.maxContextTokens);
   return { tokens, logprobs: await logprobsOf(host, tokens, 1, { signal }, ropeLength) };
@@ -80,7 +80,7 @@ function whole(name: string, value: number, least: number, most: number): number
   throw new InputError(`perplexity: ${name}: expected a whole number from ${least} to ${most}, got ${String(value)}.`);
 }
 
-/** Slides a window over the text. @throws InputError; AbortError */
+/** Slides a window over the text. @throws InputError; AbortError @internal */
 export async function perplexity(host: ForwardHost, tokens: Uint32Array, options: PerplexityOptions): Promise<Perplexity> {
   checkLength("perplexity", tokens, Number.MAX_SAFE_INTEGER);
   const { contextTokens = Math.min(WINDOW_TOKENS, host.maxContextTokens), onProgress, signal } = options;
@@ -102,7 +102,7 @@ export async function perplexity(host: ForwardHost, tokens: Uint32Array, options
   return { perplexity: exp(sum / scored), loss: sum / scored, tokens: scored };
 }
 
-/** @returns for each text the final norm's output: (D,) pooled, or (T,D) for "none". @throws InputError; AbortError */
+/** @returns for each text the final norm's output: (D,) pooled, or (T,D) for "none". @throws InputError; AbortError @internal */
 export async function embed(host: ForwardHost, texts: readonly Uint32Array[], options: EmbedOptions): Promise<Float32Array[]> {
   const { pooling = "mean", signal } = options;
   if (pooling !== "mean" && pooling !== "last" && pooling !== "none")

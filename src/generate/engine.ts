@@ -5,7 +5,7 @@ import type { TokenLogprob } from "./logprobs.ts";
 import type { ProcessorOptions } from "./processors.ts";
 import type { SamplingOptions } from "./sampler.ts";
 
-/** How beams are searched. */
+/** How beams are searched. @internal */
 export interface BeamRequest {
   /** Sequences that run at a time, 2 or more. */
   readonly count: number;
@@ -19,7 +19,7 @@ export interface BeamRequest {
   readonly isSampled?: boolean | undefined;
 }
 
-/** How tokens are guessed, so that one pass checks several. It changes no token. */
+/** How tokens are guessed, so that one pass checks several. It changes no token. @internal */
 export interface SpeculationRequest {
   /** Guesses come from what the sequence's end has met before, from the draft model, or are those of `ids`. */
   readonly by: "prompt-lookup" | "draft" | "given";
@@ -41,7 +41,7 @@ export interface SpeculationCount {
   readonly accepted: number;
 }
 
-/** A turn: continue a session so that it holds `ids`, then generate. */
+/** A turn: continue a session so that it holds `ids`, then generate. @internal */
 export interface GenerateRequest {
   /** The whole sequence so far, prompt and history. What the session already holds of it is not computed again. */
   readonly ids: Uint32Array;
@@ -73,7 +73,7 @@ export interface GenerateRequest {
 /** Why a turn ended. */
 export type FinishReason = "stop" | "length" | "interrupted";
 
-/** Asked before every step. @returns why the call is to end, if it is. @throws AbortError when the engine is gone */
+/** Asked before every step. @returns why the call is to end, if it is. @throws AbortError when the engine is gone @internal */
 export type CancelCheck = () => FinishReason | undefined;
 
 /** Durations of a turn in ms, by the engine's clock. */
@@ -86,7 +86,7 @@ export interface Timings {
   readonly firstTokenMs: number;
 }
 
-/** What a turn tells while it goes on. */
+/** What a turn tells while it goes on. @internal */
 export type GenerateEvent =
   /** After each chunk of the prompt; `cachedTokens` of `totalTokens` were there already and count as processed. */
   | { readonly type: "prefill"; readonly processedTokens: number; readonly totalTokens: number; readonly cachedTokens: number }
@@ -113,7 +113,7 @@ export type GenerateEvent =
       }[];
     };
 
-/** A sequence of a forward pass: `ids`, or `embeds` in the place of their embeddings. */
+/** A sequence of a forward pass: `ids`, or `embeds` in the place of their embeddings. @internal */
 export interface ForwardRow {
   readonly ids?: Uint32Array | undefined;
   /** (T,D) f32 */
@@ -128,7 +128,7 @@ export interface ForwardRow {
   readonly targets?: Int32Array | undefined;
 }
 
-/** A forward pass over a batch of sequences. */
+/** A forward pass over a batch of sequences. @internal */
 export interface ForwardRequest {
   readonly rows: readonly ForwardRow[];
   /** Length of the context that scaled rotary frequencies go by; default each row's own end, its highest position plus one. */
@@ -143,7 +143,7 @@ export interface ForwardRequest {
   readonly inStep?: boolean | undefined;
 }
 
-/** What a forward pass gives for a row. */
+/** What a forward pass gives for a row. @internal */
 export interface ForwardRowResult {
   /** (wanted positions, V) */
   readonly logits: Float32Array;
@@ -157,12 +157,12 @@ export interface ForwardRowResult {
   readonly logprobs?: Float64Array;
 }
 
-/** What a forward pass tells: how many tokens of all rows it has taken in, after each step, and at its end what came of each row. */
+/** What a forward pass tells: how many tokens of all rows it has taken in, after each step, and at its end what came of each row. @internal */
 export type ForwardEvent =
   | { readonly type: "progress"; readonly processedTokens: number; readonly totalTokens: number }
   | { readonly type: "result"; readonly rows: readonly ForwardRowResult[] };
 
-/** What a restored session holds. */
+/** What a restored session holds. @internal */
 export interface RestoredSession {
   readonly tokens: Uint32Array;
   /** What was saved with it. */
@@ -195,7 +195,7 @@ export interface EngineStatus {
   readonly speculation: SpeculationCount;
 }
 
-/** Runs turns. Calls on one session are executed in order; sessions take turns step by step. */
+/** Runs turns. Calls on one session are executed in order; sessions take turns step by step. @internal */
 export interface Engine {
   /** Opens session number `session`, empty. */
   open(session: number): Promise<void>;
