@@ -1,9 +1,10 @@
 // A conversation with a cache of its own: each turn renders the history anew and computes only what the cache does not hold.
+import { checkObject } from "./checks.ts";
 import { AbortError, FormatError, InputError } from "./errors.ts";
 import { type Lane, Relay, through } from "./relay.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { Message } from "./text/messages.ts";
-import { checkContextFull, checkObject, type GenerateOptions, unlessAborted } from "./turn.ts";
+import { checkContextFull, type GenerateOptions, unlessAborted } from "./turn.ts";
 import { isRecord, kindOf } from "./values.ts";
 
 /** How a conversation begins. */

@@ -1,9 +1,9 @@
 // forward() as in the reference: batches with padding, positions, labels, kept columns. Here a batch becomes rows of real tokens and back; the rows are computed by the engine.
+import { checkObject } from "./checks.ts";
 import { AbortError, InputError, throwIfAborted } from "./errors.ts";
 import type { Engine, ForwardRequest, ForwardRow, ForwardRowResult } from "./generate/engine.ts";
 import type { Lfm2Config } from "./models/config.ts";
-import { checkObject } from "./turn.ts";
-import { kindOf } from "./values.ts";
+import { isRecord, kindOf } from "./values.ts";
 
 /** A dense array, row-major. */
 export interface Tensor {
@@ -177,6 +177,7 @@ function sizeOf({ inputIds, inputsEmbeds }: ForwardInput, D: number): { B: numbe
     const ids = rowsOf("inputIds", inputIds);
     return { B: ids.length, T: ids[0]?.length ?? 0, ids };
   }
+  if (!isRecord(inputsEmbeds)) throw refuse("inputsEmbeds", `a tensor (B,T,${D}) of f32`, kindOf(inputsEmbeds), "Pass { data, dims }.");
   const { data, dims } = inputsEmbeds as Tensor;
   const [B = 0, T = 0, columns] = dims ?? [];
   if (!(data instanceof Float32Array) || dims?.length !== 3 || columns !== D || data.length !== B * T * D)
@@ -333,6 +334,9 @@ function prepare(host: ForwardHost, input: ForwardInput): Prepared {
     throw refuse("pastKeyValues", "a cache that this model gave", "one of another model", "Give it to the model that it came from.");
   const columns = columnsOf(input, { B, T });
   if (input.cachePosition !== undefined) checkPlaces(input.cachePosition, T, past);
+  const { numItemsInBatch: items } = input;
+  if (items !== undefined && !(typeof items === "number" && items > 0))
+    throw refuse("numItemsInBatch", "a number above 0", String(items), "Leave it out for the mean.");
   if (labels !== undefined && keptColumns(logitsToKeep, T).length !== T)
     throw refuse("logitsToKeep", "all columns where there are labels", String(logitsToKeep), "Leave one of them out.");
   const positions = positionIds === undefined ? undefined : broadcast("positionIds", positionIds, { B, T });

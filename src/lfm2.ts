@@ -1,5 +1,7 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
+
 import { type CacheOptions, checkCacheOption, imagesFor, type OpenStore } from "./cache.ts";
+import { checkObject } from "./checks.ts";
 import type { DraftModel } from "./draft.ts";
 import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted, UnsupportedError } from "./errors.ts";
 import type { Opened, SourceUse } from "./from-network.ts";
@@ -16,7 +18,7 @@ import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { part } from "./part.ts";
 import { type LoadProgress, Meter, type Progress } from "./progress.ts";
-import { checkObject, checkSpeculate, type GenerateOptions } from "./turn.ts";
+import { checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { parseHubId } from "./weights/hub-id.ts";
 import type { ObjectSource } from "./weights/objects.ts";

@@ -1,6 +1,7 @@
 // The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
 
 import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
+import { checkObject } from "./checks.ts";
 import { dropOldest, type Prompt } from "./context.ts";
 import { AbortError, InputError, UnsupportedError } from "./errors.ts";
 import type { ForwardHost, ForwardInput, ForwardOutput } from "./forward.ts";
@@ -17,7 +18,7 @@ import type { ChatTemplate } from "./text/chat-template.ts";
 import { checkMessages, type Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
-import { checkContextFull, checkObject, checkOptions, type GenerateOptions, runTurn, type TurnRequest } from "./turn.ts";
+import { checkContextFull, checkOptions, type GenerateOptions, runTurn, type TurnRequest } from "./turn.ts";
 import { kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
@@ -241,7 +242,8 @@ export class Model {
    * @param text as it is, control tokens and all, after the start token; or token ids
    * @throws InputError for fewer than two tokens, or more than the context; AbortError
    */
-  async score(text: string | Uint32Array, { signal }: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
+  async score(text: string | Uint32Array, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
+    const { signal } = checkObject("score", options);
     return this.#score(await this.#encodeText(text), signal);
   }
 

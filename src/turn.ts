@@ -133,12 +133,6 @@ export function checkContextFull(onContextFull: GenerateOptions["onContextFull"]
     throw new InputError(`options: onContextFull: expected "error" or "drop-oldest", got ${JSON.stringify(onContextFull)}.`);
 }
 
-/** @returns `options`. @throws InputError when they are no object */
-export function checkObject<T extends object>(where: string, options: T): T {
-  if (isRecord(options)) return options;
-  throw new InputError(`${where}: expected an object with options, got ${kindOf(options)}. Leave it out for none.`);
-}
-
 /** What holds where a call says nothing. */
 export interface CallDefaults {
   readonly sampling: SamplingOptions;
@@ -169,9 +163,6 @@ export function checkOptions(
   }
   if (onAbort !== "throw" && onAbort !== "return") {
     throw new InputError(`options: onAbort: expected "throw" or "return", got ${JSON.stringify(onAbort)}.`);
-  }
-  if (onProgress !== undefined && typeof onProgress !== "function") {
-    throw new InputError(`options: onProgress: expected a function, got ${kindOf(onProgress)}. Leave it out to hear nothing.`);
   }
   if (maxLength !== undefined && !(Number.isSafeInteger(maxLength) && maxLength > ids.length)) {
     throw new InputError(

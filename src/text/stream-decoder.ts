@@ -1,4 +1,6 @@
 // Turns token ids into text one at a time, never cutting a character. Works from token bytes alone, so that it runs wherever the ids are.
+import { InputError } from "../errors.ts";
+import { kindOf } from "../values.ts";
 import type { TokenBytes } from "./byte-level.ts";
 
 /** How ids become text. */
@@ -94,6 +96,8 @@ export class StreamDecoder {
 
 /** @returns the text of all `ids` at once. */
 export function decodeIds(tokens: TokenBytes, ids: Iterable<number>, options: DecodeOptions = {}): string {
+  if (typeof ids?.[Symbol.iterator] !== "function")
+    throw new InputError(`decode: expected token ids to go through, got ${kindOf(ids)}. Pass a list of them.`);
   const decoder = new StreamDecoder(tokens, options);
   const parts: string[] = [];
   for (const id of ids) parts.push(decoder.push(id));

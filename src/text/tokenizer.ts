@@ -1,6 +1,7 @@
 // Text to token ids and back. BPE itself is @huggingface/tokenizers'; what is here keeps a user's text from becoming control tokens.
 // Must not know templates, models or threads.
 import { Tokenizer as Bpe } from "@huggingface/tokenizers";
+import { checkObject } from "../checks.ts";
 import { InputError } from "../errors.ts";
 import { BYTE_ALPHABET, type ByteTable, packByteTable, type TokenBytes, tokensOfTable, vocabularyBytes } from "./byte-level.ts";
 import { type AddedToken, AddedTokenFinder, joinSegments, type Segment } from "./segments.ts";
@@ -81,7 +82,8 @@ export class Tokenizer implements TokenBytes {
    * @param text - any text; what looks like a control token in it is plain text unless `controlTokens` says otherwise
    * @returns ids (T,)
    */
-  encode(text: string, { addSpecialTokens = false, controlTokens = false }: EncodeOptions = {}): number[] {
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    const { addSpecialTokens = false, controlTokens = false } = checkObject("encode", options);
     if (typeof text !== "string") throw new InputError(`encode: expected a string, got ${typeof text}.`);
     const ids = this.encodeSegments([{ text, trusted: controlTokens }]);
     return addSpecialTokens ? [...this.#checked.prefixIds, ...ids, ...this.#checked.suffixIds] : ids;
@@ -103,7 +105,7 @@ export class Tokenizer implements TokenBytes {
    * @throws InputError for an id outside the vocabulary.
    */
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
-    return decodeIds(this.#bytes, ids, options);
+    return decodeIds(this.#bytes, ids, checkObject("decode", options));
   }
 
   /** @returns the bytes of a token; none for an id below V that no token has. @throws InputError for an id outside the vocabulary. */

@@ -1,5 +1,6 @@
 // The reference's tokenizer by its names, over the package's own: what it renders from messages cannot be a user's control token.
 import { InputError, inspect, type LoadOptions, type Message, type ModelSource, type Tokenizer, UnsupportedError } from "lfm2-wasm";
+import { checkObject } from "../checks.ts";
 import type { ChatTemplate } from "../text/chat-template.ts";
 import { kindOf } from "../values.ts";
 
@@ -92,7 +93,7 @@ export class Lfm2Tokenizer extends Callable {
     const list: readonly unknown[] = typeof texts === "string" ? [texts] : texts;
     if (!Array.isArray(list) || list.length === 0 || !list.every((text): text is string => typeof text === "string"))
       throw new InputError(`tokenizer: expected a text or a list of texts, got ${kindOf(texts)}. Pass a string, or several in a list.`);
-    const { padding = false, paddingSide = this.paddingSide, truncation = false, maxLength } = options;
+    const { padding = false, paddingSide = this.paddingSide, truncation = false, maxLength } = checkObject("tokenizer", options);
     if (![true, false, "longest", "maxLength"].includes(padding))
       throw new InputError(`tokenizer: padding: expected true, false, "longest" or "maxLength", got ${JSON.stringify(padding)}.`);
     if (paddingSide !== "left" && paddingSide !== "right")
@@ -125,10 +126,8 @@ export class Lfm2Tokenizer extends Callable {
   applyChatTemplate(messages: readonly Message[], options?: ApplyChatTemplateOptions & { readonly tokenize?: true | undefined }): number[];
   applyChatTemplate(messages: readonly Message[], options: ApplyChatTemplateOptions & { readonly tokenize: false }): string;
   applyChatTemplate(messages: readonly Message[], options?: ApplyChatTemplateOptions): number[] | string;
-  applyChatTemplate(
-    messages: readonly Message[],
-    { addGenerationPrompt = false, tokenize = true, tools }: ApplyChatTemplateOptions = {},
-  ): number[] | string {
+  applyChatTemplate(messages: readonly Message[], options: ApplyChatTemplateOptions = {}): number[] | string {
+    const { addGenerationPrompt = false, tokenize = true, tools } = checkObject("applyChatTemplate", options);
     if (!this.#template)
       throw new UnsupportedError("applyChatTemplate: expected a checkpoint with a chat template, got one without. Encode a text instead.");
     const segments = this.#template.render(messages, { addGenerationPrompt, ...(tools && { tools }) });
@@ -136,12 +135,14 @@ export class Lfm2Tokenizer extends Callable {
   }
 
   /** @returns ids (T,) */
-  encode(text: string, { addSpecialTokens = true, splitSpecialTokens = false }: EncodeTextOptions = {}): number[] {
+  encode(text: string, options: EncodeTextOptions = {}): number[] {
+    const { addSpecialTokens = true, splitSpecialTokens = false } = checkObject("encode", options);
     return this.#tokenizer.encode(text, { addSpecialTokens, controlTokens: !splitSpecialTokens });
   }
 
   /** @throws InputError for an id outside the vocabulary */
-  decode(ids: Iterable<number>, { skipSpecialTokens = false }: DecodeTextOptions = {}): string {
+  decode(ids: Iterable<number>, options: DecodeTextOptions = {}): string {
+    const { skipSpecialTokens = false } = checkObject("decode", options);
     return this.#tokenizer.decode(ids, { skipSpecialTokens });
   }
 

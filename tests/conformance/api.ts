@@ -767,7 +767,8 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
 
     describe("bad input", () => {
       const sentence = /^\[lfm2\] .*expected .*got /s;
-      const cases: readonly (readonly [string, () => Promise<unknown>, string, RegExp])[] = [
+      type Case = readonly [string, () => Promise<unknown>, string, RegExp];
+      const cases: readonly Case[] = [
         ["unknown dtype", () => load(mini, { dtype: "q5" as "q4" }), "InputError", /dtype.*"q4".*"q5"/],
         ["half a thread", () => load(mini, { threads: 1.5 }), "InputError", /threads.*"auto".*1\.5/],
         ["no threads", () => load(mini, { threads: 0 }), "InputError", /threads.*0/],
@@ -788,6 +789,21 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         ["no ids", () => model.generate(new Uint32Array(0)), "InputError", /prompt/],
         ["options that are no object", () => model.generate("Hi", null as never), "InputError", /options.*got null/],
         ["load options that are no object", () => load(mini, null as never), "InputError", /load.*got null/],
+        ...(
+          [
+            ["load", "load", (options) => load(mini, options)],
+            ["generate", "options", (options) => model.generate("Hi", options)],
+            ["a chat", "options", (options) => model.chat().prompt("Hi", options)],
+            ["forward", "forward", (options) => model.forward({ inputIds: [1], ...(options as object) })],
+            ["score", "score", (options) => model.score("Hi", options)],
+            ["perplexity", "perplexity", (options) => model.perplexity("Hi", options)],
+            ["embed", "embed", (options) => model.embed(["Hi"], options)],
+          ] satisfies [string, string, (options: never) => Promise<unknown>][]
+        ).flatMap(([what, where, call]): Case[] => [
+          [`${what} with no signal`, () => call({ signal: {} } as never), "InputError", RegExp(`${where}: signal: .*AbortSignal.*object`)],
+          [`${what} with no function`, () => call({ onProgress: 5 } as never), "InputError", RegExp(`${where}: onProgress: .*number`)],
+        ]),
+        ["score with no options", () => model.score("Hi", null as never), "InputError", /score: expected an object.*null/],
         ["stop ids that are no list", () => model.generate("Hi", { stopIds: 5 as never }), "InputError", /stopIds.*number/],
         ["half a stop id", () => model.generate("Hi", { stopIds: [1.5] }), "InputError", /stopIds/],
         ["raw messages", () => model.generate([{ role: "user", content: "Hi" }], { raw: true }), "InputError", /raw/],

@@ -367,6 +367,9 @@ describe("forward goldens", () => {
     await refused({ inputIds: ids, labels: ids, logitsToKeep: 1 }, /logitsToKeep: expected all columns where there are labels/);
     await refused({ inputIds: ids, logitsToKeep: [3] }, /logitsToKeep/);
     await refused({ inputsEmbeds: { data: new Float32Array(3), dims: [1, 1, 3] } }, /inputsEmbeds: expected a tensor/);
+    await refused({ inputsEmbeds: null as never }, /inputsEmbeds: expected a tensor .* got null\. Pass/);
+    for (const items of ["x" as never, 0, Number.NaN])
+      await refused({ inputIds: ids, labels: ids, numItemsInBatch: items }, /numItemsInBatch: expected a number above 0, got (x|0|NaN)\./);
     const { pastKeyValues } = await model.forward({ inputIds: ids, useCache: true });
     await refused({ inputIds: [ids, ids], pastKeyValues }, /an open cache of 2 sequences, got one of 1/);
     await refused({ inputIds: [4], pastKeyValues, cachePosition: [2] }, /cachePosition: expected 1 places from 3 on/);

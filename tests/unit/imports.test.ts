@@ -5,6 +5,7 @@ import { dirname, join, posix } from "node:path";
 
 /** Path prefix → rank; the longest prefix counts. */
 const ranks: readonly (readonly [string, number])[] = [
+  ["checks.ts", 0],
   ["errors.ts", 0],
   ["macrotask.ts", 0],
   ["math.ts", 0],

@@ -141,6 +141,10 @@ describe("tokenizer", () => {
     assert.equal(padded.idToToken(599), undefined);
     assert.throws(() => padded.decode([600]), InputError);
     assert.throws(() => tokenizer.encode(5 as unknown as string), InputError);
+    assert.throws(() => tokenizer.decode(5 as never), { name: "InputError", message: /decode: expected token ids .* got number/ });
+    assert.throws(() => tokenizer.decode(null as never), InputError);
+    assert.throws(() => tokenizer.encode("a", null as never), { name: "InputError", message: /encode: expected an object.* got null/ });
+    assert.throws(() => tokenizer.decode([5], null as never), InputError);
   });
 
   it("gives any text back", () => {

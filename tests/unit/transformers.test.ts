@@ -479,6 +479,20 @@ describe("lfm2-wasm/transformers", () => {
       refused(short, { padding: "max" }, /padding: expected true, false/);
       refused(short, { paddingSide: "top" }, /paddingSide/);
       refused(short, { truncation: true }, /maxLength: expected a whole number/);
+      refused(short, null as never, /tokenizer: expected an object.* got null/);
+    });
+
+    it("refuses ids that are none and options that are no object, call by call", () => {
+      const none = null as never;
+      const calls: readonly [() => unknown, RegExp][] = [
+        [() => tokenizer.decode(5 as never), /decode: expected token ids .* got number/],
+        [() => tokenizer.decode([5], none), /decode: expected an object/],
+        [() => tokenizer.batchDecode([1, 20] as never), /decode: expected token ids .* got number/],
+        [() => tokenizer.batchDecode([[1, 20]], none), /decode: expected an object/],
+        [() => tokenizer.encode("a", none), /encode: expected an object/],
+        [() => tokenizer.applyChatTemplate([{ role: "user", content: "Hi" }], none), /applyChatTemplate: expected an object/],
+      ];
+      for (const [call, message] of calls) assert.throws(call, { name: "InputError", message });
     });
   });
 
