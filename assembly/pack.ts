@@ -151,7 +151,7 @@ const TRIALS_END: usize = 16;
 }
 
 /**
- * The scale that gives the least squared error to 32 values, of which the integers lie at p and `most` is the largest, which are rounded to q8's or q4's integers. Each of eight trials puts `most` at another place and
+ * The scale that gives the least squared error to 32 values that are rounded to q8's or q4's integers. Their parts of the largest, which is `most`, lie at p. Each of eight trials puts `most` at another place and
  * rounds; for its integers q the best scale is Σxq / Σq², which gains (Σxq)² / Σq². The sums are exact: of values rounded to FINE parts of the largest.
  * Squared errors are within 0.3 % (q4) and 7 % (q8) of those of a search as fine as it may be. Where no factor of a trial takes FINE beyond the integers, nothing is
  * held within them: of q4's only the first five reach 8, and the first two -9.

@@ -91,7 +91,7 @@ const TAKEN_BYTES: usize = 20480;
   return max<usize>(1, TAKEN_BYTES / groupBytes);
 }
 
-/** Of weights in so many bytes each, memory gives several runs at a time faster than one behind the other: page walks and prefetches overlap. */
+/** A run has at least so many bytes: memory gives several such runs at a time faster than one behind the other, since page walks and prefetches overlap. */
 const RUN_BYTES: usize = 128 << 10;
 
 /** @returns how many groups a product of one row takes in each of `runs` runs, one behind the other in memory and read at the same time; 0 where there are too few */

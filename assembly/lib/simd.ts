@@ -68,6 +68,13 @@ export function dot_operand_kind(): i32 {
   return i16x8.add(acc, i16x8.relaxed_dot_i8x16_i7x16_s(x, w));
 }
 
+/** acc + the dots of both nibbles of w, low and high. */
+// @ts-ignore: decorator
+@inline export function dot_nibbles(pairs: bool, low: v128, high: v128, w: v128, m15: v128, acc: v128): v128 {
+  const l = v128.and(w, m15), h = v128.and(i16x8.shr_u(w, 4), m15);
+  return pairs ? pair_i8(high, h, pair_i8(low, l, acc)) : dot_i8(high, h, dot_i8(low, l, acc));
+}
+
 /** acc + two products of i16 a lane. */
 // @ts-ignore: decorator
 @inline export function dot_i16(x: v128, w: v128, acc: v128): v128 {

@@ -6,7 +6,7 @@ import {
   groups_per_run, PAIRS, Q4KW_BLOCK, Q4KW_BYTES, Q4KW_HEAD, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE,
 } from "../lib/blocks";
 import {
-  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_F16_SCALE_8, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, dot_i16, dot_i8,
+  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_F16_SCALE_8, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, dot_i16, dot_i8, dot_nibbles,
   high_scales, load_f16x4, low_scales, pair_i8, scaled_sums, twice_high, twice_low,
 } from "../lib/simd";
 
@@ -136,11 +136,6 @@ import {
   }
 }
 
-/** The dots of a vector of weights: both of its nibbles. */
-// @ts-ignore: decorator
-@inline function both(low: v128, high: v128, w: v128, m15: v128, acc: v128): v128 {
-  return dot_i8(high, v128.and(i16x8.shr_u(w, 4), m15), dot_i8(low, v128.and(w, m15), acc));
-}
 /** As in qb4w: one row of x against two runs of groups at a time. (With sums of pairs it gains nothing.) */
 function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
   const m15 = v128.load(CONST + CONST_NIBBLE), zero = i32x4.splat(0);
@@ -155,17 +150,17 @@ function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): vo
       w += Q4KW_HEAD; u += Q4KW_HEAD;
       for (const next = w + 8 * Q4KW_BLOCK; w < next; w += Q4KW_BLOCK, u += Q4KW_BLOCK, xp += QD8_BLOCK) {
         let low = v128.load32_splat(xp, 0), high = v128.load32_splat(xp, 16);
-        let a0 = both(low, high, v128.load(w, 16), m15, zero), a1 = both(low, high, v128.load(w, 80), m15, zero);
-        let a2 = both(low, high, v128.load(u, 16), m15, zero), a3 = both(low, high, v128.load(u, 80), m15, zero);
+        let a0 = dot_nibbles(false, low, high, v128.load(w, 16), m15, zero), a1 = dot_nibbles(false, low, high, v128.load(w, 80), m15, zero);
+        let a2 = dot_nibbles(false, low, high, v128.load(u, 16), m15, zero), a3 = dot_nibbles(false, low, high, v128.load(u, 80), m15, zero);
         low = v128.load32_splat(xp, 4); high = v128.load32_splat(xp, 20);
-        a0 = both(low, high, v128.load(w, 32), m15, a0); a1 = both(low, high, v128.load(w, 96), m15, a1);
-        a2 = both(low, high, v128.load(u, 32), m15, a2); a3 = both(low, high, v128.load(u, 96), m15, a3);
+        a0 = dot_nibbles(false, low, high, v128.load(w, 32), m15, a0); a1 = dot_nibbles(false, low, high, v128.load(w, 96), m15, a1);
+        a2 = dot_nibbles(false, low, high, v128.load(u, 32), m15, a2); a3 = dot_nibbles(false, low, high, v128.load(u, 96), m15, a3);
         low = v128.load32_splat(xp, 8); high = v128.load32_splat(xp, 24);
-        a0 = both(low, high, v128.load(w, 48), m15, a0); a1 = both(low, high, v128.load(w, 112), m15, a1);
-        a2 = both(low, high, v128.load(u, 48), m15, a2); a3 = both(low, high, v128.load(u, 112), m15, a3);
+        a0 = dot_nibbles(false, low, high, v128.load(w, 48), m15, a0); a1 = dot_nibbles(false, low, high, v128.load(w, 112), m15, a1);
+        a2 = dot_nibbles(false, low, high, v128.load(u, 48), m15, a2); a3 = dot_nibbles(false, low, high, v128.load(u, 112), m15, a3);
         low = v128.load32_splat(xp, 12); high = v128.load32_splat(xp, 28);
-        a0 = both(low, high, v128.load(w, 64), m15, a0); a1 = both(low, high, v128.load(w, 128), m15, a1);
-        a2 = both(low, high, v128.load(u, 64), m15, a2); a3 = both(low, high, v128.load(u, 128), m15, a3);
+        a0 = dot_nibbles(false, low, high, v128.load(w, 64), m15, a0); a1 = dot_nibbles(false, low, high, v128.load(w, 128), m15, a1);
+        a2 = dot_nibbles(false, low, high, v128.load(u, 64), m15, a2); a3 = dot_nibbles(false, low, high, v128.load(u, 128), m15, a3);
         const t = v128.load32_splat(xp, QD8_SCALE), sums = v128.load32_splat(xp, QD8_PAIR8);
         let s = v128.load8x8_u(w), n = v128.load8x8_u(w, 8);
         f0 = step(f0, scaled_sums(false, a0, low_scales(false, s)), d0, i32x4.dot_i16x8_s(twice_low(n), sums), m0, t);

@@ -6,7 +6,7 @@
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import { groups_per_pass, groups_per_run, PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
 import {
-  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, CONST_ONE16, dot_i16, dot_i8, load_f16x4,
+  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, CONST_ONE16, dot_i16, dot_i8, dot_nibbles, load_f16x4,
   pair_i8, scaled,
 } from "../lib/simd";
 
@@ -129,11 +129,6 @@ import {
   }
 }
 
-/** The dots of a vector of weights: both of its nibbles. */
-// @ts-ignore: decorator
-@inline function both(pairs: bool, low: v128, high: v128, w: v128, m15: v128, acc: v128): v128 {
-  return dot(pairs, high, v128.and(i16x8.shr_u(w, 4), m15), dot(pairs, low, v128.and(w, m15), acc));
-}
 /**
  * One row of x against two runs of so many groups, one behind the other in memory and read at the same time: what is loaded of x serves 16 rows of w.
  * (Two groups that are neighbours halve the rate of memory, and four runs are slower than one where others use it, too.)
@@ -149,17 +144,17 @@ import {
     for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB4W_BYTES, u += QB4W_BYTES) {
       let a0 = start(pairs, xp), a1 = a0, a2 = a0, a3 = a0;
       let low = v128.load32_splat(xp, 0), high = v128.load32_splat(xp, 16);
-      a0 = both(pairs, low, high, v128.load(w, 16), m15, a0); a1 = both(pairs, low, high, v128.load(w, 80), m15, a1);
-      a2 = both(pairs, low, high, v128.load(u, 16), m15, a2); a3 = both(pairs, low, high, v128.load(u, 80), m15, a3);
+      a0 = dot_nibbles(pairs, low, high, v128.load(w, 16), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 80), m15, a1);
+      a2 = dot_nibbles(pairs, low, high, v128.load(u, 16), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 80), m15, a3);
       low = v128.load32_splat(xp, 4); high = v128.load32_splat(xp, 20);
-      a0 = both(pairs, low, high, v128.load(w, 32), m15, a0); a1 = both(pairs, low, high, v128.load(w, 96), m15, a1);
-      a2 = both(pairs, low, high, v128.load(u, 32), m15, a2); a3 = both(pairs, low, high, v128.load(u, 96), m15, a3);
+      a0 = dot_nibbles(pairs, low, high, v128.load(w, 32), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 96), m15, a1);
+      a2 = dot_nibbles(pairs, low, high, v128.load(u, 32), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 96), m15, a3);
       low = v128.load32_splat(xp, 8); high = v128.load32_splat(xp, 24);
-      a0 = both(pairs, low, high, v128.load(w, 48), m15, a0); a1 = both(pairs, low, high, v128.load(w, 112), m15, a1);
-      a2 = both(pairs, low, high, v128.load(u, 48), m15, a2); a3 = both(pairs, low, high, v128.load(u, 112), m15, a3);
+      a0 = dot_nibbles(pairs, low, high, v128.load(w, 48), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 112), m15, a1);
+      a2 = dot_nibbles(pairs, low, high, v128.load(u, 48), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 112), m15, a3);
       low = v128.load32_splat(xp, 12); high = v128.load32_splat(xp, 28);
-      a0 = both(pairs, low, high, v128.load(w, 64), m15, a0); a1 = both(pairs, low, high, v128.load(w, 128), m15, a1);
-      a2 = both(pairs, low, high, v128.load(u, 64), m15, a2); a3 = both(pairs, low, high, v128.load(u, 128), m15, a3);
+      a0 = dot_nibbles(pairs, low, high, v128.load(w, 64), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 128), m15, a1);
+      a2 = dot_nibbles(pairs, low, high, v128.load(u, 64), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 128), m15, a3);
       const t = v128.load32_splat(xp, QD8_SCALE);
       f0 = scaled(whole(pairs, a0, one), f0, load_f16x4(w, mask, up), t); f1 = scaled(whole(pairs, a1, one), f1, load_f16x4(w + 8, mask, up), t);
       f2 = scaled(whole(pairs, a2, one), f2, load_f16x4(u, mask, up), t); f3 = scaled(whole(pairs, a3, one), f3, load_f16x4(u + 8, mask, up), t);

@@ -85,7 +85,7 @@ import {
 
 /** A block of two groups against one row of x, added to the eight sums of each at y and z. */
 // @ts-ignore: decorator
-@inline function block(y: usize, z: usize, x: usize, w: usize, u: usize, mask: v128, up: v128): void {
+@inline function two_blocks(y: usize, z: usize, x: usize, w: usize, u: usize, mask: v128, up: v128): void {
   let a0 = v128.load32_splat(x, QD8_SUM_BIAS), a1 = a0, a2 = a0, a3 = a0;
   let v = v128.load32_splat(x, 0);
   a0 = dot_i8(v, v128.load(w, 16), a0); a1 = dot_i8(v, v128.load(w, 144), a1);
@@ -120,15 +120,15 @@ import {
 /** Runs at a time: of these weights memory is all that a product waits for. */
 const RUNS: usize = 4;
 
-/** One row of x against RUNS runs of so many groups, as in qb4w. */
+/** One row of x against RUNS runs of so many groups, as in qb4w. (Activations in two halves are bound by instructions, and have no such tile.) */
 function dots__1x32(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
   const xe = x + blocks * QD8_BLOCK, bytes = run * blocks * QB8W_BYTES, z = run << 5;
   memory.fill(y, 0, RUNS * z);
   for (const end = w + bytes; w < end; y += 32)
     for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB8W_BYTES) {
-      block(y, y + z, xp, w, w + bytes, mask, up);
-      block(y + 2 * z, y + 3 * z, xp, w + 2 * bytes, w + 3 * bytes, mask, up);
+      two_blocks(y, y + z, xp, w, w + bytes, mask, up);
+      two_blocks(y + 2 * z, y + 3 * z, xp, w + 2 * bytes, w + 3 * bytes, mask, up);
     }
 }
 

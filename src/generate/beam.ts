@@ -76,6 +76,23 @@ function drawn<T extends { readonly total: number }>(all: readonly T[], count: n
   return out;
 }
 
+/** What a search works with. */
+export interface BeamWork {
+  readonly model: LanguageModel;
+  /** Holds the prompt; it stays as it is. */
+  readonly session: Session;
+  readonly request: GenerateRequest;
+  readonly beams: BeamRequest;
+  /** Tokens that a sequence may have. */
+  readonly limit: number;
+  /** Gives what the caller put in the place of what it was shown. */
+  readonly takeSupplied: () => Float32Array | undefined;
+  /** The prompt's last logits (V,). */
+  readonly first: Float32Array;
+  /** Of the reply, empty so far; undefined where no text ends it. */
+  readonly text: TurnText | undefined;
+}
+
 /** One search. Its `best` stand when `run` has ended. */
 export class BeamSearch {
   readonly #model: LanguageModel;
@@ -93,21 +110,7 @@ export class BeamSearch {
   #isOpen = true;
   #length: number;
 
-  /**
-   * @param session holds the prompt; it stays as it is
-   * @param first the prompt's last logits (V,)
-   * @param text of the reply, empty so far; undefined where no text ends it
-   */
-  constructor(
-    model: LanguageModel,
-    session: Session,
-    request: GenerateRequest,
-    beams: BeamRequest,
-    limit: number,
-    takeSupplied: () => Float32Array | undefined,
-    first: Float32Array,
-    text: TurnText | undefined,
-  ) {
+  constructor({ model, session, request, beams, limit, takeSupplied, first, text }: BeamWork) {
     this.#model = model;
     this.#request = request;
     this.#beams = beams;
@@ -118,6 +121,11 @@ export class BeamSearch {
     this.#first = first;
     this.#text = text;
     this.#logprobs = request.topLogprobs === undefined ? undefined : new LogprobReader(request.topLogprobs);
+  }
+
+  /** Lets the running beams go, forks of the session: before anybody else has it. */
+  close(): void {
+    for (const { session } of this.#running) session.cache.dispose();
   }
 
   /** What was found, best first; where the search was cut short, its leading sequence. */
@@ -149,7 +157,7 @@ export class BeamSearch {
       }
       return this.#finished[0]?.isStop ? "stop" : "length";
     } finally {
-      for (const { session } of this.#running) session.cache.dispose();
+      this.close();
     }
   }
 

@@ -29,7 +29,7 @@ const UNLIKELY = 0.02;
 const TILE = 3;
 
 /** So many steps with guesses, and the next goes without: what that takes is what guesses are measured against, and it grows with the context. */
-const MOST_WITHOUT = 32;
+const MOST_IN_A_ROW = 32;
 
 /** So many steps are waited for at most before costs are looked at again: other turns may have earned more. */
 const MOST_WAIT = 16;
@@ -98,7 +98,7 @@ export class DraftBudget {
   /** @returns how many guesses to check in the next step, `room` at most */
   most(place: Place, room: number): number {
     const { acceptance, kind, others } = place;
-    if (this.#sinceNone >= MOST_WITHOUT) return 0;
+    if (this.#sinceNone >= MOST_IN_A_ROW) return 0;
     const single = this.#costs.ms(1 + others);
     const first = acceptance.rate(kind);
     const next = kind === KIND.single ? acceptance.rate(KIND.usual) : first; // behind a right guess a single token is a pair

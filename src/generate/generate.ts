@@ -1,4 +1,4 @@
-// The generation loop: brings a session to the prompt, then samples token after token. Sees a model only as LanguageModel; each resumption computes one step.
+// The generation loop: brings a session to the prompt, then samples token after token. Sees a model only as LanguageModel; each event but those of one step's tokens takes a step.
 
 import { InputError } from "../errors.ts";
 import type { Logits } from "../kernels/logits.ts";
@@ -6,7 +6,7 @@ import type { LanguageModel } from "../models/language-model.ts";
 import { part } from "../part.ts";
 import { InOrder } from "../relay.ts";
 import type { ByteTable } from "../text/byte-level.ts";
-import type { BeamSequence } from "./beam.ts";
+import type { BeamSearch, BeamSequence } from "./beam.ts";
 import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateRequest, Timings } from "./engine.ts";
 import { History } from "./history.ts";
 import { LogprobReader, type TokenLogprob } from "./logprobs.ts";
@@ -90,7 +90,7 @@ class Turn extends InOrder implements AsyncIterableIterator<GenerateEvent, undef
     this.#reject = reject;
   };
   readonly #step = (): Promise<Result> => {
-    if (this.#isOver) return Promise.resolve(this.#end());
+    if (this.#isOver) return Promise.resolve(this.#done());
     const later = new Promise(this.#executor);
     if (this.#reply) this.#goOn(this.#reply);
     else void this.#begin();
@@ -121,7 +121,7 @@ class Turn extends InOrder implements AsyncIterableIterator<GenerateEvent, undef
   return(): Promise<Result> {
     return this.call(async () => {
       this.#close();
-      return this.#end();
+      return this.#done();
     });
   }
 
@@ -160,7 +160,7 @@ class Turn extends InOrder implements AsyncIterableIterator<GenerateEvent, undef
     reply?.close();
   }
 
-  #end(): Result {
+  #done(): Result {
     this.over();
     return { done: true, value: undefined };
   }
@@ -195,11 +195,12 @@ class Reply {
   /** Guesses of the step under way, or of the last. */
   #drafts: readonly number[] = NO_DRAFTS;
   /** Copies of the last step's rows of logits that the caller has not been asked about. */
-  #rows: Float32Array[] = [];
+  readonly #rows: Float32Array[] = [];
   #isAsked = false;
   #beam: typeof import("./beam.ts") | undefined;
   /** What a search by beams tells, once the prompt has been read. */
   #search: AsyncGenerator<GenerateEvent, undefined> | undefined;
+  #beams: BeamSearch | undefined;
   /** Ids of a step behind the prompt. */
   readonly #ids: number[] = [];
   readonly #job: { -readonly [K in keyof Job]: Job[K] };
@@ -235,25 +236,35 @@ class Reply {
     this.#beam.checkBeams(request.beams, scheduler.model);
   }
 
-  /** Has the next event told. @throws AbortError when the engine has gone */
+  /**
+   * Has the next event told: of the prompt until that is read; then of the search, where beams are searched; else the next token that has been chosen, or the logits that
+   * the caller is to see before, or what a step gives; and why it is over. @throws AbortError when the engine has gone
+   */
   next(): void {
     if (this.#place.session.tokens.length < this.#work.request.ids.length) void this.#prefill();
     else if (this.#search) void this.#goOnSearching(this.#search);
     else {
       if (this.#isAsked) this.#takeAnswer();
-      if (this.#told > 0) this.#reason ??= this.#isStop || this.#text.isStopped ? "stop" : this.#told >= this.#limit ? "length" : undefined;
-      if (this.#reason === undefined && this.#chosen.length === 0 && this.#rows.length === 0) this.#decode();
-      else {
+      this.#reason ??= this.#whyOver();
+      const isReady = this.#reason !== undefined || this.#chosen.length > 0 || this.#rows.length > 0;
+      if (isReady) {
         this.#reason ??= this.#place.isCancelled();
         this.#tellNext();
-      }
+      } else this.#decode(); // which asks whether it is cancelled
     }
+  }
+
+  /** Why nothing comes behind the last token that was told. */
+  #whyOver(): FinishReason | undefined {
+    if (this.#told === 0) return undefined;
+    if (this.#isStop || this.#text.isStopped) return "stop";
+    return this.#told >= this.#limit ? "length" : undefined;
   }
 
   /** Gives back what the turn had: of its session, too, what nobody has been told. */
   close(): void {
     const { speculation, end } = this.#place;
-    void this.#search?.return(undefined); // its beams are forks of the session
+    this.#beams?.close();
     try {
       this.#trim();
       speculation?.end();
@@ -417,11 +428,13 @@ class Reply {
     }
   }
 
-  async *#searching(logits: Float32Array, beams: BeamRequest): AsyncGenerator<GenerateEvent, undefined> {
+  async *#searching(first: Float32Array, beams: BeamRequest): AsyncGenerator<GenerateEvent, undefined> {
     const { scheduler, request, takeSupplied } = this.#work;
     const { session, isCancelled } = this.#place;
     const text = request.stop.length > 0 ? this.#text.fork() : undefined;
-    const search = new this.#beam!.BeamSearch(scheduler.model, session, request, beams, this.#limit, takeSupplied, logits, text);
+    const limit = this.#limit;
+    const search = new this.#beam!.BeamSearch({ model: scheduler.model, session, request, beams, limit, takeSupplied, first, text });
+    this.#beams = search;
     this.#reason = yield* search.run(isCancelled);
     const { ids = [], logprobs } = search.best[0] ?? {};
     for (const [i, id] of ids.entries()) yield this.#token({ id, logprob: logprobs?.[i] });

@@ -229,7 +229,11 @@ export class LocalEngine implements Engine {
       const draft = this.#draftModel && new Scheduler(() => this.#draftModel ?? fail());
       return new Speculator(this.#scheduler, draft);
     });
-    return (await this.#speculator).begin(session, request, speculation);
+    const speculator = this.#speculator;
+    speculator.catch(() => {
+      if (this.#speculator === speculator) this.#speculator = undefined; // the next turn asks for its part again
+    });
+    return (await speculator).begin(session, request, speculation);
   }
 
   /** Keeps what a session holds for prompts to come. */

@@ -30,7 +30,7 @@ export class StepCosts {
     this.#more = undefined;
   }
 
-  /** @returns the time of a step of so many rows, in units of its own before any was seen. The older it is, the more it is what rows have cost at least of late */
+  /** @returns the time of a step of so many rows, in steps of one row before any was seen. A time that was seen fades, over STALE steps, towards what rows cost at least of late */
   ms(rows: number): number {
     const single = this.#single();
     this.#more ??= this.#leastMore(single);

@@ -300,10 +300,12 @@ export class HttpSource implements RemoteSource {
 
   async #until(piece: Piece, bytes: number, signal?: AbortSignal, place?: Place): Promise<void> {
     throwIfAborted(signal);
-    const ready = piece.until(bytes, place);
+    const wait = {};
+    const ready = piece.until(bytes, place, wait);
     this.#pump();
     this.#makeRoom();
-    return signal === this.#caller ? ready : unlessAborted(ready, signal);
+    if (signal === this.#caller) return ready;
+    return unlessAborted(ready, signal).finally(() => piece.abandon(wait, undefined)); // or it would be fetched for nobody
   }
 
   /** The place of the only reader, where nobody shares the source. */

@@ -2,7 +2,8 @@
 
 interface Waiter {
   readonly bytes: number;
-  readonly place: object | undefined;
+  /** Whom it is for, and the wait itself: who leaves names either. */
+  readonly by: readonly (object | undefined)[];
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -101,16 +102,16 @@ export class Piece {
     this.#waiting = [];
   }
 
-  /** Those who wait from `place` get the error. */
-  abandon(place: object, error: unknown): void {
-    for (const waiter of this.#waiting) if (waiter.place === place) waiter.reject(error);
-    this.#waiting = this.#waiting.filter((waiter) => waiter.place !== place);
+  /** Those who wait by that name get the error. */
+  abandon(by: object, error: unknown): void {
+    for (const waiter of this.#waiting) if (waiter.by.includes(by)) waiter.reject(error);
+    this.#waiting = this.#waiting.filter((waiter) => !waiter.by.includes(by));
   }
 
-  /** Resolves once so many bytes are there, or the piece is whole. */
-  until(bytes: number, place?: object): Promise<void> {
+  /** Resolves once so many bytes are there, or the piece is whole. @param by names under which it can be abandoned */
+  until(bytes: number, ...by: (object | undefined)[]): Promise<void> {
     if (this.filledBytes >= Math.min(bytes, this.lengthBytes)) return Promise.resolve();
     if (this.#error) return Promise.reject(this.#error.error);
-    return new Promise((resolve, reject) => this.#waiting.push({ bytes, place, resolve, reject }));
+    return new Promise((resolve, reject) => this.#waiting.push({ bytes, by, resolve, reject }));
   }
 }

@@ -18,7 +18,15 @@ const downloads = new Set<Download>();
 /** Whether both would send the same requests, as patiently, and take the same bytes for right. */
 function isSame(download: Download, network: Network, file: RemoteFileOptions): boolean {
   const asked = (n: Network): unknown[] => [n.fetch, n.token, n.tokenOrigin, n.isCrossOrigin, JSON.stringify(n.options)];
-  const wanted = (f: RemoteFileOptions): unknown[] => [f.url, f.sizeBytes, f.checksum?.hex, f.commit, f.version, f.isProvedByReader];
+  const wanted = (f: RemoteFileOptions): unknown[] => [
+    f.url,
+    f.fromBytes,
+    f.sizeBytes,
+    f.checksum?.hex,
+    f.commit,
+    f.version,
+    f.isProvedByReader,
+  ];
   const mine = [...asked(network), ...wanted(file)];
   return [...asked(download.network), ...wanted(download.file)].every((value, i) => value === mine[i]);
 }
@@ -69,10 +77,13 @@ class Reader implements RemoteSource {
       try {
         return await this.#use((source) => source.readInto(offset, target, other, this.#place));
       } catch (error) {
-        if (!(error instanceof Behind)) throw error;
+        const hasLeft = this.#own && !this.#error && !other?.aborted; // by another read of this reader
+        if (!(error instanceof Behind) && !hasLeft) throw error;
       }
-      if (this.#download.readers.size === 1) {
-        this.#place = this.#download.source.enter(); // the others have left: it is this one's now
+      const { source, readers } = this.#download;
+      if (!this.#own && readers.size === 1) {
+        source.leave(this.#place, new Behind());
+        this.#place = source.enter(); // the others have left: it is this one's now
         return this.readInto(offset, target, signal);
       }
     }

@@ -180,3 +180,11 @@ export function divergence(reference: Float32Array, logits: Float32Array, V: num
   });
   return Math.max(...rows);
 }
+
+/** @returns a golden model */
+export async function modelOf(preset: string, options: Parameters<typeof loadModel>[2] = {}): Promise<LanguageModel> {
+  const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
+  const { model } = await loadModel(checkpoint, kernels, options);
+  await checkpoint.close();
+  return model;
+}

@@ -11,20 +11,10 @@ import { History } from "../../src/generate/history.ts";
 import { LocalEngine } from "../../src/generate/local-engine.ts";
 import { random } from "../../src/generate/philox.ts";
 import { StepCosts } from "../../src/generate/step-costs.ts";
-import { openCheckpoint } from "../../src/models/checkpoint.ts";
-import type { LanguageModel } from "../../src/models/language-model.ts";
-import { loadModel } from "../../src/models/load-model.ts";
 import { bytesSource } from "../../src/weights/source.ts";
 import { Random, seedOf } from "../bits/random.ts";
-import { checkpointFolder, feed, kernels } from "../golden/support.ts";
+import { checkpointFolder, feed, modelOf } from "../golden/support.ts";
 import { pick } from "../scale.ts";
-
-async function modelOf(preset: string, options: Parameters<typeof loadModel>[2] = {}): Promise<LanguageModel> {
-  const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
-  const { model } = await loadModel(checkpoint, kernels, options);
-  await checkpoint.close();
-  return model;
-}
 
 const GREEDY = { temperature: 0 };
 const NEVER: readonly number[] = [];

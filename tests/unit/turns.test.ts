@@ -1,0 +1,52 @@
+// Turns on an engine where it goes, or is left, at any moment.
+import assert from "node:assert/strict";
+import { AbortError } from "../../src/errors.ts";
+import type { GenerateEvent, GenerateRequest } from "../../src/generate/engine.ts";
+import { LocalEngine } from "../../src/generate/local-engine.ts";
+import { modelOf } from "../golden/support.ts";
+
+const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
+const request = (more: Partial<GenerateRequest>): GenerateRequest =>
+  ({ ids: Uint32Array.of(1, 5, 9), maxTokens: 12, stopIds: [], stop: [], sampling: GREEDY, ...more }) as GenerateRequest;
+
+describe("turns", () => {
+  it("that share a step all end with an error where the model goes between two of them", async () => {
+    for (let at = 1; at <= 8; at++) {
+      const model = await modelOf("tiny-deep");
+      const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
+      let shown = 0;
+      const run = async (call: number): Promise<void> => {
+        await engine.open(call);
+        for await (const event of engine.generate(call, call, request({ asksForLogits: true }))) {
+          if (event.type !== "logits") continue;
+          if (++shown === at) await engine.dispose();
+          else await engine.supply(call, event.logits);
+        }
+      };
+      const ended = await Promise.allSettled([run(1), run(2)]);
+      for (const one of ended) assert.ok(one.status === "rejected" && one.reason instanceof AbortError, `${at}: ${one.status}`);
+    }
+  });
+
+  it("with beams that are left give their pages back before the call that leaves them ends", async () => {
+    const model = await modelOf("tiny-deep");
+    const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
+    const beams = { count: 3, lengthPenalty: 1, earlyStopping: false, returned: 1, isSampled: false };
+    for (const leaveAt of [1, 2, 7]) {
+      await engine.open(1);
+      const turn = engine.generate(1, 1, request({ beams, asksForLogits: true }));
+      for (let shown = 0; shown < leaveAt; ) {
+        const { value } = (await turn.next()) as { value: GenerateEvent };
+        if (value.type !== "logits") continue;
+        shown++;
+        await engine.supply(1, value.logits);
+      }
+      await turn.return?.();
+      const { pages } = model.caches;
+      assert.equal(pages.used, 1, `left at ${leaveAt}: the prompt's alone`);
+      await engine.close(1);
+      assert.equal(pages.used, 0);
+    }
+    await engine.dispose();
+  });
+});
