@@ -117,15 +117,16 @@ function makeRoom(model: LanguageModel, state: RowState, count: number, isBeside
   }
 }
 
-/** The pieces of the next step: as much of each unfinished row as fits, rows of ids and rows of embeddings apart, and those whose keys are turned otherwise. Rows under way go first. */
-function nextPieces(model: LanguageModel, states: readonly RowState[]): Piece[] {
+/** Makes the pieces of the next step, and room for them: as much of each unfinished row as fits, rows of ids and rows of embeddings apart, and those whose keys are turned otherwise. Rows under way go first. */
+function takePieces(model: LanguageModel, states: readonly RowState[]): Piece[] {
   const { chunkTokens } = model.options;
   const pieces: Piece[] = [];
   let at = 0;
   for (const state of [...states.filter(({ done }) => done > 0), ...states.filter(({ done }) => done === 0)]) {
     if (state.done === state.length || !pieces.every((p) => areAlike(p.state, state))) continue;
     const count = Math.min(border(state) - state.done, chunkTokens - at);
-    if (count <= 0) continue;
+    if (count <= 0) break;
+    if (state.done > 0 && state.row.borders?.includes(state.done)) state.session!.cache.forgetKeys(); // another sequence: its room is that of the one before
     if (!makeRoom(model, state, count, at > 0)) break;
     pieces.push({ state, from: state.done, count, at });
     at += count;
@@ -149,7 +150,7 @@ export async function* forward(
   let isWhole = false;
   try {
     for (;;) {
-      const pieces = nextPieces(use(), states);
+      const pieces = takePieces(use(), states);
       if (pieces.length === 0) break;
       if (isCancelled()) throw new AbortError();
       step(use(), pieces, request);
@@ -177,7 +178,6 @@ function putBack({ session, mark }: RowState): void {
 const endOf = ({ positions }: ForwardRow, end: number): number => positions?.reduce((most, p) => Math.max(most, p + 1), 0) ?? end;
 
 function step(model: LanguageModel, pieces: readonly Piece[], request: ForwardRequest): void {
-  for (const { state, from } of pieces) if (from > 0 && state.row.borders?.includes(from)) state.session!.cache.forgetKeys();
   const D = model.config.hiddenSize;
   const ropeLength = pieces[0]!.state.ropeLength;
   const inputs = pieces.map(({ state: { row, session }, from, count }) => ({

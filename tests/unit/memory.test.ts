@@ -346,6 +346,16 @@ describe("contexts", () => {
     for (const each of [free, model]) each.dispose();
   });
 
+  it("a packed row takes the room of its longest sequence", async () => {
+    const options = { threads: 1, prefixCacheBytes: 0, kvDtype: "f32" } as const;
+    const sequence = Array.from({ length: 1024 }, (_, t) => 5 + (t % 300));
+    const places = sequence.map((_, t) => t);
+    using one = await load(mini, options);
+    await one.forward({ inputIds: sequence, logitsToKeep: 1 });
+    using two = await load(mini, { ...options, maxMemoryBytes: (await one.status()).memoryBytes });
+    await two.forward({ inputIds: [...sequence, ...sequence], positionIds: [...places, ...places], logitsToKeep: 1 });
+  });
+
   it("a forward pass holds keys and values of the rows under way only, and as few at a time as there is room for", async () => {
     const tiny = checkpointFolder("tiny-attn-first");
     using free = await load(tiny, { threads: 1 });
