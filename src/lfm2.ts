@@ -8,6 +8,7 @@ import type { Opened, SourceUse } from "./from-network.ts";
 import { recommendedSampling, recommendedStopIds } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
+import { callDefaults, missingRule } from "./generation-config.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
 import { checkWasmOption, type FetchWasm, kernelSource, type WasmOption } from "./kernels/delivery.ts";
 import type { ThreadOptions, ThreadSource } from "./kernels/threads.ts";
@@ -312,7 +313,9 @@ async function loadOnce(
         ...modelInfo(checkpoint, loaded),
         license,
         runtime: platform.runtime,
-        warnings: [opened.warning, opened.unproved?.(checkpoint.sources), warning].filter((w) => w !== undefined),
+        warnings: [opened.warning, opened.unproved?.(checkpoint.sources), missingRule(checkpoint.generationConfig), warning].filter(
+          (w) => w !== undefined,
+        ),
         speculate,
         draft: draft?.name,
       },
@@ -427,5 +430,6 @@ function modelInfo(
     packedImage,
     sampling: recommendedSampling(checkpoint.names, checkpoint.generationConfig),
     stopIds: recommendedStopIds(checkpoint.config.eosTokenIds, checkpoint.generationConfig),
+    generation: callDefaults(checkpoint.generationConfig),
   };
 }

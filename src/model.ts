@@ -7,6 +7,7 @@ import { AbortError, InputError, UnsupportedError } from "./errors.ts";
 import type { ForwardHost, ForwardInput, ForwardOutput } from "./forward.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
+import { withDefaults } from "./generation-config.ts";
 import type { Variant } from "./kernels/variants.ts";
 import type { KvDType, WeightDType } from "./memory/dtype.ts";
 import type { Lfm2Config } from "./models/config.ts";
@@ -63,6 +64,8 @@ export interface ModelInfo {
   readonly warnings: readonly string[];
   /** Sampling that applies where a call says nothing. */
   readonly sampling: SamplingOptions;
+  /** Other options of `generate` that apply where a call says nothing: those that generation_config.json names. */
+  readonly generation: GenerateOptions;
   /** Ids that end a reply where a call says nothing: those of generation_config.json, else of config.json. */
   readonly stopIds: readonly number[];
   /** How tokens are guessed where a call says nothing; undefined for not at all. */
@@ -310,11 +313,12 @@ export class Model {
   /** @param droppedMessages that were left out before and stay so */
   #turn(session: number, input: ModelInput, options: GenerateOptions, droppedMessages = 0): AsyncIterableIterator<Part, undefined> {
     return runTurn(this.#parts.engine, session, async () => {
-      const prompt = await this.#prompt(input, checkObject("options", options), droppedMessages);
-      const { sampling, speculate, draft, stopIds } = this.info;
+      const { sampling, generation, speculate, draft, stopIds } = this.info;
+      const all = withDefaults(checkObject("options", options), generation, sampling.temperature);
+      const prompt = await this.#prompt(input, all, droppedMessages);
       const request = checkOptions(
         prompt,
-        options,
+        all,
         { sampling, speculate, vocabSize: this.config.vocabSize, hasDraft: draft !== undefined },
         stopIds,
       );

@@ -28,6 +28,9 @@ const keys = {
   top_k: "topK",
   top_p: "topP",
   min_p: "minP",
+  typical_p: "typicalP",
+  epsilon_cutoff: "epsilonCutoff",
+  eta_cutoff: "etaCutoff",
   repetition_penalty: "repetitionPenalty",
 } as const satisfies Record<string, keyof SamplingDefaults>;
 

@@ -1,7 +1,7 @@
 // lfm2-wasm/transformers: the model by the names of the reference's documentation, in camelCase. Which runtime it is, "lfm2-wasm" knows.
 
+export type { GenerationDefaults } from "../generation-config.ts";
 export { Lfm2Config, type Lfm2ConfigOptions } from "./config.ts";
-export type { GenerationDefaults } from "./generation-config.ts";
 export {
   type BaseModelOutput,
   type FromPretrainedOptions,

@@ -11,9 +11,9 @@ import {
   type ModelSource,
   type Tensor,
 } from "lfm2-wasm";
+import { type GenerationDefaults, generationDefaults, isGenerationKey, present } from "../generation-config.ts";
 import { isRecord, kindOf } from "../values.ts";
 import { Lfm2Config } from "./config.ts";
-import { type GenerationDefaults, generationDefaults, isGenerationKey } from "./generation-config.ts";
 import { randomCheckpoint } from "./random.ts";
 
 const TORCH_DTYPES = { float32: "f32", bfloat16: "bf16", float16: "f16", auto: undefined } as const;
@@ -207,9 +207,6 @@ export class Lfm2ForCausalLM extends Lfm2PreTrainedModel {
     return out.map((row) => [...row, ...new Array<number>(longest - row.length).fill(pad)]);
   }
 }
-
-/** What is there: an option that is undefined takes nothing away. */
-const present = <T extends object>(options: T): T => Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined)) as T;
 
 function endIdsOf({ eosTokenId }: GenerationDefaults, { checked }: Lfm2Config): readonly number[] {
   if (eosTokenId === undefined) return checked.eosTokenIds;

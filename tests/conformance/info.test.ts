@@ -88,6 +88,44 @@ describe("sampling that a checkpoint recommends", () => {
     });
   });
 
+  it("with beams, limits, rules and stop strings that generation_config.json names, a call's own first", async () => {
+    const prompt = Uint32Array.of(1, 76, 507, 288, 30, 300);
+    const plain = await withModel(folder("LFM2-1.2B-RAG"), async (model) => {
+      assert.deepEqual([model.info.generation, model.info.warnings], [{}, []]);
+      return model.generate(prompt, { maxTokens: 9, stopIds: [] });
+    });
+    const never = plain.tokens[0]!;
+    const config = { do_sample: true, temperature: 1.5, num_beams: 3, num_return_sequences: 2, length_penalty: 0.5, early_stopping: true };
+    const rules = { max_new_tokens: 9, max_length: 8, min_new_tokens: 2, suppress_tokens: [never], stop_strings: "x", penalty_alpha: 0.6 };
+    await withModel(folder("LFM2-1.2B-RAG", {}, { ...config, ...rules, transformers_version: "4", bad_words_ids: null }), async (model) => {
+      const named = { sampleBeams: true, numBeams: 3, numReturnSequences: 2, lengthPenalty: 0.5, earlyStopping: true };
+      const generation = { ...named, maxTokens: 9, minTokens: 2, suppressTokens: [never], stop: "x" };
+      assert.deepEqual(model.info.generation, generation);
+      assert.match(model.info.warnings.join(), /"penalty_alpha": expected 0 or none, got 0\.6\. Take it out/);
+      const call = { seed: 3, stopIds: [] };
+      const silent = await model.generate(prompt, call);
+      assert.deepEqual([silent.sequences?.length, silent.tokens.length, silent.tokens.includes(never)], [2, 9, false]);
+      const reply = async (options: GenerateOptions) =>
+        (({ timings: _, ...rest }) => rest)(await model.generate(prompt, { ...call, ...options }));
+      assert.deepEqual(await reply(generation), await reply({ numBeams: undefined }));
+      assert.notDeepEqual((await reply({ sampleBeams: false })).tokens, silent.tokens);
+      assert.deepEqual((await reply({ temperature: 0 })).tokens, (await reply({ sampleBeams: false })).tokens, "greedy draws nothing");
+      const own = {
+        numBeams: 1,
+        numReturnSequences: 1,
+        temperature: 0,
+        repetitionPenalty: 1,
+        suppressTokens: [],
+        maxLength: prompt.length + 4,
+      };
+      assert.deepEqual((await reply(own)).tokens, plain.tokens.slice(0, 4));
+    });
+    await assert.rejects(load(folder("LFM2-2.6B", {}, { num_beams: "two" })), {
+      name: "FormatError",
+      message: /"num_beams": expected a number/,
+    });
+  });
+
   it("is what a call without options samples by, and an option of the call wins", async () => {
     const sampling = { temperature: 1.1, top_k: 9, repetition_penalty: 1.3 };
     await withModel(folder("LFM2.5-1.2B-Instruct", {}, sampling), async (model) => {

@@ -32,6 +32,8 @@ describe("recommended sampling", () => {
     const all = { temperature: 0.7, top_k: 12, top_p: 0.9, min_p: 0.02, repetition_penalty: 1.2, do_sample: true, eos_token_id: 7 };
     const named = { temperature: 0.7, topK: 12, topP: 0.9, minP: 0.02, repetitionPenalty: 1.2 };
     assert.deepEqual(recommendedSampling(["LFM2-350M"], all), named);
+    const tails = { typical_p: 0.9, epsilon_cutoff: 0.001, eta_cutoff: 0.002 };
+    assert.deepEqual(recommendedSampling(["LFM2-350M"], tails), { ...text, typicalP: 0.9, epsilonCutoff: 0.001, etaCutoff: 0.002 });
     assert.deepEqual(recommendedSampling(["LFM2-350M"], { temperature: 0.6, min_p: null }), { ...text, temperature: 0.6 });
     assert.deepEqual(recommendedSampling(["LFM2-350M"], { do_sample: false, temperature: 0.6 }), { ...text, temperature: 0 });
     const silent: unknown = JSON.parse(readFileSync("models/lfm2-mini/generation_config.json", "utf8"));

@@ -21,6 +21,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["generate/", 7],
   ["context.ts", 8],
   ["forward.ts", 8],
+  ["generation-config.ts", 8],
   ["reply.ts", 8],
   ["score.ts", 8],
   ["turn.ts", 8],

@@ -1,6 +1,7 @@
 // generation_config.json by the names of `generate`: what a checkpoint wants where a call says nothing. Knows no model.
-import { FormatError, type GenerateOptions, UnsupportedError } from "lfm2-wasm";
-import { isRecord, kindOf } from "../values.ts";
+import { FormatError, UnsupportedError } from "./errors.ts";
+import type { GenerateOptions } from "./turn.ts";
+import { isRecord, kindOf } from "./values.ts";
 
 /** What may stand in generation_config.json and in a call of `generate`, with the reference's names; what both leave out has its default. */
 export interface GenerationDefaults
@@ -113,17 +114,26 @@ export const isGenerationKey = (name: string): boolean => Object.hasOwn(KEYS, na
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 
+/** @returns a sentence on the first rule that a generation_config.json asks for and `generate` has not, if there is one */
+export function missingRule(json: unknown): string | undefined {
+  const values = isRecord(json) ? json : {};
+  const key = Object.keys(UNSUPPORTED).find((name) => (values[name] ?? UNSUPPORTED[name]) !== UNSUPPORTED[name]);
+  if (key === undefined) return undefined;
+  return `generation_config.json: "${key}": expected ${JSON.stringify(UNSUPPORTED[key])} or none, got ${JSON.stringify(values[key])}. Take it out: generate() has no such rule.`;
+}
+
 /**
  * @param json content of a generation_config.json, undefined where there is none. What changes no token is left out, and so is null
  * @throws FormatError for a value of another kind; UnsupportedError for what `generate` has not
  */
 export function generationDefaults(json: unknown): GenerationDefaults {
-  const values = isRecord(json) ? json : {}; // what is no object, load() has refused
-  const strange = Object.keys(UNSUPPORTED).find((key) => (values[key] ?? UNSUPPORTED[key]) !== UNSUPPORTED[key]);
-  if (strange !== undefined)
-    throw new UnsupportedError(
-      `generation_config.json: "${strange}": expected ${JSON.stringify(UNSUPPORTED[strange])} or none, got ${JSON.stringify(values[strange])}. Take it out: generate() has no such rule.`,
-    );
+  const missing = missingRule(json);
+  if (missing !== undefined) throw new UnsupportedError(missing);
+  return valuesOf(json);
+}
+
+function valuesOf(json: unknown): GenerationDefaults {
+  const values = isRecord(json) ? json : {}; // what is no object, `recommendedSampling` has refused
   const found: Record<string, unknown> = {};
   for (const [name, kind] of Object.entries(KEYS)) {
     const value = values[snake(name)];
@@ -136,4 +146,33 @@ export function generationDefaults(json: unknown): GenerationDefaults {
     found[name] = value;
   }
   return found;
+}
+
+/** What is there: an option that is undefined takes nothing away. */
+export const present = <T extends object>(options: T): T =>
+  Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined)) as T;
+
+/**
+ * @param json content of a generation_config.json
+ * @returns what it says to `generate`, but for sampling and end tokens
+ * @throws FormatError for a value of another kind
+ */
+export function callDefaults(json: unknown): GenerateOptions {
+  const { doSample, maxNewTokens, maxLength, minNewTokens, stopStrings, eosTokenId: _, padTokenId: __, ...rules } = valuesOf(json);
+  const { temperature: ___, topK, topP, minP, typicalP, epsilonCutoff, etaCutoff, repetitionPenalty, ...rest } = rules;
+  const limits = maxNewTokens === undefined ? { maxLength } : { maxTokens: maxNewTokens };
+  return present({ ...rest, ...limits, minTokens: minNewTokens, stop: stopStrings, sampleBeams: doSample });
+}
+
+/**
+ * @param generation as `callDefaults` gave it
+ * @param temperature where the call names none
+ * @returns a call's options, and where it says nothing the file's. A limit of the call's is not undone by another one of the file
+ */
+export function withDefaults(options: GenerateOptions, generation: GenerateOptions, temperature: number = 1): GenerateOptions {
+  const { maxTokens, maxLength, sampleBeams, ...rest } = generation;
+  const isLimited = (options.maxTokens ?? options.maxLength) !== undefined;
+  const all = { ...rest, ...(isLimited ? {} : { maxTokens, maxLength }), ...present(options) };
+  const canSample = (all.numBeams ?? 1) > 1 && (all.temperature ?? temperature) > 0;
+  return sampleBeams && canSample ? { sampleBeams, ...all } : all;
 }
