@@ -8,13 +8,12 @@ import type { Opened, SourceUse } from "./from-network.ts";
 import { recommendedSampling, recommendedStopIds } from "./generate/defaults.ts";
 import type { Engine } from "./generate/engine.ts";
 import { LocalEngine } from "./generate/local-engine.ts";
-import { callDefaults, missingRule } from "./generation-config.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
 import { checkWasmOption, type FetchWasm, kernelSource, type WasmOption } from "./kernels/delivery.ts";
 import type { ThreadOptions, ThreadSource } from "./kernels/threads.ts";
 import type { KernelSource, Variant } from "./kernels/variants.ts";
 import { DTYPES, type DType, KV_DTYPES, type KvDType } from "./memory/dtype.ts";
-import { Model, type ModelInfo, type ModelParts } from "./model.ts";
+import { Model, type ModelParts } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { part } from "./part.ts";
@@ -313,9 +312,7 @@ async function loadOnce(
         ...modelInfo(checkpoint, loaded),
         license,
         runtime: platform.runtime,
-        warnings: [opened.warning, opened.unproved?.(checkpoint.sources), missingRule(checkpoint.generationConfig), warning].filter(
-          (w) => w !== undefined,
-        ),
+        warnings: [opened.warning, opened.unproved?.(checkpoint.sources), warning].filter((w) => w !== undefined),
         speculate,
         draft: draft?.name,
       },
@@ -413,7 +410,7 @@ export function parameterCount({ tensors }: Checkpoint): number {
 function modelInfo(
   checkpoint: Checkpoint,
   { model, variant, plan, dtypes, packedImage }: LoadedModel,
-): Omit<ModelInfo, "license" | "runtime" | "warnings" | "speculate" | "draft"> {
+): Omit<ModelParts["info"], "license" | "runtime" | "warnings" | "speculate" | "draft"> {
   return {
     name: checkpoint.names[0] ?? "",
     format: checkpoint.format,
@@ -430,6 +427,5 @@ function modelInfo(
     packedImage,
     sampling: recommendedSampling(checkpoint.names, checkpoint.generationConfig),
     stopIds: recommendedStopIds(checkpoint.config.eosTokenIds, checkpoint.generationConfig),
-    generation: callDefaults(checkpoint.generationConfig),
   };
 }

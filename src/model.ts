@@ -7,7 +7,7 @@ import { AbortError, InputError, UnsupportedError } from "./errors.ts";
 import type { ForwardHost, ForwardInput, ForwardOutput } from "./forward.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
 import type { SamplingOptions } from "./generate/sampler.ts";
-import { withDefaults } from "./generation-config.ts";
+import { callDefaults, missingRule, withDefaults } from "./generation-config.ts";
 import type { Variant } from "./kernels/variants.ts";
 import type { KvDType, WeightDType } from "./memory/dtype.ts";
 import type { Lfm2Config } from "./models/config.ts";
@@ -78,7 +78,8 @@ export interface ModelInfo {
 export interface ModelParts {
   readonly engine: Engine;
   readonly config: Lfm2Config;
-  readonly info: ModelInfo;
+  /** All but what generation_config.json says to it. */
+  readonly info: Omit<ModelInfo, "generation">;
   readonly tokenizer: Tokenizer | undefined;
   readonly template: ChatTemplate | undefined;
   /** generation_config.json, parsed. */
@@ -97,11 +98,19 @@ export class Model {
   #sessions = 0;
   #isDisposed = false;
 
-  /** @internal */
+  /** Takes over the engine, whatever comes of it. @throws FormatError for a generation_config.json with values of the wrong kind @internal */
   constructor(parts: ModelParts) {
+    const { engine, info, config, generationConfig } = parts;
     this.#parts = parts;
-    this.config = parts.config;
-    this.info = parts.info;
+    this.config = config;
+    try {
+      const missing = missingRule(generationConfig);
+      const warnings = missing === undefined ? info.warnings : [...info.warnings, missing];
+      this.info = { ...info, warnings, generation: callDefaults(generationConfig) };
+    } catch (error) {
+      engine.dispose().catch(() => {}); // who called has the error
+      throw error;
+    }
   }
 
   /** What computes, for benchmarks: a turn step by step, times of single kernels. @internal */

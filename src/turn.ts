@@ -312,7 +312,11 @@ class Progress {
       this.reason = event.reason;
       this.timings = event.timings;
       this.speculation = event.speculation;
-      this.sequences = event.sequences?.map(({ ids, ...rest }) => ({ ...rest, tokens: Uint32Array.from(ids) }));
+      this.sequences = event.sequences?.map(({ ids, logprobs, ...rest }) => ({
+        ...rest,
+        tokens: Uint32Array.from(ids),
+        ...(logprobs && { logprobs }),
+      }));
     }
     this.text += event.text;
     return event.text === "" ? undefined : { type: "text-delta", delta: event.text };

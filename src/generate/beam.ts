@@ -19,7 +19,7 @@ export interface BeamSequence {
   readonly ids: readonly number[];
   readonly score: number;
   /** With `topLogprobs`, one a token. */
-  readonly logprobs?: readonly TokenLogprob[];
+  readonly logprobs: readonly TokenLogprob[] | undefined;
   /** Whether an end token, a stop string or the caller ended it, and not its length. */
   readonly isStop: boolean;
 }
@@ -44,7 +44,7 @@ interface Continuation {
   readonly text: TurnText | undefined;
   readonly logprob: TokenLogprob | undefined;
   /** Whether it ends here, but for its length. */
-  readonly isStop: boolean;
+  isStop: boolean;
 }
 
 /** @throws InputError for more beams than the model computes at a time */
@@ -131,12 +131,11 @@ export class BeamSearch {
   /** What was found, best first; where the search was cut short, its leading sequence. */
   get best(): readonly BeamSequence[] {
     if (this.#finished.length > 0) return this.#finished.slice(0, this.#beams.returned);
-    const newest = this.#running.slice(0, 1);
-    return newest.map(({ history: { ids, promptTokens }, total, logprobs }) => ({
-      ids: ids.slice(promptTokens),
-      score: total,
+    return this.#running.slice(0, 1).map(({ history, total: score, logprobs }) => ({
+      ids: history.ids.slice(history.promptTokens),
+      score,
       isStop: false,
-      ...(logprobs && { logprobs }),
+      logprobs,
     }));
   }
 
@@ -149,7 +148,14 @@ export class BeamSearch {
         const reason = isCancelled();
         if (reason) return reason;
         const top = yield* this.#continuations(isCancelled);
-        this.#advance(this.#request.asksForEnds ? yield* this.#asked(top, isCancelled) : top);
+        if (this.#request.asksForEnds) {
+          yield { type: "candidates", sequences: top.map(({ beam, id }) => Uint32Array.from([...beam.history.ids, id])) };
+          isCancelled(); // throws where the engine has gone meanwhile
+          this.#takeSupplied()?.forEach((isEnd, i) => {
+            top[i]!.isStop ||= isEnd === 1;
+          });
+        }
+        this.#advance(top);
         if (this.#running.length === 0 || this.#isDecided()) break;
         await nextMacrotask();
         if (isCancelled()) continue;
@@ -196,16 +202,8 @@ export class BeamSearch {
       const isEnd = stopIds.includes(c.id);
       const text = isEnd ? undefined : c.beam.text?.fork();
       text?.push(c.id);
-      return { ...c, text, isStop: isEnd || text?.isStopped === true };
+      return { ...c, text, isStop: isEnd || !!text?.isStopped };
     });
-  }
-
-  /** Asks the caller which continuations end. */
-  async *#asked(top: readonly Continuation[], isCancelled: CancelCheck): AsyncGenerator<GenerateEvent, readonly Continuation[]> {
-    yield { type: "candidates", sequences: top.map(({ beam, id }) => Uint32Array.from([...beam.history.ids, id])) };
-    isCancelled(); // throws where the engine has gone meanwhile
-    const ends = this.#takeSupplied();
-    return top.map((c, i) => ({ ...c, isStop: c.isStop || ends?.[i] === 1 }));
   }
 
   /** Turns logits into log-probabilities, and applies the rules to these, as the reference does. */
@@ -233,7 +231,7 @@ export class BeamSearch {
         ids: [...beam.history.ids.slice(ids.length), id],
         score: total / power(tokens, lengthPenalty),
         isStop,
-        ...(beam.logprobs && logprob && { logprobs: [...beam.logprobs, logprob] }),
+        logprobs: logprob && [...(beam.logprobs ?? []), logprob],
       }));
       this.#finished = [...this.#finished, ...found].sort((a, b) => b.score - a.score).slice(0, count);
     }

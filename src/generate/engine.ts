@@ -109,7 +109,7 @@ export type GenerateEvent =
         readonly ids: readonly number[];
         readonly text: string;
         readonly score: number;
-        readonly logprobs?: readonly TokenLogprob[];
+        readonly logprobs?: readonly TokenLogprob[] | undefined;
       }[];
     };
 

@@ -1,5 +1,5 @@
 // Forward passes: sequences in, logits, hidden states, attention, log-probabilities out. Rows of a batch share steps, and each is as if it were alone.
-import { AbortError, InputError, MemoryError } from "../errors.ts";
+import { AbortError, MemoryError } from "../errors.ts";
 import { nextMacrotask } from "../macrotask.ts";
 import { exp } from "../math.ts";
 import { formatBytes } from "../memory/arena.ts";
@@ -63,11 +63,7 @@ const needsTaps = ({ hiddenStates, attentions }: ForwardRequest): boolean => hid
 function begin(model: LanguageModel, row: ForwardRow, session: Session | undefined, request: ForwardRequest, i: number): RowState {
   const { vocabSize: V, hiddenSize: D, numHiddenLayers: L, numAttentionHeads: H } = model.config;
   const length = lengthOf(row, D);
-  if (!Number.isInteger(length))
-    throw new InputError(`forward: expected rows of ${D} numbers, got ${row.embeds?.length} numbers. Pass (T, ${D}).`);
   const past = session?.cache.position ?? 0;
-  if (session && session.cache.statePosition !== past)
-    throw new InputError("forward: expected a cache that has not been rewound, got one that was. Begin anew.");
   const places = request.logits === "all" ? Array.from({ length }, (_, t) => t) : Array.from(request.logits[i] ?? []);
   const wanted = new Map<number, number[]>();
   for (const [place, position] of places.entries()) wanted.set(position, [...(wanted.get(position) ?? []), place]);

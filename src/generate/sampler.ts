@@ -208,9 +208,7 @@ export function cut(logits: Logits, options: SamplingOptions, least: number = 1)
 
 /** @returns the error of a call whose rules leave no token */
 export function noneLeft(): InputError {
-  return new InputError(
-    "logits: expected rules that leave one token at least, got -Infinity or NaN for all. Check suppressTokens, logitBias, badWordsIds and the call's own processors.",
-  );
+  return new InputError("logits: expected a token that the call's rules leave, got none. Change them.");
 }
 
 const DAMAGED = "The checkpoint is damaged, or its values overflow: try another file or dtype.";
@@ -220,9 +218,8 @@ function heat(logits: Logits, options: SamplingOptions, hasRules = false): numbe
   const { temperature = OFF.temperature, topNSigma = OFF.topNSigma } = options;
   const best = logits.argmax();
   const largest = logits.view()[best] ?? Number.NaN;
-  if (!(largest > Number.NEGATIVE_INFINITY) && hasRules) throw noneLeft();
   if (!(largest > Number.NEGATIVE_INFINITY))
-    throw new FormatError(`logits: expected one token at least that is not ruled out, got -Infinity for all. ${DAMAGED}`);
+    throw hasRules ? noneLeft() : new FormatError(`logits: expected finite numbers, got -Infinity for all. ${DAMAGED}`);
   if (isGreedy(options)) return best;
   if (topNSigma > 0) cutBySigma(logits.view(), topNSigma, largest);
   if (temperature !== 1) logits.divide(temperature);

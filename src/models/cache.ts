@@ -244,7 +244,7 @@ export class Cache {
     this.#settle(position);
   }
 
-  /** @returns where it stands, for `putBack`. Its state is brought there: it has not been rewound */
+  /** @returns where it stands, for `putBack`. It has not been rewound: its state is there too */
   mark(): CacheMark {
     return { position: this.#position, state: this.#state().slice() };
   }
