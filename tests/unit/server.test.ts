@@ -224,8 +224,7 @@ describe("createHandler", () => {
     let steps = 0;
     const counted = Object.create(model, {
       stream: {
-        value: (input: never, options: object) =>
-          model.stream(input, { ...options, stopIds: [], stoppingCriteria: [() => void steps++ as never] }),
+        value: (input: never, options: object) => model.stream(input, { ...options, stopIds: [], stoppingCriteria: [() => ++steps < 0] }),
       },
       info: { value: model.info },
     }) as Model;
