@@ -24,6 +24,13 @@ export const gguf = (shape, type) =>
 export const folder = (shape) =>
   made(`build/bench/${shape}-bf16`, (dir) => writeCheckpoint(presetOf(shape), { seed: 1, dtype: "bf16", dir }));
 
+/** @returns the path of a GGUF of a small shape with random weights, so many tokens and no tokenizer: a draft model whose guesses are wrong */
+export const stranger = (vocabulary) =>
+  made(`build/bench/stranger-${vocabulary}.gguf`, (out) => {
+    const source = { ...fromPreset("tiny-quant", 2), shape: { ...presetOf("tiny-quant"), V: vocabulary } };
+    return writeGguf(source, { type: "Q4_0", head: "Q4_0", out });
+  });
+
 /** The checkpoint for a dtype: as a file has it, so that a load moves bytes and does not quantize. */
 export function checkpointOf(shape, dtype) {
   if (shape === "mini") return dtype === "q4" ? "dist/mini.gguf" : "models/lfm2-mini";

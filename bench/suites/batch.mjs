@@ -1,6 +1,6 @@
 // Several rows in a step: replies that share it, and guessed tokens that fill it. Each way is first held to the ids that it gives alone; goals are asserted.
-import { load } from "lfm2-wasm";
-import { checkpointOf } from "../lib/checkpoints.mjs";
+import { inspect, load } from "lfm2-wasm";
+import { checkpointOf, stranger } from "../lib/checkpoints.mjs";
 import { percent, times } from "../lib/goals.mjs";
 import { check } from "../lib/measure.mjs";
 import { prompt } from "../lib/stepper.mjs";
@@ -14,6 +14,10 @@ const LENGTH = { warmUps: 8, tokens: 96 };
 const STEPS = 32;
 /** Of the rate of the int4 tile by itself: 8 rows in a step, the head included. */
 const OF_TILE = 0.85;
+/** Guesses that are wrong may take so much: against none. */
+const AT_NO_LOSS = 0.97;
+/** A stranger's guesses are right by chance alone. */
+const BY_CHANCE = 0.1;
 /** Kinds of tokens in a text where prompt lookup always finds something, and never the right thing. */
 const FAILING_KINDS = 16;
 let calls = 2_000_000;
@@ -71,15 +75,15 @@ function failing(vocabulary) {
   };
 }
 
-/** @returns times without guesses over times with them, in turns, and how many were right */
+/** @returns times without guesses over times with them, in turns, and how many were right in all rounds */
 async function guessed(title, model, ids, length, options, { speculation, ...more }) {
   const times = { plain: [], guessed: [] };
-  let counts;
+  const counts = { drafted: 0, accepted: 0 };
   for (let round = 0; round < options.rounds + 1; round++) {
     const plain = await turn(model, ids, length, more);
     const other = await turn(model, ids, length, { speculation, ...more });
     check(String(other.ids) === String(plain.ids), `${title}: guesses change the ids`);
-    counts = other.counts;
+    for (const name of Object.keys(counts)) counts[name] += other.counts[name];
     if (round === 0) continue; // it learns what steps cost
     times.plain.push(plain.ms);
     times.guessed.push(other.ms);
@@ -110,22 +114,16 @@ async function* ofModel({ title, shape, dtype, threads }, model, length, options
     const value = (of(rows - 1) + of(1)) / of(rows);
     yield { key: `${title}: a row beside ${rows - 1}`, value, text: `${value.toFixed(2)} × two steps`, goal: 1 };
   }
-  const row = (what, { value, counts }, goal) => ({
-    key: `${title}: ${what}`,
-    value,
-    text: `${value.toFixed(2)} ×, ${counts.accepted} of ${counts.drafted} right`,
-    goal,
-  });
   const [ids] = alone;
   for (const [share, goal] of [
     [100, shape === "350m" ? 1.8 : undefined],
     [75, shape === "350m" ? 1.3 : undefined],
     [50, undefined],
-    [0, 0.97],
+    [0, AT_NO_LOSS],
   ]) {
     const speculation = { by: "given", ngram: 1, max: 15, isAdaptive: true, ids: Uint32Array.from(corrupted(ids, share, vocabSize)) };
     const found = await guessed(title, model, prompt(CONTEXT, 0, vocabSize), length, options, { speculation });
-    yield row(`guesses, ${share} % right`, found, goal);
+    yield row(`${title}: guesses, ${share} % right`, found, goal);
   }
   const { ids: text, processing } = failing(vocabSize);
   const speculation = { by: "prompt-lookup", ngram: 1, max: 15, isAdaptive: true };
@@ -134,7 +132,33 @@ async function* ofModel({ title, shape, dtype, threads }, model, length, options
     found.counts.drafted > 0 && found.counts.accepted === 0,
     `${title}: lookup that fails: ${found.counts.accepted} of ${found.counts.drafted} right`,
   );
-  yield row("prompt lookup that always fails", found, 0.97);
+  yield row(`${title}: prompt lookup that always fails`, found, AT_NO_LOSS);
+}
+
+const row = (key, { value, counts }, goal) => ({
+  key,
+  value,
+  text: `${value.toFixed(2)} ×, ${counts.accepted} of ${counts.drafted} right`,
+  goal,
+});
+
+/** Guesses of a draft model: one that knows nothing of what the model says, and the model itself, whose guesses are all right and never pay. */
+async function* ofDrafts(title, path, loadOptions, length, options) {
+  for (const [what, drafted] of [
+    ["a draft model that fails", stranger],
+    ["the model as its own draft", () => path],
+  ]) {
+    const key = `${title}: ${what}`;
+    if (!options.wants(key)) continue;
+    const { vocabSize } = (await inspect(path)).config;
+    const model = await load(path, { ...loadOptions, draft: await drafted(vocabSize) });
+    const speculation = { by: "draft", ngram: 1, max: 15, isAdaptive: true };
+    const found = await guessed(key, model, prompt(CONTEXT, 0, vocabSize), length, options, { speculation });
+    const share = found.counts.accepted / found.counts.drafted; // NaN without guesses
+    check(drafted === stranger ? share < BY_CHANCE : share === 1, `${key}: ${found.counts.accepted} of ${found.counts.drafted} right`);
+    yield row(key, found, AT_NO_LOSS);
+    model.dispose();
+  }
 }
 
 /** Words that the bundled model has learnt to repeat. */
@@ -180,11 +204,15 @@ export async function batch({ options, note, goals }) {
     for (const dtype of options.dtypes.filter((d) => !options.isQuick || d === "q4"))
       for (const threads of options.threads) {
         const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
-        const model = await load(await checkpointOf(shape, dtype), { dtype: asked, threads, prefixCacheBytes: 0 });
+        const path = await checkpointOf(shape, dtype);
+        const loadOptions = { dtype: asked, threads, prefixCacheBytes: 0 };
+        const model = await load(path, loadOptions);
         const title = `${shape} ${dtype}, ${model.info.variant}, ${threads} thread${threads > 1 ? "s" : ""}`;
-        await take(ofModel({ title, shape, dtype, threads }, model, LENGTHS[shape] ?? LENGTH, options));
+        const length = LENGTHS[shape] ?? LENGTH;
+        await take(ofModel({ title, shape, dtype, threads }, model, length, options));
         if (shape === "mini") await take(copies(title, model, options));
         model.dispose();
+        await take(ofDrafts(title, path, loadOptions, length, options));
       }
   return { rows };
 }

@@ -1,30 +1,41 @@
 // A smaller model that guesses what the larger one will say: it chooses tokens by the same options and the same random numbers, one at a time.
-import type { Draft, Drafter } from "./drafters.ts";
+import type { Draft, Drafter, Price } from "./drafters.ts";
 import type { GenerateRequest } from "./engine.ts";
 import type { History } from "./history.ts";
 import { rulesOf } from "./processors.ts";
 import { sample } from "./sampler.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { Session } from "./session.ts";
+import { MOST_ROWS, type StepCosts } from "./step-costs.ts";
 
-/** How much a new time counts in the mean. */
-const NEW = 0.25;
+const NOTHING: Draft = { ids: [], kind: 0 };
 
 /** Guesses by a model of the same vocabulary; one for each session of the larger one. */
 export class DraftModel implements Drafter {
   readonly #scheduler: Scheduler;
   readonly #session: Session;
+  readonly #costs: StepCosts;
   #request: GenerateRequest | undefined;
-  #ms = 0;
 
-  /** @throws MemoryError when there is no room for its session */
-  constructor(scheduler: Scheduler) {
+  /**
+   * @param costs of this model's steps, for all sessions
+   * @throws MemoryError when there is no room for its session
+   */
+  constructor(scheduler: Scheduler, costs: StepCosts) {
     this.#scheduler = scheduler;
     this.#session = new Session(scheduler.model.openCache());
+    this.#costs = costs;
   }
 
-  get msPerToken(): number {
-    return this.#ms;
+  price(price: Price, tokens: number): void {
+    const costs = this.#costs;
+    const { isKnown } = costs;
+    const read = this.#session.tokens.length;
+    const prompt = this.#request?.ids.length ?? 0;
+    const more = tokens - Math.max(read, prompt);
+    price.msPerToken = isKnown ? costs.ms(1) : 0;
+    price.msBefore = isKnown && more > 1 ? costs.ms(more) - costs.ms(1) : 0; // the last of them gives a guess
+    price.msOfPrompt = isKnown && prompt > read ? costs.ms(prompt - read) : 0;
   }
 
   /** Goes by the options of this turn from now on. */
@@ -32,10 +43,13 @@ export class DraftModel implements Drafter {
     this.#request = request;
   }
 
-  async draft(history: History, most: (kind: number) => number): Promise<Draft> {
+  draft(history: History, most: (kind: number) => number): Draft | Promise<Draft> {
     const count = most(0);
+    return count === 0 ? NOTHING : this.#draft(history, count); // it catches up when it is asked again
+  }
+
+  async #draft(history: History, count: number): Promise<Draft> {
     const ids: number[] = [];
-    if (count === 0) return { ids, kind: 0 }; // it catches up when it is asked again
     const session = this.#session;
     session.keep(history.ids);
     while (session.tokens.length < history.ids.length) {
@@ -50,10 +64,7 @@ export class DraftModel implements Drafter {
         if (this.#request?.stopIds.includes(last)) break;
         history.push(last);
         pushed++;
-        const start = performance.now();
         ids.push((await this.#step([last], history)) ?? 0);
-        const ms = performance.now() - start;
-        this.#ms += this.#ms === 0 ? ms : NEW * (ms - this.#ms);
       }
     } finally {
       for (; pushed > 0; pushed--) history.pop();
@@ -71,14 +82,20 @@ export class DraftModel implements Drafter {
     let next: number | undefined;
     const { sampling = {}, processing, endIds, stopIds = [] } = this.#request ?? {};
     const rules = rulesOf(processing ?? {}, history, { endIds: endIds ?? stopIds, maxLength: Number.POSITIVE_INFINITY });
+    const session = this.#session;
+    const from = session.cache.statePosition;
+    const start = performance.now();
     await this.#scheduler.step({
-      session: this.#session,
+      session,
       ids,
       onLogits: (first) => {
         next = sample(this.#scheduler.model.logits(first), sampling, history, history.ids.length, rules);
       },
       isCancelled: () => undefined,
     });
+    const rows = session.cache.statePosition - from;
+    const counted = Math.min(rows, MOST_ROWS);
+    this.#costs.count(counted, ((performance.now() - start) * counted) / rows);
     return next;
   }
 }

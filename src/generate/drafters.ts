@@ -8,10 +8,19 @@ export interface Draft {
   readonly kind: number;
 }
 
+/** What guesses take before they are checked, in ms: nothing from those that only look. */
+export interface Price {
+  msPerToken: number;
+  /** Reading what the reply has gone on by without guesses. */
+  msBefore: number;
+  /** Reading what is not read yet of the prompt. */
+  msOfPrompt: number;
+}
+
 /** Where guesses come from. */
 export interface Drafter {
-  /** What making a guess costs, in ms: nothing for those that only look. */
-  readonly msPerToken: number;
+  /** Tells what guesses take behind so many tokens. */
+  price?(price: Price, tokens: number): void;
   /** @returns what may come behind `history`, at most `most` ids; none without an idea. `most` is asked for a kind of guesses, as they differ in what is worth it */
   draft(history: History, most: (kind: number) => number): Draft | Promise<Draft>;
 }
@@ -69,7 +78,6 @@ class Places {
 
 /** What the sequence's end has met before went on this way then (Saxena, "Prompt Lookup Decoding", 2023). */
 export class PromptLookup implements Drafter {
-  readonly msPerToken = 0;
   readonly #places: Places;
   /** Of single tokens, which stand at so many places that those a long match leads to may not be among the latest: asked where no pair has come before. */
   readonly #singles: Places | undefined;
@@ -101,7 +109,6 @@ function from(ids: readonly number[], at: number, count: number): readonly numbe
 
 /** Guesses that were there before: what an earlier run gave, by place in the reply. */
 export class GivenDrafts implements Drafter {
-  readonly msPerToken = 0;
   readonly #ids: readonly number[];
 
   constructor(ids: Iterable<number>) {

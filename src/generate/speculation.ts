@@ -13,6 +13,9 @@ type By = SpeculationRequest["by"];
 
 const NONE: readonly number[] = [];
 
+/** Steps of a draft model whose code may not be compiled yet: what they took would keep it from ever being asked again. */
+const FIRST_STEPS = 4;
+
 /** How much the outcomes of a session's earlier turns still count. */
 const OF_EARLIER_TURNS = 0.5;
 
@@ -27,6 +30,7 @@ export class Speculator {
   readonly #scheduler: Scheduler;
   readonly #draft: Scheduler | undefined;
   readonly #costs = new StepCosts();
+  readonly #draftCosts = new StepCosts(FIRST_STEPS);
   readonly #budgets = new Map<By, DraftBudget>();
   readonly #known = new WeakMap<Session, Known>();
   readonly #counts: Counts = { drafted: 0, accepted: 0 };
@@ -51,7 +55,7 @@ export class Speculator {
     const drafter = this.#drafter(known, request, asked);
     if (!drafter) return undefined;
     const budget = this.#budgets.get(by) ?? new DraftBudget(this.#costs);
-    budget.begin();
+    if (budget.begin() && by === "draft") this.#draftCosts.clear();
     this.#budgets.set(by, budget);
     const acceptance = known.acceptance.get(by) ?? new Acceptance(budget.acceptance);
     acceptance.fade(OF_EARLIER_TURNS);
@@ -78,7 +82,7 @@ export class Speculator {
     if (asked.by === "given") return new GivenDrafts(asked.ids ?? []);
     if (asked.by === "prompt-lookup") return new PromptLookup(asked.ngram);
     if (!this.#draft) return undefined;
-    known.draftModel ??= new DraftModel(this.#draft);
+    known.draftModel ??= new DraftModel(this.#draft, this.#draftCosts);
     known.draftModel.begin(request);
     return known.draftModel;
   }
@@ -114,7 +118,7 @@ export class Speculation {
 
   constructor(means: Means) {
     this.#means = means;
-    this.#place = { acceptance: means.acceptance, kind: 0, others: 0, msPerToken: 0 };
+    this.#place = { acceptance: means.acceptance, kind: 0, others: 0, msPerToken: 0, msBefore: 0, msOfPrompt: 0 };
   }
 
   get counts(): SpeculationCount {
@@ -135,7 +139,7 @@ export class Speculation {
     if (this.#room <= 0 || this.#isOff) return NONE;
     const place = this.#place;
     place.others = Math.max(0, scheduler.decoding - 1);
-    place.msPerToken = drafter.msPerToken;
+    drafter.price?.(place, history.ids.length);
     this.#pass();
     if (asked.isAdaptive) {
       const wait = budget.wait(place);

@@ -1,7 +1,7 @@
 // How long a step takes by its rows, learnt from the steps themselves. It decides how many rows are worth while, never what a row gives.
 
 /** Steps of more rows are prompts, whose time nobody asks for. */
-const MOST_ROWS = 64;
+export const MOST_ROWS = 64;
 /** What a row more costs before anything has been measured, in steps of one row. */
 const GUESS = 0.5;
 /** How much a new time counts that is shorter, and one that is longer: a busy machine, or code that is not compiled yet, only adds. */
@@ -17,15 +17,34 @@ export class StepCosts {
   readonly #ms: number[] = [];
   /** Which of all steps was the last of so many rows. */
   readonly #last: number[] = [];
-  #all = 0;
+  #all: number;
   /** What a row more costs at least, undefined where it has to be found anew. */
   #more: number | undefined;
+
+  /** @param without first steps that do not count */
+  constructor(without: number = 0) {
+    this.#all = -without;
+  }
+
+  /** Whether anything was measured. */
+  get isKnown(): boolean {
+    return this.#all > 0;
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.#ms.length = 0;
+    this.#last.length = 0;
+    this.#more = undefined;
+    this.#all = 0;
+  }
 
   /** Takes in a step of so many rows, none of a prompt. Clocks that stand still while a step is computed tell nothing. */
   count(rows: number, ms: number): void {
     if (rows > MOST_ROWS || !(ms > 0)) return;
+    if (++this.#all <= 0) return;
     const mean = this.#ms[rows];
-    this.#last[rows] = ++this.#all;
+    this.#last[rows] = this.#all;
     this.#ms[rows] = mean === undefined ? ms : mean + (ms < mean ? SHORTER : LONGER) * (Math.min(ms, OUTLIER * mean) - mean);
     this.#more = undefined;
   }

@@ -99,6 +99,8 @@ describe("prompt lookup", () => {
 });
 
 describe("how many guesses are worth while", () => {
+  /** Of guesses that are only looked up. */
+  const FREE = { msPerToken: 0, msBefore: 0, msOfPrompt: 0 };
   /** A machine where a row more costs so much of a step. */
   const machine = (slope: number): StepCosts => {
     const costs = new StepCosts();
@@ -109,7 +111,7 @@ describe("how many guesses are worth while", () => {
   const play = (slope: number, rate: (token: number) => number, tokens: number, others = 0): number => {
     const costs = machine(slope);
     const budget = new DraftBudget(costs);
-    const place: Place = { acceptance: new Acceptance(), kind: 0, others, msPerToken: 0 };
+    const place: Place = { acceptance: new Acceptance(), kind: 0, others, ...FREE };
     const r = new Random(seedOf(`${slope} ${tokens}`));
     let ms = 0;
     for (let token = 0; token < tokens; ) {
@@ -136,11 +138,12 @@ describe("how many guesses are worth while", () => {
       budget.begin();
       const acceptance = new Acceptance();
       acceptance.count(0, 100, 100);
-      return budget.most({ acceptance, kind: 0, others: 0, msPerToken: 0 }, 15);
+      return budget.most({ acceptance, kind: 0, others: 0, ...FREE }, 15);
     };
     const gained = new DraftBudget(costs);
-    const place: Place = { acceptance: new Acceptance(), kind: 0, others: 0, msPerToken: 0 };
+    const place: Place = { acceptance: new Acceptance(), kind: 0, others: 0, ...FREE };
     for (let n = 0; n < 20; n++) gained.count(place, 4, 4);
+    gained.pass(1);
     assert.equal(most(new DraftBudget(costs)), 2, "one step at first");
     assert.equal(most(gained), 12, "6 steps at most");
   });
@@ -158,9 +161,10 @@ describe("how many guesses are worth while", () => {
   it("guesses behind single tokens while they are right, never at a loss to find out, and what follows as behind pairs", () => {
     const budget = new DraftBudget(machine(0.3));
     const acceptance = new Acceptance(budget.acceptance);
-    const place = (kind: number): Place => ({ acceptance, kind, others: 0, msPerToken: 0 });
+    const place = (kind: number): Place => ({ acceptance, kind, others: 0, ...FREE });
     const [usual, single] = [place(KIND.usual), place(KIND.single)];
     for (let n = 0; n < 4; n++) budget.count(single, 4, 4);
+    budget.pass(1);
     assert.ok(acceptance.rate(KIND.usual) > 0.9, `${acceptance.rate(KIND.usual)}`);
     assert.ok(budget.most(single, 15) > 4);
     budget.count(single, 4, 1);
@@ -178,9 +182,9 @@ describe("how many guesses are worth while", () => {
     assert.equal(new Acceptance(budget.acceptance).rate(KIND.single), 0.6, "another session begins anew");
   });
 
-  it("goes without once in a while, for what that takes is what rows are measured against", () => {
+  it("goes without soon, and then once in a while, for what that takes is what rows are measured against", () => {
     const budget = new DraftBudget(machine(0.3));
-    const place: Place = { acceptance: new Acceptance(), kind: KIND.usual, others: 0, msPerToken: 0 };
+    const place: Place = { acceptance: new Acceptance(), kind: KIND.usual, others: 0, ...FREE };
     let without = 0;
     for (let n = 0; n < 330; n++) {
       const guesses = budget.most(place, 15);
@@ -191,12 +195,63 @@ describe("how many guesses are worth while", () => {
       without++;
       budget.pass(1);
     }
-    assert.equal(without, 10);
+    assert.equal(without, 4 + 8, "after 2, 4, 8 and 16 of them, then after 32 each time");
+  });
+
+  it("asks a draft model as long as it pays, with all that it reads; one that was given up once more after 32 turns", () => {
+    const tokens = 96;
+    /** Turns in which a guess is right with a probability and takes a fifth of a step, a token that is read a twentieth. @returns speed against no guesses, turn by turn */
+    const speeds = (turns: number, rate: (turn: number) => number, msPerToken = 2, prompt = 50): number[] => {
+      const [costs, r] = [machine(0.3), new Random(seedOf(`draft ${msPerToken}`))];
+      const budget = new DraftBudget(costs);
+      return Array.from({ length: turns }, (_, turn) => {
+        budget.begin();
+        const acceptance = new Acceptance(budget.acceptance);
+        const place: Place = { acceptance, kind: 0, others: 0, msPerToken, msBefore: 0, msOfPrompt: 0.5 * prompt };
+        let ms = 0;
+        for (let token = 0; token < tokens; ) {
+          const n = budget.wait(place) > 0 ? 0 : budget.most(place, Math.min(15, tokens - token - 1));
+          let right = 0;
+          while (right < n && r.below(10_000) < 10_000 * rate(turn)) right++;
+          ms += costs.ms(1 + n) + (n > 0 ? place.msOfPrompt + place.msBefore + n * msPerToken : 0);
+          if (n > 0) {
+            budget.count(place, n, right);
+            Object.assign(place, { msBefore: 0, msOfPrompt: 0 });
+          } else {
+            budget.pass(1);
+            place.msBefore += 0.5;
+          }
+          token += 1 + right;
+        }
+        return (tokens * costs.ms(1)) / ms;
+      });
+    };
+    const mean = (list: readonly number[]): number => list.length / list.reduce((sum, speed) => sum + 1 / speed, 0);
+    const wrong = speeds(32, () => 0);
+    assert.ok(mean(wrong) >= 0.98 && wrong.every((speed) => speed > 0.96), `wrong: ${mean(wrong)}, ${wrong}`);
+    const right = speeds(8, () => 0.9);
+    assert.ok(
+      right.every((speed) => speed > 1.15),
+      `right: ${right}`,
+    );
+    const later = speeds(48, (turn) => (turn < 8 ? 0 : 0.9));
+    assert.ok(
+      later.slice(-4).every((speed) => speed > 1.1),
+      `at first wrong: ${later}`,
+    );
+    const long = speeds(36, (turn) => (turn < 1 ? 0 : 0.9), 2, 1000);
+    assert.equal(
+      long.findIndex((speed, turn) => turn > 0 && speed !== 1),
+      33,
+      "a long prompt is not read on the chance",
+    );
+    const dear = speeds(8, () => 1, 10);
+    assert.ok(mean(dear) >= 0.99, `right, and as dear as a step: ${dear}`);
   });
 
   it("looks for none where nothing can be paid", () => {
     const budget = new DraftBudget(machine(0.6));
-    const place: Place = { acceptance: new Acceptance(), kind: KIND.usual, others: 0, msPerToken: 0 };
+    const place: Place = { acceptance: new Acceptance(), kind: KIND.usual, others: 0, ...FREE };
     assert.equal(budget.wait(place), 0);
     for (let n = 0; n < 20 && budget.wait(place) === 0; n++) budget.count(place, budget.most(place, 15), 0);
     assert.equal(budget.most(place, 15), 0);
@@ -247,8 +302,7 @@ describe("how many guesses are worth while", () => {
 
   it("takes fewer where other turns share the step, for their rows fill it", () => {
     const costs = machine(0.8);
-    const most = (others: number): number =>
-      new DraftBudget(costs).most({ acceptance: new Acceptance(), kind: 0, others, msPerToken: 0 }, 15);
+    const most = (others: number): number => new DraftBudget(costs).most({ acceptance: new Acceptance(), kind: 0, others, ...FREE }, 15);
     assert.ok(most(0) >= most(7));
   });
 
