@@ -22,6 +22,17 @@ interface Rollup {
   }>;
 }
 
+const options = {
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  write: false,
+  metafile: true,
+  packages: "external",
+  platform: "browser",
+  logLevel: "error",
+} as const;
+
 describe("a bundle that imports load alone", () => {
   it("from the sources: no file of another entry's, on demand or not", async () => {
     for (const adapter of ADAPTERS) {
@@ -65,17 +76,7 @@ describe("a bundle that imports load alone", () => {
     after(() => rmSync(folder, { recursive: true, force: true }));
 
     it("by esbuild", async () => {
-      const { metafile } = await build({
-        entryPoints: [entry],
-        bundle: true,
-        splitting: true,
-        format: "esm",
-        outdir: join(folder, "out"),
-        write: false,
-        metafile: true,
-        packages: "external",
-        logLevel: "error",
-      });
+      const { metafile } = await build({ ...options, entryPoints: [entry], outdir: join(folder, "out") });
       const names = Object.keys(metafile.inputs).map((name) => basename(name));
       assert.ok(names.includes("browser.js"));
       assert.deepEqual(
@@ -88,18 +89,7 @@ describe("a bundle that imports load alone", () => {
       const names = ENTRIES.filter((name) => name !== "cli.js"); // which only runs
       const file = join(folder, "effects.js");
       writeFileSync(file, names.map((name) => `import ${JSON.stringify(resolve("dist", name))};\n`).join(""));
-      const { metafile } = await build({
-        entryPoints: [file],
-        bundle: true,
-        splitting: true,
-        format: "esm",
-        outdir: join(folder, "out"),
-        write: false,
-        metafile: true,
-        packages: "external",
-        platform: "browser",
-        logLevel: "error",
-      });
+      const { metafile } = await build({ ...options, entryPoints: [file], outdir: join(folder, "out") });
       const [out] = Object.values(metafile.outputs).filter(({ entryPoint }) => basename(entryPoint ?? "") === "effects.js");
       const kept = Object.keys(out?.inputs ?? {}).map((name) => basename(name));
       assert.deepEqual(
