@@ -1,8 +1,7 @@
 // silu(a) ⊙ b, the gate of the feed-forward network, and its quantization for the matrix that comes next.
-import { BLOCK, QD8_BYTES } from "./lib/blocks";
+import { BLOCK, qd8_row, QD8_TWICE } from "./lib/blocks";
 import { EXP } from "./lib/math";
-import { share } from "./lib/threads";
-import { quantize_blocks } from "./quantize";
+import { quantize_blocks, share_blocks } from "./quantize";
 
 /** Columns that are computed before they are quantized: 1 KiB, which L1 holds. */
 const TILE: usize = 8 * BLOCK;
@@ -36,13 +35,14 @@ const TILE: usize = 8 * BLOCK;
  * y (T,F8) f32, rows yStride floats apart, columns F8..yStride become 0; or 0 where only yq is wanted: then y takes a's place · yq (T,yStride) qd8 or 0
  * ab f32, rows abStride floats apart: a at column 0, b at column F8
  * needs: F8 % 4 == 0, strides % 4 == 0, yStride % 32 == 0 with yq, yStride == F8 without y, 16-byte alignment
- * cost:  reads 8, writes 4 bytes a value (and 1.5 or 2.5 of qd8); bound by exp and the division. Threads share blocks of 32 columns.
+ * cost:  reads 8, writes 4 bytes a value (and 1.5 or 2.5 of qd8); bound by exp and the division. Threads share blocks of 32 columns, eight at a time where their sums go together.
  */
 export function silu_mul_f32(
   y: usize, yStride: usize, yq: usize, ab: usize, abStride: usize, T: usize, F8: usize, ith: usize, nth: usize,
 ): void {
   assert(F8 % 4 == 0 && yStride % 4 == 0 && yStride >= F8 && (yq == 0 || yStride % BLOCK == 0) && (y != 0 || (yq != 0 && yStride == F8)));
-  const blocks = (yStride + BLOCK - 1) / BLOCK, begin = share(blocks, ith, nth) * BLOCK, end = min<usize>(share(blocks, ith + 1, nth) * BLOCK, yStride);
+  const blocks = (yStride + BLOCK - 1) / BLOCK, begin = share_blocks(blocks, blocks, ith, nth) * BLOCK;
+  const end = min<usize>(share_blocks(blocks, blocks, ith + 1, nth) * BLOCK, yStride), yqRow = qd8_row(blocks, QD8_TWICE);
   const row = (y ? yStride : abStride) << 2;
   let out = y ? y : ab;
   for (let t: usize = 0; t < T; t++, ab += abStride << 2, out += row) {
@@ -50,7 +50,7 @@ export function silu_mul_f32(
       const next = min<usize>(column + TILE, end), stop = max<usize>(column, min<usize>(next, F8)), p = out + (column << 2);
       silu_mul(p, ab + (column << 2), ab + ((F8 + column) << 2), (stop - column) << 2);
       memory.fill(out + (stop << 2), 0, (next - stop) << 2);
-      if (yq) quantize_blocks(yq + t * blocks * QD8_BYTES, blocks, column / BLOCK, p, (next - column) / BLOCK);
+      if (yq) quantize_blocks(yq + t * yqRow, blocks, column / BLOCK, p, (next - column) / BLOCK);
     }
   }
 }

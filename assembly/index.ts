@@ -3,7 +3,7 @@ export { COMMAND_BYTES, Op, run, run_all, serve } from "./run";
 export { attention_scratch_bytes, attention_slot_bytes, SEGMENT } from "./attention/attention";
 export { divide_f32, penalize_f32 } from "./elementwise";
 export { checksum, q8_flip } from "./image";
-export { BF16, F16, F32, packed_block_bytes, Q4, Q8, qd8_block_bytes, stored_row_bytes } from "./lib/blocks";
+export { BF16, F16, F32, packed_block_bytes, Q4, Q8, qd8_row_bytes, stored_row_bytes } from "./lib/blocks";
 export { IQ4_NL, Q2_K, Q3_K, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K } from "./lib/blocks";
 export { PAGE, ROW_ENTRY_BYTES } from "./lib/rows";
 export { dot_operand_kind, IS_RELAXED } from "./lib/simd";

@@ -1,5 +1,5 @@
 // RMS normalization, with what stands before and behind it: the residual addition, and quantization for the matrix that comes next.
-import { BLOCK, QD8_BYTES } from "./lib/blocks";
+import { BLOCK, qd8_row, QD8_TWICE } from "./lib/blocks";
 import { sum_f32x4 } from "./lib/math";
 import { share } from "./lib/threads";
 import { quantize_blocks } from "./quantize";
@@ -41,7 +41,7 @@ export function rmsnorm_f32(
   y: usize, yq: usize, x: usize, r: usize, g: usize, rows: usize, M: usize, D: usize, stride: usize, eps: f32, ith: usize, nth: usize,
 ): void {
   assert(D % 16 == 0 && stride % 16 == 0 && stride >= D && !(r && rows) && (yq == 0 || stride % BLOCK == 0));
-  const bytes = D << 2, row = stride << 2, blocks = stride / BLOCK;
+  const bytes = D << 2, row = stride << 2, blocks = stride / BLOCK, yqRow = qd8_row(blocks, QD8_TWICE);
   for (let m = share(M, ith, nth), e = share(M, ith + 1, nth); m < e; m++) {
     const xp = x + (rows ? load<usize>(rows + (m << 2)) : m) * row, yp = y + m * row;
     const squares = r ? add_sum_squares(xp, r + m * row, D) : sum_squares(xp, D);
@@ -51,6 +51,6 @@ export function rmsnorm_f32(
       v128.store(yp + i, f32x4.mul(f32x4.mul(v128.load(xp + i, 16), scale), v128.load(g + i, 16)), 16);
     }
     memory.fill(yp + bytes, 0, row - bytes);
-    if (yq) quantize_blocks(yq + m * blocks * QD8_BYTES, blocks, 0, yp, blocks);
+    if (yq) quantize_blocks(yq + m * yqRow, blocks, 0, yp, blocks);
   }
 }

@@ -2,8 +2,8 @@
 // The relaxed build keeps values as i8, and once more in two halves where int8 weights take them so; the plain build twice as i16 in the order
 // k, k+2, k+1, k+3 of each four, which is how masks and shifts take int4 and int8 weights apart, and times what these leave.
 import {
-  BLOCK, PAIRS, Q8_BIAS, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_PAIR8, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_PAIR32, QD8_PAIR8,
-  QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS, QD8_TWICE,
+  BLOCK, PAIRS, Q8_BIAS, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_PAIR8, QD8_AGAIN_SCALE, QD8_BLOCK, qd8_row, QD8_PAIR32, QD8_PAIR8,
+  QD8_SCALE, QD8_SUM8, QD8_SUM_BIAS, QD8_SUMS, qd8_sums_offset, QD8_SUMS_SCALE, QD8_TWICE,
 } from "./lib/blocks";
 import { CONST, CONST_ABS, CONST_ROUND } from "./lib/simd";
 import { share } from "./lib/threads";
@@ -53,8 +53,8 @@ const TINY: f32 = 7.888609052210118e-31;
 // @ts-ignore: decorator
 @inline function two_i16(low: i32, high: i32): i32 { return (low & 0xffff) | (high << 16); }
 
-/** One block: 32 floats at p to the QD8_BLOCK bytes at o and, with QD8_TWICE, the QD8_AGAIN_BLOCK bytes at again. */
-function quantize_block(o: usize, again: usize, p: usize): void {
+/** One block: 32 floats at p to the QD8_BLOCK bytes at o and, with QD8_TWICE, the QD8_AGAIN_BLOCK bytes at again. @returns -scale·Σq */
+function quantize_block(o: usize, again: usize, p: usize): f32 {
   const amax = largest(p), magic = v128.load(CONST + CONST_ROUND), r = f32x4.splat(amax >= TINY ? 127 / amax : 0);
   const i0 = rounded(v128.load(p), v128.load(p, 16), r, magic), i1 = rounded(v128.load(p, 32), v128.load(p, 48), r, magic);
   const i2 = rounded(v128.load(p, 64), v128.load(p, 80), r, magic), i3 = rounded(v128.load(p, 96), v128.load(p, 112), r, magic);
@@ -95,25 +95,54 @@ function quantize_block(o: usize, again: usize, p: usize): void {
     store<i32>(again, Q8_BIAS * sum, QD8_AGAIN_BIAS);
     store<i64>(again, <i64><u32>pair8, QD8_AGAIN_PAIR8);
   }
+  return scale * -<f32>sum;
 }
 
-/** Blocks block..block+n of a row of `blocks` blocks, from the values side by side at p; for kernels that quantize what they have just written. */
+/** Eight floats at o, side by side, to i16 and their scale in the same place. Their rounding is 1/65534 of the largest. What is not finite reaches a product by its block's scale. */
+function quantize_sums(o: usize): void {
+  const abs = v128.load(CONST + CONST_ABS), a = v128.load(o), b = v128.load(o, 16);
+  let m = i32x4.max_s(v128.and(a, abs), v128.and(b, abs));
+  m = i32x4.max_s(m, i8x16.shuffle(m, m, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  const amax = f32x4.extract_lane(i32x4.max_s(m, i8x16.shuffle(m, m, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)), 0);
+  const some = amax >= TINY && amax < Infinity;
+  v128.store(o, rounded(a, b, f32x4.splat(some ? 32767 / amax : 0), v128.load(CONST + CONST_ROUND)));
+  v128.store(o, f32x4.replace_lane(f32x4.splat(0), 0, some ? amax / 32767 : 0), QD8_SUMS_SCALE);
+}
+
+/**
+ * Blocks block..block+n of a row of `blocks` blocks, from the values side by side at p; for kernels that quantize what they have just written.
+ * Where blocks % 8 == 0, so must block and n be: `share_blocks` shares them so.
+ */
 export function quantize_blocks(row: usize, blocks: usize, block: usize, p: usize, n: usize): void {
   let o = row + block * QD8_BLOCK, again = row + blocks * QD8_BLOCK + block * QD8_AGAIN_BLOCK;
-  for (; n > 0; n--, o += QD8_BLOCK, again += QD8_AGAIN_BLOCK, p += BLOCK << 2) quantize_block(o, again, p);
+  if (blocks & 7) {
+    for (; n > 0; n--, o += QD8_BLOCK, again += QD8_AGAIN_BLOCK, p += BLOCK << 2) quantize_block(o, again, p);
+    return;
+  }
+  assert(block % 8 == 0 && n % 8 == 0);
+  for (let sums = row + qd8_sums_offset(blocks, QD8_TWICE) + (block << 2); n > 0; n -= 8, sums += QD8_SUMS) {
+    for (let i: usize = 0; i < QD8_SUMS; i += 4, o += QD8_BLOCK, again += QD8_AGAIN_BLOCK, p += BLOCK << 2) store<f32>(sums + i, quantize_block(o, again, p));
+    quantize_sums(sums);
+  }
+}
+
+/** As `share`, of `total` blocks in rows of `blocks`: eight that go together are one thread's. */
+// @ts-ignore: decorator
+@inline export function share_blocks(total: usize, blocks: usize, ith: usize, nth: usize): usize {
+  return blocks & 7 ? share(total, ith, nth) : share(total >> 3, ith, nth) << 3;
 }
 
 /**
  * q = round(x / scale), scale = max|x| / 127 over 32 values; round half to even
  * out (M,Kp) qd8 · x (M,Kp) f32, rows xStride floats apart
  * needs: Kp % 32 == 0
- * cost:  reads 4, writes 1.5 (relaxed; 4 where its sums are pairs) or 5 (plain) bytes a value. Threads share blocks.
+ * cost:  reads 4, writes 1.6 (relaxed; 4.1 where its sums are pairs) or 5.1 (plain) bytes a value. Threads share blocks, eight at a time where their sums go together.
  */
 export function quantize_f32_qd8(out: usize, x: usize, M: usize, Kp: usize, xStride: usize, ith: usize, nth: usize): void {
-  const blocks = Kp / BLOCK, end = share(M * blocks, ith + 1, nth);
-  for (let b = share(M * blocks, ith, nth); b < end; ) {
+  const blocks = Kp / BLOCK, row = qd8_row(blocks, QD8_TWICE), end = share_blocks(M * blocks, blocks, ith + 1, nth);
+  for (let b = share_blocks(M * blocks, blocks, ith, nth); b < end; ) {
     const m = b / blocks, block = b % blocks, n = min<usize>(blocks - block, end - b);
-    quantize_blocks(out + m * blocks * QD8_BYTES, blocks, block, x + ((m * xStride + block * BLOCK) << 2), n);
+    quantize_blocks(out + m * row, blocks, block, x + ((m * xStride + block * BLOCK) << 2), n);
     b += n;
   }
 }

@@ -1,8 +1,7 @@
 // LFM2's gated short convolution over the rows of many sequences, each with its own carried state; and its quantization for the matrix that comes next.
-import { BLOCK, QD8_BYTES } from "./lib/blocks";
+import { BLOCK, qd8_row, QD8_TWICE } from "./lib/blocks";
 import { assert_states, conv_state, first_row, kept_gates, kept_rows, ROW_ENTRY_BYTES, row_count } from "./lib/rows";
-import { share } from "./lib/threads";
-import { quantize_blocks } from "./quantize";
+import { quantize_blocks, share_blocks } from "./quantize";
 
 // @ts-ignore: decorator
 @inline function gate(bcu: usize, width: usize): v128 { return f32x4.mul(v128.load(bcu), v128.load(bcu + 2 * width)); }
@@ -59,7 +58,7 @@ function set_state(state: usize, a: usize, b: usize, c: usize, Kc: usize, width:
  * state (conv state address of the row table + layerOffset): (Kc-1, D) f32, oldest first · taps (Kc,D) f32 · bias (D) f32 or 0
  * kept gates of the row table, unless 0: (Kc-1 + rows, D) f32 a layer: the state before the step, then g of its rows; the state after row t is there at row t+1
  * needs: 2 ≤ Kc ≤ 4, D % 4 == 0, strides % 4 == 0, yStride % 32 == 0 with yq, 16-byte alignment
- * cost:  reads 3, writes 1 float a value, the rest from L1. Threads share blocks of 32 columns, so none waits for another's state.
+ * cost:  reads 3, writes 1 float a value, the rest from L1. Threads share blocks of 32 columns (eight at a time where their sums go together), so none waits for another's state.
  */
 export function shortconv_f32(
   y: usize, yStride: usize, yq: usize, bcu: usize, bcuStride: usize, rows: usize, nseq: usize, layerOffset: usize,
@@ -67,8 +66,8 @@ export function shortconv_f32(
 ): void {
   assert(Kc >= 2 && Kc <= 4 && D % 4 == 0 && yStride % 4 == 0 && (yq == 0 || yStride % BLOCK == 0));
   if (!ASC_NO_ASSERT) assert_states(rows, nseq, layerOffset, Kc, D << 2);
-  const blocks = (yStride + BLOCK - 1) / BLOCK, width = D << 2, yRow = yStride << 2, yqRow = yq ? blocks * QD8_BYTES : 0;
-  const block = share(blocks, ith, nth), begin = block << 7, end = min<usize>(share(blocks, ith + 1, nth) << 7, yRow);
+  const blocks = (yStride + BLOCK - 1) / BLOCK, width = D << 2, yRow = yStride << 2, yqRow = yq ? qd8_row(blocks, QD8_TWICE) : 0;
+  const block = share_blocks(blocks, blocks, ith, nth), begin = block << 7, end = min<usize>(share_blocks(blocks, blocks, ith + 1, nth) << 7, yRow);
   if (begin >= end) return;
   const bytes = max<usize>(begin, min<usize>(end, width)) - begin, zeros = end - begin - bytes;
   for (const e = rows + nseq * ROW_ENTRY_BYTES; rows < e; rows += ROW_ENTRY_BYTES) {

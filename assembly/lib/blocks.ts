@@ -68,11 +68,26 @@ export const QD8_AGAIN_SCALE: usize = 64;
 export const QD8_AGAIN_BIAS: usize = 68;
 export const QD8_AGAIN_PAIR8: usize = 72;
 export const QD8_AGAIN_BLOCK: usize = 80;
-/** Bytes of a row for each block, without and with the second part; a tile knows which rows it reads, all else asks QD8_BYTES. */
-export const QD8_BYTES_ONCE: usize = QD8_BLOCK;
-export const QD8_BYTES_TWICE: usize = QD8_BLOCK + QD8_AGAIN_BLOCK;
+/** Whether rows have that second part. */
 export const QD8_TWICE: bool = PAIRS || !ASC_FEATURE_RELAXED_SIMD;
-export const QD8_BYTES: usize = QD8_TWICE ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
+/**
+ * Last in a row, for each whole 256 values where K is a multiple of them: -scale·Σq of the 8 blocks as i16 | their f32 scale | 12 unused.
+ * What Q4_K subtracts, its minima times these, is then one product for 256 values.
+ */
+export const QD8_SUMS: usize = 32;
+export const QD8_SUMS_SCALE: usize = 16;
+
+/** @returns bytes of a row before its sums of 256; a tile knows whether its rows have the second part, all else asks QD8_TWICE */
+// @ts-ignore: decorator
+@inline export function qd8_sums_offset(blocks: usize, twice: bool): usize {
+  return blocks * (twice ? QD8_BLOCK + QD8_AGAIN_BLOCK : QD8_BLOCK);
+}
+
+/** @returns bytes of a row of so many blocks */
+// @ts-ignore: decorator
+@inline export function qd8_row(blocks: usize, twice: bool): usize {
+  return qd8_sums_offset(blocks, twice) + (blocks >> 3) * QD8_SUMS;
+}
 
 /**
  * What is added to q in a byte of qb8w, negated: 0 where the dot reads signed bytes (and in the plain build), else -128: the dots then read
@@ -135,6 +150,7 @@ export function stored_row_bytes(dtype: i32, K: usize): usize {
   }
 }
 
-export function qd8_block_bytes(): i32 {
-  return <i32>QD8_BYTES;
+/** @returns bytes of a quantized row of K values (K a multiple of 32) */
+export function qd8_row_bytes(K: i32): i32 {
+  return <i32>qd8_row(<usize>K / BLOCK, QD8_TWICE);
 }

@@ -16,7 +16,6 @@ export const CONST: usize = memory.data<u32>([
   0x00100010, 0x00100010, 0x00100010, 0x00100010,
   0x00f000f0, 0x00f000f0, 0x00f000f0, 0x00f000f0,
   0x0f000f00, 0x0f000f00, 0x0f000f00, 0x0f000f00,
-  0x76000000, 0x76000000, 0x76000000, 0x76000000,
   0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f, 0x3f3f3f3f,
   0xc0c0c0c0, 0xc0c0c0c0, 0xc0c0c0c0, 0xc0c0c0c0,
 ], 16);
@@ -32,9 +31,8 @@ export const CONST_ONE16: usize = 112;
 export const CONST_SIXTEEN16: usize = 128;
 export const CONST_NIBBLE16_4: usize = 144; // the second and the third nibble of 16 bits, in place
 export const CONST_NIBBLE16_8: usize = 160;
-export const CONST_F16_SCALE_8: usize = 176; // 2^109: an f16 divided by 8
-export const CONST_SIX: usize = 192; // the low six bits of bytes, and the other two
-export const CONST_TWO: usize = 208;
+export const CONST_SIX: usize = 176; // the low six bits of bytes, and the other two
+export const CONST_TWO: usize = 192;
 
 /** Whether this is a build with relaxed SIMD: a module that a caller hands over cannot be told by its name. */
 export const IS_RELAXED: i32 = ASC_FEATURE_RELAXED_SIMD;

@@ -1,13 +1,14 @@
 // Q4_K weights as their file holds them (4 bits, a 6-bit scale and minimum for 32 values, two f16 for 256), int8 activations in blocks of 32: y = x · Wᵀ.
 // Layout of w: for each group of 8 rows, for each 256 k: 8 f16 d, 8 f16 dmin, then 8 blocks of 32 k: 8 bytes of scales, 8 of minima, nibbles as in qb4w.
-// A block's integers are exact with scale and minimum in them: scale · Σq·x, and minimum · (-8·Σx), which meets dmin / 8.
+// For 256 k: d · Σ float(scale · Σq·x) · x's scale, and dmin · Σ minimum · (-x's scale · Σx), the latter in integers (QD8_SUMS). Each is added to y in memory, so
+// that the sums of a block find registers.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  groups_per_run, PAIRS, Q4KW_BLOCK, Q4KW_BYTES, Q4KW_HEAD, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE,
+  groups_per_run, PAIRS, Q4KW_BLOCK, Q4KW_BYTES, Q4KW_HEAD, QD8_BLOCK, qd8_row, QD8_SCALE, QD8_SUMS, qd8_sums_offset, QD8_SUMS_SCALE, QD8_TWICE,
 } from "../lib/blocks";
 import {
-  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_F16_SCALE_8, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, dot_i16, dot_i8, dot_nibbles,
-  high_scales, load_f16x4, low_scales, pair_i8, scaled_sums, twice_high, twice_low,
+  CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, dot_i16, dot_i8, dot_nibbles, high_scales,
+  load_f16x4, low_scales, pair_i8, scaled_sums,
 } from "../lib/simd";
 
 // @ts-ignore: decorator
@@ -18,27 +19,50 @@ import {
   return pairs ? i16x8.relaxed_dot_i8x16_i7x16_s(x, w) : dot_i8(x, w, i32x4.splat(0));
 }
 
-/** The f32 step of a block: f + (float(products) · d + float(minima) · m) · t. */
+/** The f32 step of a block: f + float(products) · t. */
 // @ts-ignore: decorator
-@inline function step(f: v128, products: v128, d: v128, minima: v128, m: v128, t: v128): v128 {
-  return f32x4.add(f, f32x4.mul(f32x4.add(f32x4.mul(f32x4.convert_i32x4_s(products), d), f32x4.mul(f32x4.convert_i32x4_s(minima), m)), t));
+@inline function step(f: v128, products: v128, t: v128): v128 { return f32x4.add(f, f32x4.mul(f32x4.convert_i32x4_s(products), t)); }
+
+/** Minima of the blocks at w and behind it, a pair for each of 8 rows. */
+// @ts-ignore: decorator
+@inline function minima(w: usize): v128 {
+  return i8x16.shuffle(v128.load64_zero(w, 8), v128.load64_zero(w + Q4KW_BLOCK, 8), 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
 }
+
+/** What ends 256 k: y += f · d + float(Σ minimum · z) · (dmin · scale of z), for 8 rows of w, whose first block is at w, and one of x, with its sums at z. */
+function add_super(y: usize, f0: v128, f1: v128, w: usize, z: usize): void {
+  let n = minima(w), v = v128.load32_splat(z), a = i32x4.dot_i16x8_s(i16x8.extend_low_i8x16_u(n), v), b = i32x4.dot_i16x8_s(i16x8.extend_high_i8x16_u(n), v);
+  n = minima(w + 2 * Q4KW_BLOCK); v = v128.load32_splat(z, 4);
+  a = dot_i16(i16x8.extend_low_i8x16_u(n), v, a); b = dot_i16(i16x8.extend_high_i8x16_u(n), v, b);
+  n = minima(w + 4 * Q4KW_BLOCK); v = v128.load32_splat(z, 8);
+  a = dot_i16(i16x8.extend_low_i8x16_u(n), v, a); b = dot_i16(i16x8.extend_high_i8x16_u(n), v, b);
+  n = minima(w + 6 * Q4KW_BLOCK); v = v128.load32_splat(z, 12);
+  a = dot_i16(i16x8.extend_low_i8x16_u(n), v, a); b = dot_i16(i16x8.extend_high_i8x16_u(n), v, b);
+  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), s = v128.load32_splat(z, QD8_SUMS_SCALE);
+  f0 = f32x4.add(f32x4.mul(f0, load_f16x4(w - Q4KW_HEAD, mask, up)), f32x4.mul(f32x4.convert_i32x4_s(a), f32x4.mul(load_f16x4(w - Q4KW_HEAD + 16, mask, up), s)));
+  f1 = f32x4.add(f32x4.mul(f1, load_f16x4(w - Q4KW_HEAD + 8, mask, up)), f32x4.mul(f32x4.convert_i32x4_s(b), f32x4.mul(load_f16x4(w - Q4KW_HEAD + 24, mask, up), s)));
+  v128.store(y, f32x4.add(v128.load(y), f0)); v128.store(y, f32x4.add(v128.load(y, 16), f1), 16);
+}
+
+// @ts-ignore: decorator
+@inline function clear(y: usize): void { v128.store(y, i32x4.splat(0)); v128.store(y, i32x4.splat(0), 16); }
 
 /** Consecutive groups of w against `rows` (1 to 4) rows of x; `pairs` as in qb4w. Unrolled by hand, loads next to their use. */
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, pairs: bool, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  const m15 = v128.load(CONST + CONST_NIBBLE), bytes = pairs ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
-  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), up8 = v128.load(CONST + CONST_F16_SCALE_8);
-  const xRow = blocks * bytes, xe = x + blocks * QD8_BLOCK;
+  const m15 = v128.load(CONST + CONST_NIBBLE), xRow = qd8_row(blocks, pairs), xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
-    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
-    let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
-    for (; x0 < xe; ) {
-      const d0 = load_f16x4(w, mask, up), d1 = load_f16x4(w + 8, mask, up), m0 = load_f16x4(w + 16, mask, up8), m1 = load_f16x4(w + 24, mask, up8);
+    let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow, z = x + qd8_sums_offset(blocks, pairs);
+    clear(y);
+    if (rows > 1) clear(y + yRow);
+    if (rows > 2) clear(y + 2 * yRow);
+    if (rows > 3) clear(y + 3 * yRow);
+    for (; x0 < xe; z += QD8_SUMS) {
+      let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
       w += Q4KW_HEAD;
       for (const next = w + 8 * Q4KW_BLOCK; w < next; w += Q4KW_BLOCK) {
         let a00: v128, a01: v128, a10 = i32x4.splat(0), a11 = a10, a20 = a10, a21 = a10, a30 = a10, a31 = a10;
-        let v: v128, u: v128, w0: v128, w1: v128, l0: v128, l1: v128, h0: v128, h1: v128, s0: v128, s1: v128, n0: v128, n1: v128;
+        let v: v128, w0: v128, w1: v128, l0: v128, l1: v128, h0: v128, h1: v128, s0: v128, s1: v128;
         w0 = v128.load(w, 16); l0 = v128.and(w0, m15); h0 = v128.and(i16x8.shr_u(w0, 4), m15);
         w1 = v128.load(w, 80); l1 = v128.and(w1, m15); h1 = v128.and(i16x8.shr_u(w1, 4), m15);
         v = v128.load32_splat(x0, 0); a00 = first(pairs, v, l0); a01 = first(pairs, v, l1);
@@ -104,49 +128,40 @@ import {
           v = v128.load32_splat(x3, 28); a30 = dot(pairs, v, h0, a30); a31 = dot(pairs, v, h1, a31);
         }
         v = v128.load8x8_u(w); s0 = low_scales(pairs, v); s1 = high_scales(pairs, v);
-        v = v128.load8x8_u(w, 8); n0 = twice_low(v); n1 = twice_high(v);
-        v = v128.load32_splat(x0, QD8_SCALE); u = v128.load32_splat(x0, QD8_PAIR8);
-        f00 = step(f00, scaled_sums(pairs, a00, s0), d0, i32x4.dot_i16x8_s(n0, u), m0, v);
-        f01 = step(f01, scaled_sums(pairs, a01, s1), d1, i32x4.dot_i16x8_s(n1, u), m1, v);
+        v = v128.load32_splat(x0, QD8_SCALE); f00 = step(f00, scaled_sums(pairs, a00, s0), v); f01 = step(f01, scaled_sums(pairs, a01, s1), v);
         if (rows > 1) {
-          v = v128.load32_splat(x1, QD8_SCALE); u = v128.load32_splat(x1, QD8_PAIR8);
-          f10 = step(f10, scaled_sums(pairs, a10, s0), d0, i32x4.dot_i16x8_s(n0, u), m0, v);
-          f11 = step(f11, scaled_sums(pairs, a11, s1), d1, i32x4.dot_i16x8_s(n1, u), m1, v);
+          v = v128.load32_splat(x1, QD8_SCALE); f10 = step(f10, scaled_sums(pairs, a10, s0), v); f11 = step(f11, scaled_sums(pairs, a11, s1), v);
         }
         if (rows > 2) {
-          v = v128.load32_splat(x2, QD8_SCALE); u = v128.load32_splat(x2, QD8_PAIR8);
-          f20 = step(f20, scaled_sums(pairs, a20, s0), d0, i32x4.dot_i16x8_s(n0, u), m0, v);
-          f21 = step(f21, scaled_sums(pairs, a21, s1), d1, i32x4.dot_i16x8_s(n1, u), m1, v);
+          v = v128.load32_splat(x2, QD8_SCALE); f20 = step(f20, scaled_sums(pairs, a20, s0), v); f21 = step(f21, scaled_sums(pairs, a21, s1), v);
         }
         if (rows > 3) {
-          v = v128.load32_splat(x3, QD8_SCALE); u = v128.load32_splat(x3, QD8_PAIR8);
-          f30 = step(f30, scaled_sums(pairs, a30, s0), d0, i32x4.dot_i16x8_s(n0, u), m0, v);
-          f31 = step(f31, scaled_sums(pairs, a31, s1), d1, i32x4.dot_i16x8_s(n1, u), m1, v);
+          v = v128.load32_splat(x3, QD8_SCALE); f30 = step(f30, scaled_sums(pairs, a30, s0), v); f31 = step(f31, scaled_sums(pairs, a31, s1), v);
         }
         x0 += QD8_BLOCK;
         if (rows > 1) x1 += QD8_BLOCK;
         if (rows > 2) x2 += QD8_BLOCK;
         if (rows > 3) x3 += QD8_BLOCK;
       }
+      const first = w - 8 * Q4KW_BLOCK;
+      add_super(y, f00, f01, first, z);
+      if (rows > 1) add_super(y + yRow, f10, f11, first, z + xRow);
+      if (rows > 2) add_super(y + 2 * yRow, f20, f21, first, z + 2 * xRow);
+      if (rows > 3) add_super(y + 3 * yRow, f30, f31, first, z + 3 * xRow);
     }
-    v128.store(y, f00); v128.store(y, f01, 16);
-    if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
-    if (rows > 2) { v128.store(y + 2 * yRow, f20); v128.store(y + 2 * yRow, f21, 16); }
-    if (rows > 3) { v128.store(y + 3 * yRow, f30); v128.store(y + 3 * yRow, f31, 16); }
   }
 }
 
 /** As in qb4w: one row of x against two runs of groups at a time. (With sums of pairs it gains nothing.) */
 function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
   const m15 = v128.load(CONST + CONST_NIBBLE), zero = i32x4.splat(0);
-  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), up8 = v128.load(CONST + CONST_F16_SCALE_8);
-  const xe = x + blocks * QD8_BLOCK, z = run << 5;
+  const xe = x + blocks * QD8_BLOCK, far = run << 5;
   let u = w + run * blocks * Q4KW_BYTES;
   for (const end = u; w < end; y += 32) {
-    let f0 = f32x4.splat(0), f1 = f0, f2 = f0, f3 = f0;
-    for (let xp = x; xp < xe; ) {
-      const d0 = load_f16x4(w, mask, up), d1 = load_f16x4(w + 8, mask, up), m0 = load_f16x4(w + 16, mask, up8), m1 = load_f16x4(w + 24, mask, up8);
-      const d2 = load_f16x4(u, mask, up), d3 = load_f16x4(u + 8, mask, up), m2 = load_f16x4(u + 16, mask, up8), m3 = load_f16x4(u + 24, mask, up8);
+    let z = x + qd8_sums_offset(blocks, false);
+    clear(y); clear(y + far);
+    for (let xp = x; xp < xe; z += QD8_SUMS) {
+      let f0 = f32x4.splat(0), f1 = f0, f2 = f0, f3 = f0;
       w += Q4KW_HEAD; u += Q4KW_HEAD;
       for (const next = w + 8 * Q4KW_BLOCK; w < next; w += Q4KW_BLOCK, u += Q4KW_BLOCK, xp += QD8_BLOCK) {
         let low = v128.load32_splat(xp, 0), high = v128.load32_splat(xp, 16);
@@ -161,16 +176,14 @@ function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): vo
         low = v128.load32_splat(xp, 12); high = v128.load32_splat(xp, 28);
         a0 = dot_nibbles(false, low, high, v128.load(w, 64), m15, a0); a1 = dot_nibbles(false, low, high, v128.load(w, 128), m15, a1);
         a2 = dot_nibbles(false, low, high, v128.load(u, 64), m15, a2); a3 = dot_nibbles(false, low, high, v128.load(u, 128), m15, a3);
-        const t = v128.load32_splat(xp, QD8_SCALE), sums = v128.load32_splat(xp, QD8_PAIR8);
-        let s = v128.load8x8_u(w), n = v128.load8x8_u(w, 8);
-        f0 = step(f0, scaled_sums(false, a0, low_scales(false, s)), d0, i32x4.dot_i16x8_s(twice_low(n), sums), m0, t);
-        f1 = step(f1, scaled_sums(false, a1, high_scales(false, s)), d1, i32x4.dot_i16x8_s(twice_high(n), sums), m1, t);
-        s = v128.load8x8_u(u); n = v128.load8x8_u(u, 8);
-        f2 = step(f2, scaled_sums(false, a2, low_scales(false, s)), d2, i32x4.dot_i16x8_s(twice_low(n), sums), m2, t);
-        f3 = step(f3, scaled_sums(false, a3, high_scales(false, s)), d3, i32x4.dot_i16x8_s(twice_high(n), sums), m3, t);
+        const t = v128.load32_splat(xp, QD8_SCALE);
+        let s = v128.load8x8_u(w);
+        f0 = step(f0, scaled_sums(false, a0, low_scales(false, s)), t); f1 = step(f1, scaled_sums(false, a1, high_scales(false, s)), t);
+        s = v128.load8x8_u(u);
+        f2 = step(f2, scaled_sums(false, a2, low_scales(false, s)), t); f3 = step(f3, scaled_sums(false, a3, high_scales(false, s)), t);
       }
+      add_super(y, f0, f1, w - 8 * Q4KW_BLOCK, z); add_super(y + far, f2, f3, u - 8 * Q4KW_BLOCK, z);
     }
-    v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
   }
 }
 function dots__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
@@ -196,15 +209,16 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 // @ts-ignore: decorator
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const m15 = v128.load(CONST + CONST_NIBBLE16), m240 = v128.load(CONST + CONST_NIBBLE16_4), m3840 = v128.load(CONST + CONST_NIBBLE16_8);
-  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE), up8 = v128.load(CONST + CONST_F16_SCALE_8);
-  const xRow = blocks * QD8_BYTES_TWICE, xe = x + blocks * QD8_BLOCK;
+  const xRow = qd8_row(blocks, true), xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
-    let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
-    for (; x0 < xe; ) {
-      const d0 = load_f16x4(w, mask, up), d1 = load_f16x4(w + 8, mask, up), m0 = load_f16x4(w + 16, mask, up8), m1 = load_f16x4(w + 24, mask, up8);
+    let x0 = x, x1 = x0 + xRow, z = x + qd8_sums_offset(blocks, true);
+    clear(y);
+    if (rows > 1) clear(y + yRow);
+    for (; x0 < xe; z += QD8_SUMS) {
+      let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00;
       w += Q4KW_HEAD;
       for (const next = w + 8 * Q4KW_BLOCK; w < next; w += Q4KW_BLOCK) {
-        let a00 = i32x4.splat(0), a01 = a00, a10 = a00, a11 = a00, v: v128, u: v128, l0: v128, l1: v128, wi = w + 16;
+        let a00 = i32x4.splat(0), a01 = a00, a10 = a00, a11 = a00, v: v128, l0: v128, l1: v128, wi = w + 16;
         for (let i: usize = 0; i < 32; i += 8, wi += 16) {
           const w0 = v128.load(wi), w1 = v128.load(wi, 64);
           l0 = v128.and(w0, m15); l1 = v128.and(w1, m15);
@@ -222,22 +236,18 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
         }
         v = v128.load8x8_u(w);
         const s0 = low_scales(false, v), s1 = high_scales(false, v);
-        v = v128.load8x8_u(w, 8);
-        const n0 = twice_low(v), n1 = twice_high(v);
-        v = v128.load32_splat(x0, QD8_SCALE); u = v128.load32_splat(x0, QD8_PAIR8);
-        f00 = step(f00, scaled_sums(false, i32x4.shr_s(a00, 8), s0), d0, i32x4.dot_i16x8_s(n0, u), m0, v);
-        f01 = step(f01, scaled_sums(false, i32x4.shr_s(a01, 8), s1), d1, i32x4.dot_i16x8_s(n1, u), m1, v);
+        v = v128.load32_splat(x0, QD8_SCALE);
+        f00 = step(f00, scaled_sums(false, i32x4.shr_s(a00, 8), s0), v); f01 = step(f01, scaled_sums(false, i32x4.shr_s(a01, 8), s1), v);
         x0 += QD8_BLOCK;
         if (rows > 1) {
-          v = v128.load32_splat(x1, QD8_SCALE); u = v128.load32_splat(x1, QD8_PAIR8);
-          f10 = step(f10, scaled_sums(false, i32x4.shr_s(a10, 8), s0), d0, i32x4.dot_i16x8_s(n0, u), m0, v);
-          f11 = step(f11, scaled_sums(false, i32x4.shr_s(a11, 8), s1), d1, i32x4.dot_i16x8_s(n1, u), m1, v);
+          v = v128.load32_splat(x1, QD8_SCALE);
+          f10 = step(f10, scaled_sums(false, i32x4.shr_s(a10, 8), s0), v); f11 = step(f11, scaled_sums(false, i32x4.shr_s(a11, 8), s1), v);
           x1 += QD8_BLOCK;
         }
       }
+      add_super(y, f00, f01, w - 8 * Q4KW_BLOCK, z);
+      if (rows > 1) add_super(y + yRow, f10, f11, w - 8 * Q4KW_BLOCK, z + xRow);
     }
-    v128.store(y, f00); v128.store(y, f01, 16);
-    if (rows > 1) { v128.store(y + yRow, f10); v128.store(y + yRow, f11, 16); }
   }
 }
 
@@ -273,7 +283,7 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * cost:  streams N·K·4.625/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_q4kw(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  const xRow = blocks * QD8_BYTES, group = blocks * Q4KW_BYTES;
+  const xRow = qd8_row(blocks, QD8_TWICE), group = blocks * Q4KW_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
     const run = M == 1 && !PAIRS ? groups_per_run(groups, group, 2) : 0;
     if (run) {

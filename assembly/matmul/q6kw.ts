@@ -5,8 +5,8 @@
 // A block's integers are exact with the scales in them: less than 2^24. Six bits are exact for every engine's dot.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  groups_per_run, PAIRS, Q6KW_BLOCK, Q6KW_BYTES, Q6KW_HEAD, QD8_AGAIN_BLOCK, QD8_AGAIN_PAIR8, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE,
-  QD8_PAIR32, QD8_PAIR8, QD8_SCALE,
+  groups_per_run, PAIRS, Q6KW_BLOCK, Q6KW_BYTES, Q6KW_HEAD, QD8_AGAIN_BLOCK, QD8_AGAIN_PAIR8, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_PAIR32, QD8_PAIR8, qd8_row,
+  QD8_SCALE, QD8_TWICE,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_SIX, CONST_TWO, dot_i16, dot_i8, high_scales, load_f16x4, low_scales, pair_i8, scaled, scaled_sums,
@@ -39,9 +39,9 @@ import {
 /** Consecutive groups of w against `rows` (1 to 4) rows of x; `pairs` as in qb4w. Unrolled by hand, loads next to their use. */
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, pairs: bool, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  const m6 = v128.load(CONST + CONST_SIX), m2 = v128.load(CONST + CONST_TWO), bytes = pairs ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
+  const m6 = v128.load(CONST + CONST_SIX), m2 = v128.load(CONST + CONST_TWO);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * bytes, xe = x + blocks * QD8_BLOCK;
+  const xRow = qd8_row(blocks, pairs), xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
     let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
@@ -256,7 +256,7 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const m6 = v128.load(CONST + CONST_SIX), m2 = v128.load(CONST + CONST_TWO);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_TWICE, begin = x + blocks * QD8_BLOCK, xe = begin + blocks * QD8_AGAIN_BLOCK;
+  const xRow = qd8_row(blocks, true), begin = x + blocks * QD8_BLOCK, xe = begin + blocks * QD8_AGAIN_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = begin, x1 = x0 + xRow;
     for (; x0 < xe; ) {
@@ -338,7 +338,7 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * cost:  streams N·K·6.5625/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_q6kw(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  const xRow = blocks * QD8_BYTES, group = blocks * Q6KW_BYTES;
+  const xRow = qd8_row(blocks, QD8_TWICE), group = blocks * Q6KW_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
     const run = M == 1 && !PAIRS ? groups_per_run(groups, group, 2) : 0;
     if (run) {

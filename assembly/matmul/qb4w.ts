@@ -4,7 +4,7 @@
 // each stored as q + 8. That is a Q4_0 block's own nibble order: packing moves 4-byte pieces only.
 // The sums start at -8·Σx of the block, so the nibbles stay as stored; 4 bits are exact for every engine's dot.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
-import { groups_per_pass, groups_per_run, PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_PAIR8, QD8_SCALE, QD8_SUM8 } from "../lib/blocks";
+import { groups_per_pass, groups_per_run, PAIRS, QB4W_BYTES, QD8_BLOCK, QD8_PAIR8, qd8_row, QD8_SCALE, QD8_SUM8, QD8_TWICE } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, CONST_ONE16, dot_i16, dot_i8, dot_nibbles, load_f16x4,
   pair_i8, scaled,
@@ -26,9 +26,9 @@ import {
  */
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, pairs: bool, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16), bytes = pairs ? QD8_BYTES_TWICE : QD8_BYTES_ONCE;
+  const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * bytes, xe = x + blocks * QD8_BLOCK;
+  const xRow = qd8_row(blocks, pairs), xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
     let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
@@ -199,7 +199,7 @@ function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const m15 = v128.load(CONST + CONST_NIBBLE16), m240 = v128.load(CONST + CONST_NIBBLE16_4), m3840 = v128.load(CONST + CONST_NIBBLE16_8);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_TWICE, xe = x + blocks * QD8_BLOCK;
+  const xRow = qd8_row(blocks, true), xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = x, x1 = x0 + xRow;
     for (; x0 < xe; ) {
@@ -286,7 +286,7 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * cost:  streams N·K·4.5/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_qb4w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  const xRow = blocks * QD8_BYTES, group = blocks * QB4W_BYTES;
+  const xRow = qd8_row(blocks, QD8_TWICE), group = blocks * QB4W_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
     const run = M == 1 ? groups_per_run(groups, group, 2) : 0;
     if (run) {

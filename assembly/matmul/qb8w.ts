@@ -6,7 +6,8 @@
 // dot that sums pairs only reads unsigned bytes right; it is exact for activations in two halves.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  groups_per_pass, groups_per_run, PAIRS, QB8W_BYTES, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_BYTES, QD8_BYTES_ONCE, QD8_BYTES_TWICE, QD8_SCALE, QD8_SUM_BIAS,
+  groups_per_pass, groups_per_run, PAIRS, QB8W_BYTES, QD8_AGAIN_BIAS, QD8_AGAIN_BLOCK, QD8_AGAIN_SCALE, QD8_BLOCK, qd8_row, QD8_SCALE, QD8_SUM_BIAS,
+  QD8_TWICE,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_ONE16, CONST_SIXTEEN16, dot_i16, dot_i8, load_f16x4, pair_i8, scaled,
@@ -16,7 +17,7 @@ import {
 // @ts-ignore: decorator
 @inline function relaxed(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_ONCE, xe = x + blocks * QD8_BLOCK;
+  const xRow = qd8_row(blocks, false), xe = x + blocks * QD8_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, f20 = f00, f21 = f00, f30 = f00, f31 = f00;
     let x0 = x, x1 = x0 + xRow, x2 = x1 + xRow, x3 = x2 + xRow;
@@ -156,7 +157,7 @@ function dots__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gro
 @inline function pairs(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const one = v128.load(CONST + CONST_ONE16), sixteen = v128.load(CONST + CONST_SIXTEEN16);
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_TWICE, first = x + blocks * QD8_BLOCK, xe = first + blocks * QD8_AGAIN_BLOCK;
+  const xRow = qd8_row(blocks, true), first = x + blocks * QD8_BLOCK, xe = first + blocks * QD8_AGAIN_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = first, x1 = x0 + xRow;
     for (; x0 < xe; ) {
@@ -249,7 +250,7 @@ function pairs__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
 // @ts-ignore: decorator
 @inline function plain(rows: i32, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xRow = blocks * QD8_BYTES_TWICE, first = x + blocks * QD8_BLOCK, xe = first + blocks * QD8_AGAIN_BLOCK;
+  const xRow = qd8_row(blocks, true), first = x + blocks * QD8_BLOCK, xe = first + blocks * QD8_AGAIN_BLOCK;
   for (; groups > 0; groups--, y += 32) {
     let f00 = f32x4.splat(0), f01 = f00, f10 = f00, f11 = f00, x0 = first, x1 = x0 + xRow;
     for (; x0 < xe; ) {
@@ -311,7 +312,7 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
  * cost:  streams N·K·8.5/8 bytes of w once a call from memory, once per tile from L1
  */
 export function matmul_qd8_qb8w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
-  const xRow = blocks * QD8_BYTES, group = blocks * QB8W_BYTES;
+  const xRow = qd8_row(blocks, QD8_TWICE), group = blocks * QB8W_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
     const run = M == 1 && !PAIRS ? groups_per_run(groups, group, RUNS) : 0;
     if (run) {

@@ -5,7 +5,7 @@ import { check } from "./measure.mjs";
 
 /** Whether `xq` holds the (M, K) floats at `y` as `quantize` makes it of them, byte for byte. */
 function checkQuantized(lab, xq, y, M, K, what) {
-  const bytes = (M * K * lab.kernels.qd8_block_bytes()) / 32;
+  const bytes = M * lab.kernels.qd8_row_bytes(K);
   const expected = lab.room(bytes);
   lab.record(["quantize", { out: expected, x: y, M, Kp: K, xStride: K }])();
   const [got, wanted] = [xq, expected].map((at) => new Uint8Array(lab.memory.buffer, at, bytes));
@@ -16,7 +16,7 @@ function checkQuantized(lab, xq, y, M, K, what) {
 export function* fused(lab, model) {
   const { D, F } = shapes.widths[model];
   const { H, G, hd } = shapes.heads[model];
-  const quantizedBytes = lab.kernels.qd8_block_bytes() / 32; // a value
+  const quantizedBytes = lab.kernels.qd8_row_bytes(D) / D; // a value, also in rows of F: both are whole 256
   for (const M of [1, 128]) {
     lab.reset();
     const [values, addends] = [lab.random(M * D, 15), lab.random(M * D, 16)];

@@ -46,7 +46,7 @@ function product(lab, dtype, N, K, M, copies) {
   const matrix = lab.matrix(dtype, N, K, 7, copies);
   const x = lab.random(M * K, 3);
   const input = lab.put(x);
-  const xq = lab.room(M * (K / 32) * lab.kernels.qd8_block_bytes());
+  const xq = lab.room(M * lab.kernels.qd8_row_bytes(K));
   const y = lab.room(4 * M * N);
   lab.record(["quantize", { out: xq, x: input, M, Kp: K, xStride: K }])();
   const use = isQuantized(dtype) ? { xq } : { x: input };
@@ -217,14 +217,14 @@ function* moves(lab, model) {
         for (const i of [0, D - 1]) near(lab.floats(y, M * D)[(M - 1) * D + i], (row[i] / rms(row)) * gain[i], 1e-5, what);
       },
     };
-    const blockBytes = lab.kernels.qd8_block_bytes();
-    const xq = lab.room(((M * F) / 32) * blockBytes);
+    const rowBytes = lab.kernels.qd8_row_bytes(F);
+    const xq = lab.room(M * rowBytes);
     yield {
       name: `quantize ${model} (${M}, ${F})`,
       run: lab.record(["quantize", { out: xq, x, M, Kp: F, xStride: 2 * F }]),
-      bytes: M * F * (4 + blockBytes / 32),
+      bytes: M * (4 * F + rowBytes),
       check(what) {
-        const scale = lab.floats(xq + ((M * F) / 32 - 1) * blockBytes + blockBytes - 16, 1)[0]; // of the last block: values, scale, sums
+        const scale = lab.floats(xq + M * rowBytes - 32 * Math.floor(F / 256) - 16, 1)[0]; // of the last block: values, scale, its sums; then those of 256 values
         const top = values.subarray((M - 1) * 2 * F + F - 32, (M - 1) * 2 * F + F).reduce((a, v) => Math.max(a, Math.abs(v)), 0);
         near(scale, top / 127, 1e-6, what);
       },

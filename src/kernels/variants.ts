@@ -27,7 +27,7 @@ export interface Kernels extends SamplingKernels {
   dot_operand_kind(): number;
   /** 1 in the builds with relaxed SIMD. */
   readonly IS_RELAXED: { readonly value: number };
-  qd8_block_bytes(): number;
+  qd8_row_bytes(K: number): number;
   attention_scratch_bytes(queryHeads: number, kvHeads: number, headDim: number): number;
   attention_slot_bytes(headDim: number): number;
   decode_rows(out: number, outStride: number, src: number, srcType: number, rows: number, columns: number): void;

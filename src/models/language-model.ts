@@ -15,7 +15,7 @@ import type { KernelTime } from "../kernels/profile.ts";
 import type { Threads } from "../kernels/threads.ts";
 import type { KernelInstance } from "../kernels/variants.ts";
 import type { Arena } from "../memory/arena.ts";
-import { BLOCK, GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
+import { GROUP_ROWS, type KvDType, roundUp } from "../memory/dtype.ts";
 import type { Rows } from "../memory/tensor.ts";
 import { type WasmMemory, Words } from "../memory/wasm.ts";
 import { part } from "../part.ts";
@@ -101,7 +101,7 @@ function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens:
       ...regions,
       ["logits", 4 * logitsRows * rowStride(logitsColumns)],
       ["sampling", Logits.scratchBytes(c.vocabSize)],
-      ["quantized", R * (widest / BLOCK) * kernels.qd8_block_bytes()],
+      ["quantized", R * kernels.qd8_row_bytes(widest)],
       ["slots", slotCount * kernels.attention_slot_bytes(c.headDim)],
       ["attention", threads * kernels.attention_scratch_bytes(c.numAttentionHeads, c.numKeyValueHeads, c.headDim)],
       ["rope", 4 * R * c.headDim],

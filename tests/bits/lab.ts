@@ -5,7 +5,7 @@ import type { Bits, Ledger } from "./ledger.ts";
 export interface Kernels {
   run(commands: number, count: number, ith: number, nth: number): void;
   dot_operand_kind(): number;
-  qd8_block_bytes(): number;
+  qd8_row_bytes(K: number): number;
   attention_scratch_bytes(H: number, G: number, hd: number): number;
   attention_slot_bytes(hd: number): number;
   packed_block_bytes(dtype: number): number;

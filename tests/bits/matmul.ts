@@ -85,7 +85,7 @@ function compare(lab: Lab, p: Product): void {
   const bias = p.bias ? lab.put(numbers("wide", N, group)) : 0;
   const quantized = segments.some((s) => isQuantized(s.dtype));
   const y = lab.floats(rows * yStride);
-  const xq = lab.room(rows * (Kp / 32) * lab.kernels.qd8_block_bytes());
+  const xq = lab.room(rows * lab.kernels.qd8_row_bytes(Kp));
   const multiply = (first: number, M: number, nth: number): void => {
     const from = x + 4 * first * stride;
     if (quantized) lab.run("quantize", [xq, from, M, Kp, stride], nth);

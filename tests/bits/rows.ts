@@ -41,7 +41,7 @@ class Quantized {
   readonly address: number;
 
   constructor(lab: Lab, group: string, M: number, stride: number) {
-    const bytes = M * (stride / 32) * lab.kernels.qd8_block_bytes();
+    const bytes = M * lab.kernels.qd8_row_bytes(stride);
     const name = `quantized ${stride}`;
     const segments = (["q8", "q4"] as const).map((dtype) => packed(lab, dtype, 8, stride, "uniform", name));
     this.#lab = lab;

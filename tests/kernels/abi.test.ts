@@ -19,7 +19,7 @@ const FUNCTIONS = [
   "recover",
   "sleeps",
   "dot_operand_kind",
-  "qd8_block_bytes",
+  "qd8_row_bytes",
   "attention_scratch_bytes",
   "attention_slot_bytes",
   "packed_block_bytes",
@@ -86,7 +86,7 @@ describe("kernel ABI", () => {
         assert.equal(storedBytes(type as StoredType, 4 * values), 4 * bytes, type);
       }
       const qd8Bytes = name !== "relaxed" ? 160 : kernels.dot_operand_kind() === 0 ? 128 : 48;
-      assert.equal(kernels.qd8_block_bytes(), qd8Bytes);
+      for (const K of [32, 224, 256, 288, 4608]) assert.equal(kernels.qd8_row_bytes(K), (K / 32) * qd8Bytes + Math.floor(K / 256) * 32);
       assert.equal(number(kernels, "SEGMENT"), SEGMENT_POSITIONS);
       assert.equal(kernels.attention_slot_bytes(64), 16 + 64 * 4);
       for (const [H, G, heads] of [

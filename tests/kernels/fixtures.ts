@@ -103,14 +103,14 @@ export function packMatrix(lab: Sandbox, K: number, segments: readonly Segment[]
 
 /** Room for y (M,stride) quantized. @returns its address */
 export function quantizedRoom(lab: Sandbox, M: number, stride: number): number {
-  return lab.room(M * (stride / 32) * lab.kernels.qd8_block_bytes());
+  return lab.room(M * lab.kernels.qd8_row_bytes(stride));
 }
 
 /** Fails unless yq, a `quantizedRoom`, holds the bytes that the command `quantize` makes of y (M,stride). */
 export function isQuantized8(lab: Sandbox, yq: number, y: number, M: number, stride: number): void {
   const want = quantizedRoom(lab, M, stride);
   lab.run("quantize", [want, y, M, stride, stride]);
-  const bytes = M * (stride / 32) * lab.kernels.qd8_block_bytes();
+  const bytes = M * lab.kernels.qd8_row_bytes(stride);
   assert.deepEqual(lab.bytes(yq, bytes), lab.bytes(want, bytes));
 }
 

@@ -1,7 +1,7 @@
 // matmul and quantize: every dtype, odd shapes, any split of the rows, mixed segments, bias.
 import assert from "node:assert/strict";
 import { BLOCK_TYPES, type BlockType, decodeBlocks } from "../reference/blocks.ts";
-import { matmul, matmulQuantized } from "../reference/matmul.ts";
+import { matmul, matmulQuantized, sumsRounding } from "../reference/matmul.ts";
 import { pick } from "../scale.ts";
 import {
   codeOf,
@@ -64,8 +64,7 @@ function product(lab: Sandbox, problem: Problem, split: readonly number[], nth: 
   const padded = spread(spread(x, K, Kp, 0), Kp, xStride); // what lies behind column Kp is NaN and must not be read
   const xAt = lab.put(padded);
   const matrix = packMatrix(lab, K, segments);
-  const blockBytes = lab.kernels.qd8_block_bytes() * (Kp / 32);
-  const xq = lab.room(M * blockBytes);
+  const xq = lab.room(M * lab.kernels.qd8_row_bytes(Kp));
   const biasAt = bias ? lab.put(bias) : 0;
   const y = lab.floats(M * yStride);
   let row = 0;
@@ -158,7 +157,7 @@ function longWeights(dtype: DType | KDType, count: number): Pick<Segment, "w" | 
   return made;
 }
 
-/** Fails unless y is x times the values of the blocks, within the rounding of f32 of all that is added: values and minima apart. */
+/** Fails unless y is x times the values of the blocks, within the rounding of f32 of all that is added, values and minima apart, and of the sums of x that meet the minima. */
 function checkSuper(
   y: Float32Array,
   type: BlockType,
@@ -172,7 +171,8 @@ function checkSuper(
   const ref = matmulQuantized(x, decodeBlocks(type, raw), M, N, K);
   const parts = type === "Q4_K" ? [without("q4k", raw, 0), without("q4k", raw, 2)] : [raw];
   const sizes = parts.map((part) => matmulQuantized(x, decodeBlocks(type, part), M, N, K).size);
-  close(columnsOf(y, up(N, 8), N), ref.y, (i) => 2 ** -22 * sizes.reduce((sum, size) => sum + size[i]!, 0), what);
+  const sums = type === "Q4_K" ? sumsRounding(x, decodeBlocks(type, parts[0]!), M, N, K) : new Float64Array(M * N);
+  close(columnsOf(y, up(N, 8), N), ref.y, (i) => 2 ** -22 * sizes.reduce((sum, size) => sum + size[i]!, 0) + sums[i]!, what);
 }
 
 suite(
@@ -314,7 +314,7 @@ suite(
         const [dst, src] = [lab.room(blocks), lab.put(data)];
         assert.equal(lab.kernels.pack_rows(dst, codeOf("q8"), 0, src, codeOf("q8"), N, K, lab.room(32 * K)), 1);
         const matrix = describeMatrix(lab, K, [{ dtype: "q8", N, address: dst }]);
-        const [xAt, xq, y] = [lab.put(x), lab.room(M * (K / 32) * lab.kernels.qd8_block_bytes()), lab.floats(M * N)];
+        const [xAt, xq, y] = [lab.put(x), lab.room(M * lab.kernels.qd8_row_bytes(K)), lab.floats(M * N)];
         lab.run("quantize", [xq, xAt, M, K, K]);
         lab.run("matmul", [y, 0, xq, matrix, M, N, K, 0]);
         const sum = (w: number): number => w * (Math.sign(v) * 127 + 31 * v);
@@ -364,12 +364,12 @@ suite(
       for (const [M, Kp] of lab.some([
         [3, 96],
         [1, 32],
-        [7, 256],
+        [3, 512],
       ] as const)) {
         const stride = Kp + 12;
         const x = spread(normal(M * Kp, 9), Kp, stride);
         const results = [1, 2, 3].map((nth) => {
-          const bytes = M * (Kp / 32) * lab.kernels.qd8_block_bytes();
+          const bytes = M * lab.kernels.qd8_row_bytes(Kp);
           const [out, at] = [lab.room(bytes, 0), lab.put(x)];
           lab.run("quantize", [out, at, M, Kp, stride], nth);
           const got = lab.bytes(out, bytes).slice();

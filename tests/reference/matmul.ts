@@ -55,3 +55,20 @@ export function matmulQuantized(
     K,
   );
 }
+
+/**
+ * How far rounded sums of activations may lead: the sum over a block of 32, times its scale, in 16 bits of the largest of the 8 in 256 values of a row (half a step, and a
+ * hundredth for the f32 of the rounding itself), times the block's value in w (N,K), which is the same for all 32.
+ */
+export function sumsRounding(x: Float32Array, w: ArrayLike<number>, M: number, N: number, K: number): Float64Array {
+  const { q, scale } = quantizeActivations(x);
+  const sums = scale.map((s, b) => Math.abs(s * q.subarray(32 * b, 32 * b + 32).reduce((a, v) => a + v, 0)));
+  const out = new Float64Array(M * N);
+  for (let m = 0; m < M; m++)
+    for (let n = 0; n < N; n++)
+      for (let k = 0; k < K; k += 32) {
+        const first = (m * K + k - (k % 256)) / 32;
+        out[m * N + n]! += (Math.abs(w[n * K + k]!) * 0.51 * Math.max(...sums.subarray(first, first + 8))) / 32767;
+      }
+  return out;
+}

@@ -261,7 +261,7 @@ class Call {
 
   #check(name: string): void {
     const a = (n: number): number => this.words[this.#at + n]!;
-    const blocks8 = (columns: number): number => (columns / PAGE) * this.#kernels.qd8_block_bytes();
+    const row8 = (columns: number): number => this.#kernels.qd8_row_bytes(columns);
     const span = (rows: number, stride: number, columns: number): number => 4 * ((rows - 1) * stride + columns);
     const optional = (address: number, bytes: number, what: string): void => {
       if (address) this.#buffer(address, bytes, what);
@@ -282,12 +282,12 @@ class Call {
       }
       this.#buffer(y, 4 * M * stride, "y");
       this.#buffer(x, span(last + 1, stride, D), "x");
-      optional(yq, M * blocks8(stride), "quantized");
+      optional(yq, M * row8(stride), "quantized");
       optional(r, span(M, stride, D), "r");
       this.#vector(g, D, "the gain");
     } else if (name === "quantize") {
       const [out, x, M, Kp, stride] = [a(1), a(2), a(3), a(4), a(5)];
-      this.#buffer(out, M * blocks8(Kp), "quantized");
+      this.#buffer(out, M * row8(Kp), "quantized");
       this.#buffer(x, span(M, stride, Kp), "x");
     } else if (name === "matmul") {
       const [y, x, xq, w, M, yStride, xStride, bias] = [a(1), a(2), a(3), a(4), a(5), a(6), a(7), a(8)];
@@ -295,7 +295,7 @@ class Call {
       assert.ok(yStride >= paddedRows && (x || xq));
       this.#buffer(y, span(M, yStride, paddedRows), "y");
       optional(x, span(M, xStride, Kp), "x");
-      optional(xq, M * blocks8(Kp), "quantized x");
+      optional(xq, M * row8(Kp), "quantized x");
       if (bias) this.#vector(bias, paddedRows, "the bias");
     } else if (name === "rope_table") {
       const [table, rowTable, nseq, freq, hd] = [a(1), a(2), a(3), a(4), a(5)];
@@ -331,7 +331,7 @@ class Call {
       ];
       const { all, rows } = this.#sequences(rowTable, nseq);
       this.#buffer(y, 4 * rows * stride, "y");
-      optional(yq, rows * blocks8(stride), "quantized");
+      optional(yq, rows * row8(stride), "quantized");
       this.#buffer(bcu, span(rows, bcuStride, 3 * D), "B, C and u");
       this.#vector(taps, Kc * D, "taps");
       if (bias) this.#vector(bias, D, "the bias");
@@ -346,7 +346,7 @@ class Call {
     } else if (name === "silu_mul") {
       const [y, stride, yq, ab, abStride, T, columns] = [a(1), a(2), a(3), a(4), a(5), a(6), a(7)];
       optional(y, 4 * T * stride, "y");
-      optional(yq, T * blocks8(stride), "quantized");
+      optional(yq, T * row8(stride), "quantized");
       this.#buffer(ab, span(T, abStride, 2 * columns), "a and b");
     } else if (name === "add") {
       this.#buffer(a(1), 4 * a(3), "y");
