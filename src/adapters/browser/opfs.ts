@@ -136,7 +136,7 @@ class Opfs implements Shelf {
   }
 
   write(path: string, bytes: Uint8Array): Promise<void> {
-    return doing(this.place, "keep a file", async () => {
+    const write = async (): Promise<void> => {
       const file = await this.#file(path);
       if (file.createWritable) return writeWhole(await file.createWritable(), bytes);
       const appender = await this.#sync(file);
@@ -146,7 +146,8 @@ class Opfs implements Shelf {
       } finally {
         await appender.close();
       }
-    });
+    };
+    return doing(this.place, "keep a file", write, bytes.length);
   }
 
   create(path: string): Promise<Appender> {

@@ -95,14 +95,18 @@ export async function full(place: string, what: string, cause?: unknown): Promis
   );
 }
 
-/** Runs what reads or writes; whatever it throws comes out as a StorageError. */
-export async function doing<T>(place: string, what: string, run: () => Promise<T>): Promise<T> {
+/**
+ * Runs what reads or writes; whatever it throws comes out as a StorageError.
+ * @param bytes that it writes: an error of another name for which there is no room means that
+ */
+export async function doing<T>(place: string, what: string, run: () => Promise<T>, bytes = 0): Promise<T> {
   try {
     return await run();
   } catch (cause) {
     if (cause instanceof Lfm2Error) throw cause;
     const code = CODES[nameOf(cause)];
-    if (code === "storage-full") throw await full(place, "more", cause);
+    const isFull = code === "storage-full" || (code === undefined && bytes > ((await freeBytes()) ?? bytes));
+    if (isFull) throw await full(place, "more", cause);
     const said = cause instanceof Error ? cause.message : String(cause);
     const options = code === undefined ? { cause } : { cause, code };
     throw new StorageError(
