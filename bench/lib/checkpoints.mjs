@@ -1,8 +1,9 @@
 // Random checkpoints in build/, made once: the shapes of the published models, with a tokenizer that every engine accepts.
 import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { dirname } from "node:path";
+import { larger } from "../../scripts/checkpoints/larger.mjs";
 import { presetOf, writeCheckpoint } from "../../scripts/checkpoints/make-checkpoint.mjs";
-import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
+import { fromFolder, fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
 
 /** Byte-level BPE of 515 tokens; the vocabulary's others are unused ones. */
 const TOKENIZER = "tests/golden/data/text/tokenizer.json";
@@ -31,11 +32,23 @@ export const stranger = (vocabulary) =>
     return writeGguf(source, { type: "Q4_0", head: "Q4_0", out });
   });
 
+/** Block types of dtypes. */
+const TYPES = { q4: "Q4_0", q8: "Q8_0", q4k: "Q4_K", q6k: "Q6_K" };
+
+/** @returns the path of a GGUF of that shape which says what the bundled model says; "mini": the bundled model itself, with as many tokens as the others */
+export function likeMini(shape, dtype) {
+  const type = TYPES[dtype] ?? "BF16";
+  return made(`build/bench/${shape}-like-mini-${type}.gguf`, (out) => {
+    const mini = fromFolder("models/lfm2-mini");
+    const of = shape === "mini" ? { ...mini.shape, V: presetOf("350m").V } : presetOf(shape);
+    return writeGguf(larger(mini, of), { type, head: type, out });
+  });
+}
+
 /** The checkpoint for a dtype: as a file has it, so that a load moves bytes and does not quantize. */
 export function checkpointOf(shape, dtype) {
   if (shape === "mini") return dtype === "q4" ? "dist/mini.gguf" : "models/lfm2-mini";
-  const type = { q4: "Q4_0", q8: "Q8_0", q4k: "Q4_K", q6k: "Q6_K" }[dtype];
-  return type ? gguf(shape, type) : folder(shape);
+  return TYPES[dtype] ? gguf(shape, TYPES[dtype]) : folder(shape);
 }
 
 export const fileBytes = (path) => statSync(statSync(path).isDirectory() ? `${path}/model.safetensors` : path).size;

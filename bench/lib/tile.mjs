@@ -22,9 +22,8 @@ export function headMacs(shape) {
   return D * V;
 }
 
-/** GMAC/s of the int4 tile by itself, one thread, in the build that this engine runs. */
-export function int4Tile() {
-  const variant = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain";
+/** GMAC/s of a dtype's tile by itself, one thread; the build that this engine runs, if none is named. */
+export function tileOf(dtype, variant = WebAssembly.validate(readFileSync("dist/kernels.relaxed.wasm")) ? "relaxed" : "plain") {
   const lab = new Lab(variant);
-  return Math.max(...Array.from({ length: ROUNDS }, () => tileRate(lab, "q4")));
+  return Math.max(...Array.from({ length: ROUNDS }, () => tileRate(lab, dtype)));
 }

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { fileBytes } from "../lib/checkpoints.mjs";
 import { median } from "../lib/measure.mjs";
 import { table } from "../lib/report.mjs";
-import { int4Tile, macsPerToken } from "../lib/tile.mjs";
+import { macsPerToken, tileOf } from "../lib/tile.mjs";
 
 export const cross = (...lists) => lists.reduce((all, list) => all.flatMap((head) => list.map((item) => [...head, item])), [[]]);
 const times = (x) => `${x.toFixed(2)}×`;
@@ -94,7 +94,7 @@ function weightBytes(shape, type) {
  * @param machine what else the machine says: `tile()`, GMAC/s of the int4 tile by itself, and `weightBytes(shape, type)`
  * @returns the goals, each with all `values` that were measured for it, the worst first, and whether that one `isReached`: undefined where there is none
  */
-export function goalsOf({ cells, options, ceilings, firstPrompt }, machine = { tile: int4Tile, weightBytes }) {
+export function goalsOf({ cells, options, ceilings, firstPrompt }, machine = { tile: () => tileOf("q4"), weightBytes }) {
   const v = new Values(cells, options, { ...machine, read: ceilings.read, together: ceilings.together });
   const prefills = options.prefills.map((n) => `prefill ${n}`);
   const near = options.contexts.filter((n) => n <= 512).map((n) => `decode ${n}`);

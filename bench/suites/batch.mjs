@@ -1,10 +1,11 @@
 // Several rows in a step: replies that share it, and guessed tokens that fill it. Each way is first held to the ids that it gives alone; goals are asserted.
+import { readFileSync } from "node:fs";
 import { inspect, load } from "lfm2-wasm";
-import { checkpointOf, stranger } from "../lib/checkpoints.mjs";
+import { checkpointOf, likeMini, stranger } from "../lib/checkpoints.mjs";
 import { percent, times } from "../lib/goals.mjs";
 import { check } from "../lib/measure.mjs";
 import { prompt } from "../lib/stepper.mjs";
-import { headMacs, int4Tile, macsPerToken } from "../lib/tile.mjs";
+import { headMacs, macsPerToken, tileOf } from "../lib/tile.mjs";
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 const CONTEXT = 32;
@@ -12,12 +13,17 @@ const CONTEXT = 32;
 const LENGTHS = { mini: { warmUps: 64, tokens: 512 } };
 const LENGTH = { warmUps: 8, tokens: 96 };
 const STEPS = 32;
-/** Of the rate of the int4 tile by itself: 8 rows in a step, the head included. */
+/** 8 rows in a step: of the rate of the weights' tile by itself, the head included, and of one row's in that build of the kernels. */
 const OF_TILE = 0.85;
+const OF_ONE_ROW = { relaxed: 2, plain: 1.5 };
 /** Guesses that are wrong may take so much: against none. */
 const AT_NO_LOSS = 0.97;
 /** A stranger's guesses are right by chance alone. */
 const BY_CHANCE = 0.1;
+/** Smaller shapes that guess for a larger one. */
+const SMALLER = { "350m": ["mini"], "1.2b": ["mini", "350m"], "2.6b": ["350m"] };
+/** Of the guesses of a smaller model that computes the same from the same weights: all, or all but near ties. */
+const NEARLY_ALL = 0.9;
 /** Kinds of tokens in a text where prompt lookup always finds something, and never the right thing. */
 const FAILING_KINDS = 16;
 let calls = 2_000_000;
@@ -75,65 +81,88 @@ function failing(vocabulary) {
   };
 }
 
-/** @returns times without guesses over times with them, in turns, and how many were right in all rounds */
-async function guessed(title, model, ids, length, options, { speculation, ...more }) {
+/** @returns times without guesses of replies to all prompts over times with them, in turns, and how many were right in all rounds */
+async function guessed(title, model, prompts, length, options, { speculation, ...more }) {
   const times = { plain: [], guessed: [] };
   const counts = { drafted: 0, accepted: 0 };
   for (let round = 0; round < options.rounds + 1; round++) {
-    const plain = await turn(model, ids, length, more);
-    const other = await turn(model, ids, length, { speculation, ...more });
-    check(String(other.ids) === String(plain.ids), `${title}: guesses change the ids`);
-    for (const name of Object.keys(counts)) counts[name] += other.counts[name];
+    const ms = { plain: 0, guessed: 0 };
+    for (const ids of prompts) {
+      const plain = await turn(model, ids, length, more);
+      const other = await turn(model, ids, length, { speculation, ...more });
+      check(String(other.ids) === String(plain.ids), `${title}: guesses change the ids`);
+      for (const name of Object.keys(counts)) counts[name] += other.counts[name];
+      ms.plain += plain.ms;
+      ms.guessed += other.ms;
+    }
     if (round === 0) continue; // it learns what steps cost
-    times.plain.push(plain.ms);
-    times.guessed.push(other.ms);
+    for (const how of Object.keys(ms)) times[how].push(ms[how]);
   }
   return { value: quartile(times.plain) / quartile(times.guessed), counts };
 }
 
-async function* ofModel({ title, shape, dtype, threads }, model, length, options) {
+/** Rows of several replies in a step. */
+async function* together({ title, shape, dtype, threads }, model, length, options) {
+  const counts = [1, 2, 3, 4, 8];
+  const keys = [
+    ...counts.slice(1).map((rows) => `${rows} rows`),
+    "8 rows, of the tile's",
+    ...[1, 2, 3].map((rows) => `a row beside ${rows}`),
+  ];
+  if (!keys.some((key) => options.wants(`${title}: ${key}`))) return;
   const { vocabSize } = model.config;
+  const { variant } = model.info;
   const alone = [];
   for (let n = 0; n < 3; n++) alone.push((await turn(model, prompt(CONTEXT, n, vocabSize), length)).ids);
-  const together = await Promise.all(alone.map((_, n) => turn(model, prompt(CONTEXT, n, vocabSize), length)));
-  check(String(together.map(({ ids }) => ids)) === String(alone), `${title}: replies together give other ids than alone`);
-  const counts = [1, 2, 3, 4, 8];
+  const shared = await Promise.all(alone.map((_, n) => turn(model, prompt(CONTEXT, n, vocabSize), length)));
+  check(String(shared.map(({ ids }) => ids)) === String(alone), `${title}: replies together give other ids than alone`);
   const ms = await stepTimes(model, counts, length.warmUps, options.rounds);
   const of = (rows) => ms[counts.indexOf(rows)];
   for (const rows of counts.slice(1)) {
     const value = (rows * of(1)) / of(rows);
     const text = `${((1000 * rows) / of(rows)).toFixed(1)} tokens/s, ${value.toFixed(2)} × one row`;
-    yield { key: `${title}: ${rows} rows`, value, text, goal: rows === 8 ? (model.info.variant === "relaxed" ? 2 : 1.5) : undefined };
+    yield { key: `${title}: ${rows} rows`, value, text, goal: rows === 8 ? OF_ONE_ROW[variant] : undefined };
   }
-  if (dtype === "q4" && shape !== "mini" && threads === 1) {
-    const tile = int4Tile();
-    const value = (8 * (macsPerToken(shape) + headMacs(shape))) / of(8) / 1e6 / tile;
-    yield { key: `${title}: 8 rows, of the tile's ${tile.toFixed(1)} GMAC/s`, value, text: percent(value), goal: OF_TILE, show: percent };
+  if (shape !== "mini" && threads === 1) {
+    const rate = tileOf(dtype, variant);
+    const value = (8 * (macsPerToken(shape) + headMacs(shape))) / of(8) / 1e6 / rate;
+    yield { key: `${title}: 8 rows, of the tile's ${rate.toFixed(1)} GMAC/s`, value, text: percent(value), goal: OF_TILE, show: percent };
   }
   for (const rows of [2, 3, 4]) {
     const value = (of(rows - 1) + of(1)) / of(rows);
     yield { key: `${title}: a row beside ${rows - 1}`, value, text: `${value.toFixed(2)} × two steps`, goal: 1 };
   }
-  const [ids] = alone;
-  for (const [share, goal] of [
+}
+
+/** Guesses that were there before, of which so many are right, and prompt lookup that finds nothing right. */
+async function* ofGuesses({ title, shape }, model, length, options) {
+  const { vocabSize } = model.config;
+  const ids = prompt(CONTEXT, 0, vocabSize);
+  const isWanted = (key) => options.wants(`${title}: ${key}`);
+  const shares = [
     [100, shape === "350m" ? 1.8 : undefined],
     [75, shape === "350m" ? 1.3 : undefined],
     [50, undefined],
     [0, AT_NO_LOSS],
-  ]) {
-    const speculation = { by: "given", ngram: 1, max: 15, isAdaptive: true, ids: Uint32Array.from(corrupted(ids, share, vocabSize)) };
-    const found = await guessed(title, model, prompt(CONTEXT, 0, vocabSize), length, options, { speculation });
+  ].filter(([share]) => isWanted(`guesses, ${share} % right`));
+  const own = shares.length ? (await turn(model, ids, length)).ids : [];
+  for (const [share, goal] of shares) {
+    const speculation = { by: "given", ngram: 1, max: 15, isAdaptive: true, ids: Uint32Array.from(corrupted(own, share, vocabSize)) };
+    const found = await guessed(title, model, [ids], length, options, { speculation });
     yield row(`${title}: guesses, ${share} % right`, found, goal);
   }
+  if (!isWanted(ALWAYS_FAILS)) return;
   const { ids: text, processing } = failing(vocabSize);
   const speculation = { by: "prompt-lookup", ngram: 1, max: 15, isAdaptive: true };
-  const found = await guessed(title, model, text, length, options, { processing, speculation });
+  const found = await guessed(title, model, [text], length, options, { processing, speculation });
   check(
     found.counts.drafted > 0 && found.counts.accepted === 0,
     `${title}: lookup that fails: ${found.counts.accepted} of ${found.counts.drafted} right`,
   );
-  yield row(`${title}: prompt lookup that always fails`, found, AT_NO_LOSS);
+  yield row(`${title}: ${ALWAYS_FAILS}`, found, AT_NO_LOSS);
 }
+
+const ALWAYS_FAILS = "prompt lookup that always fails";
 
 const row = (key, { value, counts }, goal) => ({
   key,
@@ -153,12 +182,52 @@ async function* ofDrafts(title, path, loadOptions, length, options) {
     const { vocabSize } = (await inspect(path)).config;
     const model = await load(path, { ...loadOptions, draft: await drafted(vocabSize) });
     const speculation = { by: "draft", ngram: 1, max: 15, isAdaptive: true };
-    const found = await guessed(key, model, prompt(CONTEXT, 0, vocabSize), length, options, { speculation });
+    const found = await guessed(key, model, [prompt(CONTEXT, 0, vocabSize)], length, options, { speculation });
     const share = found.counts.accepted / found.counts.drafted; // NaN without guesses
     check(drafted === stranger ? share < BY_CHANCE : share === 1, `${key}: ${found.counts.accepted} of ${found.counts.drafted} right`);
     yield row(key, found, AT_NO_LOSS);
     model.dispose();
   }
+}
+
+/** Prompts of the stories that the bundled model tells, each longer than what is measured. */
+const stories = () =>
+  JSON.parse(readFileSync("models/lfm2-mini/examples.json", "utf8"))
+    .examples.filter(({ task }) => task === "story")
+    .map(({ prompt_ids: ids }) => ids);
+const STORY = { warmUps: 8, tokens: 80 };
+
+/**
+ * A large model that tells the bundled model's stories, and a smaller one that tells them too and guesses for it from 4-bit weights: from those of the large one, or from what rounding left
+ * of them.
+ */
+async function* ofSmaller({ title, shape, dtype }, loadOptions, options) {
+  for (const smaller of SMALLER[shape] ?? []) {
+    const key = `${title}: the ${smaller === "mini" ? "bundled model" : smaller} as its draft`;
+    if (!options.wants(key)) continue;
+    const [path, draft] = [await likeMini(shape, dtype), await likeMini(smaller, "q4")];
+    const prompts = stories();
+    const own = await tell(await load(draft, { ...loadOptions, dtype: undefined }), prompts);
+    const model = await load(path, { ...loadOptions, draft });
+    const found = await guessed(key, model, prompts, STORY, options, { speculation: { by: "draft", ngram: 1, max: 15, isAdaptive: true } });
+    const said = await tell(model, prompts);
+    const same = said.filter((ids, i) => String(ids) === String(own[i])).length;
+    const share = found.counts.accepted / found.counts.drafted; // NaN without guesses
+    check(
+      dtype !== "q4" || found.counts.drafted === 0 || share > NEARLY_ALL,
+      `${key}: ${found.counts.accepted} of ${found.counts.drafted} right`,
+    );
+    const { text, ...rest } = row(key, found);
+    yield { ...rest, text: `${text}; ${same} of ${prompts.length} stories are its own` };
+  }
+}
+
+/** @returns the ids of the replies; the model is given back */
+async function tell(model, prompts) {
+  const told = [];
+  for (const ids of prompts) told.push((await turn(model, ids, STORY)).ids);
+  model.dispose();
+  return told;
 }
 
 /** Words that the bundled model has learnt to repeat. */
@@ -205,14 +274,17 @@ export async function batch({ options, note, goals }) {
       for (const threads of options.threads) {
         const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
         const path = await checkpointOf(shape, dtype);
-        const loadOptions = { dtype: asked, threads, prefixCacheBytes: 0 };
+        const loadOptions = { dtype: asked, threads, variant: options.variant || undefined, prefixCacheBytes: 0 };
         const model = await load(path, loadOptions);
         const title = `${shape} ${dtype}, ${model.info.variant}, ${threads} thread${threads > 1 ? "s" : ""}`;
+        const what = { title, shape, dtype, threads };
         const length = LENGTHS[shape] ?? LENGTH;
-        await take(ofModel({ title, shape, dtype, threads }, model, length, options));
-        if (shape === "mini") await take(copies(title, model, options));
+        await take(together(what, model, length, options));
+        await take(ofGuesses(what, model, length, options));
+        if (shape === "mini" && options.wants(`${title}: copy prompts`)) await take(copies(title, model, options));
         model.dispose();
         await take(ofDrafts(title, path, loadOptions, length, options));
+        await take(ofSmaller(what, loadOptions, options));
       }
   return { rows };
 }

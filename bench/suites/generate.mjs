@@ -7,7 +7,7 @@ import { percent, times } from "../lib/goals.mjs";
 import { check, median } from "../lib/measure.mjs";
 import { readTogether } from "../lib/shared-read.mjs";
 import { greedy, prompt, take } from "../lib/stepper.mjs";
-import { int4Tile, macsPerToken } from "../lib/tile.mjs";
+import { macsPerToken, tileOf } from "../lib/tile.mjs";
 import * as shapes from "../shapes.mjs";
 
 const CHECKED_TOKENS = 24;
@@ -156,7 +156,7 @@ async function* longDecodes(models, vocabulary, options, ceilings) {
 function addGoals(goals, rows, { shape, dtype, title }, variant) {
   const own = rows.filter((r) => r.shape === shape && r.dtype === dtype && r.variant === variant);
   const f16 = own.filter((r) => r.kvDtype === "f16");
-  const tile = dtype === "q4" && shape !== "mini" ? int4Tile() : undefined;
+  const tile = dtype === "q4" && shape !== "mini" ? tileOf("q4", variant) : undefined;
   if (shape !== "mini")
     for (const row of f16.filter((r) => r.context === 0))
       goals.add(`${row.key}, of the read bandwidth`, row.ofRead, { atLeast: GOALS.read, show: percent });

@@ -6,6 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Goals, percent, times } from "../../bench/lib/goals.mjs";
 import { type Cell, goalsOf, report } from "../../bench/peers/goals.mjs";
+import { larger } from "../../scripts/checkpoints/larger.mjs";
+import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
+import { distance, feed, sameBits, withModel } from "../golden/support.ts";
 import { pick } from "../scale.ts";
 
 interface Row {
@@ -70,6 +73,51 @@ describe("npm run bench", () => {
     const { status, stderr } = bench("kernel");
     assert.notEqual(status, 0);
     assert.match(stderr, /expected some of kernels, generate, steps, batch, cache, load, size, got "kernel"/);
+  });
+});
+
+describe("a larger model that says what a smaller one says", () => {
+  const small = fromPreset("tiny-conv-first", 1);
+  const { V } = small.shape;
+  const IDS = Array.from({ length: 24 }, (_, i) => (i * 37 + 5) % V);
+  const shape = { ...small.shape, F: 320, V: 2 * V, layers: "cAccAAcA" };
+  let dir: string;
+  before(() => {
+    dir = mkdtempSync(join(tmpdir(), "lfm2-larger-"));
+  });
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  function logits(source: typeof small, type: string): Promise<Float32Array> {
+    const out = join(dir, `${source.shape.D}-${type}.gguf`);
+    writeGguf(source, { type, head: type, out });
+    return withModel(out, { chunkTokens: 64 }, (model) => feed(model, IDS));
+  }
+
+  /** Of the smaller model's logits those which the larger one has at `at`. */
+  const rowOf = (expected: Float32Array, at: number): Float32Array => {
+    const first = Math.floor(at / (2 * V)) * V;
+    return expected.subarray(first, first + V);
+  };
+
+  for (const type of pick({ gate: [], full: ["Q4_0", "Q8_0", "BF16"] }))
+    it(`has the logits of the smaller one once for each time that the vocabulary repeats: ${type}`, async () => {
+      const expected = await logits(small, type);
+      const four = await logits(larger(small, { ...shape, D: 512, H: 8, G: 4 }), type);
+      for (let at = 0; at < four.length; at += V)
+        assert.ok(sameBits(four.subarray(at, at + V), rowOf(expected, at)), `logits from ${at} on`);
+      if (type !== "BF16") return; // norms end in other bits where the share is no power of four, which int8 activations make more of
+      const two = await logits(larger(small, { ...shape, D: 256, H: 4, G: 2 }), type);
+      for (let at = 0; at < two.length; at += V)
+        assert.ok(distance(two.subarray(at, at + V), rowOf(expected, at)) < 0.005, `twice as wide: logits from ${at} on`);
+    });
+
+  it("refuses a shape that has no room for it", () => {
+    for (const [change, message] of [
+      [{ D: 512 }, /expected as many values a head/],
+      [{ V: V - 1 }, /expected at least as many columns/],
+      [{ layers: "AccAA" }, /expected the layers ccAcA in this order among its own, got AccAA/],
+    ] as const)
+      assert.throws(() => larger(small, { ...shape, ...change }), { message });
   });
 });
 
