@@ -1,5 +1,8 @@
 // GGUF's block formats beside Q8_0 and Q4_0: to f32 with ggml's bits, and what the packed layout loses.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { packedBlockBytes, type WeightDType } from "../../src/memory/dtype.ts";
+import { STORED_TYPES, type StoredType } from "../../src/weights/tensor.ts";
 import { BLOCK_TYPES, type BlockType, decodeBlocks } from "../reference/blocks.ts";
 import { dequantize, f32Bits, quantizeQ4, quantizeQ8 } from "../reference/convert.ts";
 import { codeOf, describeMatrix, golden } from "./fixtures.ts";
@@ -68,21 +71,43 @@ function loss(values: Float32Array, from: Float32Array): { rms: number; max: num
   return { rms: Math.sqrt(error / size), max };
 }
 
+/** What docs/architecture.md states of a type of a file. */
+interface Stated {
+  readonly dtype: string;
+  /** Bytes in memory against the file's, as they are written there. */
+  readonly bytes: string;
+  readonly rms: number;
+  readonly max: number;
+}
+
+/** The table of docs/architecture.md, by type; where a dtype is asked for by both, as in `F32 q8`. */
+const STATED: ReadonlyMap<string, Stated> = new Map(
+  readFileSync("docs/architecture.md", "utf8")
+    .split("\n| in the file |")[1]!
+    .split("\n\n")[0]!
+    .split("\n")
+    .slice(2)
+    .flatMap((line) => {
+      const [, file = "", memory = "", bytes = "", rms = "", max = ""] = line.split("|");
+      const asked = /`dtype: "(\w+)"`/.exec(file)?.[1];
+      const dtypes = memory.match(/\b(?:b?f16|f32|q\d\w*)\b/g) ?? [];
+      const ratios = bytes.match(/[\d.]+/g) ?? [];
+      const types = file.match(/\b(?:B?F16|F32|I?Q\d_\w+)\b/g) ?? [];
+      return types.map((type, i): [string, Stated] => [
+        asked === undefined ? type : `${type} ${asked}`,
+        { dtype: dtypes[i] ?? dtypes[0]!, bytes: ratios[i] ?? ratios[0]!, rms: Number.parseFloat(rms), max: Number.parseFloat(max) },
+      ]);
+    }),
+);
+
 /**
  * What repacking loses beside the file's own rounding, measured on normal numbers that ggml quantized: rms over the weights' rms, largest difference over the
  * largest weight of its block of 32. Scales are those of the least squared error: the largest weights of a block may be cut by somewhat more than half a step.
  */
-const BOUNDS: Readonly<Record<BlockType, { readonly dtype: Packed; readonly rms: number; readonly max: number }>> = {
-  Q4_1: { dtype: "q8", rms: 0.0047, max: 0.0065 },
-  Q5_0: { dtype: "q8", rms: 0, max: 0 },
-  Q5_1: { dtype: "q8", rms: 0.0047, max: 0.0065 },
-  Q2_K: { dtype: "q4", rms: 0.075, max: 0.14 },
-  Q3_K: { dtype: "q4", rms: 0.057, max: 0.126 },
-  Q4_K: { dtype: "q4k", rms: 0, max: 0 },
-  Q5_K: { dtype: "q8", rms: 0.0047, max: 0.0065 },
-  Q6_K: { dtype: "q6k", rms: 0, max: 0 },
-  IQ4_NL: { dtype: "q8", rms: 0, max: 0 },
-};
+function statedOf(type: BlockType): { readonly dtype: Packed; readonly rms: number; readonly max: number } {
+  const { dtype, ...stated } = STATED.get(type) ?? assert.fail(`no ${type} in docs/architecture.md`);
+  return { ...stated, dtype: dtype as Packed };
+}
 
 /** Where the halves of a block lie. */
 const HALVES: Readonly<Record<BlockType, readonly number[]>> = {
@@ -117,13 +142,25 @@ function flippedBlocks(type: BlockType): { readonly data: Uint8Array; readonly w
   return made;
 }
 
-describe("what quantizing on load loses, as docs/architecture.md has it", () => {
+describe("what a load makes of a file's types, as docs/architecture.md has it", () => {
+  it("every type that loads, what it becomes, and how many bytes that takes of the file's", () => {
+    for (const type of Object.keys(STORED_TYPES)) assert.ok(STATED.has(type), type);
+    for (const [what, { dtype, bytes }] of STATED) {
+      const [type, asked] = what.split(" ");
+      const stored = STORED_TYPES[type as StoredType];
+      assert.equal(dtype, asked ?? stored.dtype, what);
+      const ratio = packedBlockBytes[dtype as WeightDType] / (8 * 32) / (stored.bytes / stored.values);
+      assert.equal(Number(ratio.toFixed(2)), Number(bytes), what);
+    }
+  });
+
   // the kernels give the reference's bits (pack.test.ts)
-  for (const [name, quantize, rms, max] of [
-    ["q8", quantizeQ8, 0.0049, 0.0065],
-    ["q4", quantizeQ4, 0.082, 0.155],
+  for (const [name, quantize] of [
+    ["q8", quantizeQ8],
+    ["q4", quantizeQ4],
   ] as const)
-    it(`${name}: of normal weights no more than is stated, and not much less`, () => {
+    it(`quantizing to ${name}: of normal weights no more than is stated, and not much less`, () => {
+      const { rms, max } = STATED.get(`F32 ${name}`) ?? assert.fail();
       const weights = normal(1 << 15, 7);
       const lost = loss(dequantize(quantize(weights)), weights);
       assert.ok(lost.rms <= rms && lost.max <= max, `rms ${lost.rms}, max ${lost.max}`);
@@ -159,12 +196,12 @@ suite("dequantize", (lab) => {
     lab.it(`${type}: every bit of a block counts as the reference counts it`, () => {
       const { data, want } = flippedBlocks(type);
       equalBits(decoded(lab, type, data, 8 * bytes, values), want, "block");
-      const { dtype } = BOUNDS[type];
+      const { dtype } = statedOf(type);
       if (dtype === "q4k" || dtype === "q6k") equalBits(repacked(lab, type, dtype, data, 8 * bytes, values).values, want, "packed");
     });
 
-    lab.it(`${type}: repacked as ${BOUNDS[type].dtype} it loses no more than is stated`, () => {
-      const { dtype, rms, max } = BOUNDS[type];
+    lab.it(`${type}: repacked as ${statedOf(type).dtype} it loses no more than is stated`, () => {
+      const { dtype, rms, max } = statedOf(type);
       const data = goldenOf(type)("x_quantized_by_ggml").bytes;
       const want = decodeBlocks(type, data);
       const K = 2 * values;
@@ -183,7 +220,7 @@ suite("dequantize", (lab) => {
       const [N, K] = [11, values];
       const data = goldenOf(type)("x_quantized_by_ggml").bytes.slice(0, N * bytes);
       const want = decodeBlocks(type, data);
-      const { dtype } = BOUNDS[type];
+      const { dtype } = statedOf(type);
       for (const to of ["q8", "q4"] as const) {
         const { fine, values: got } = repacked(lab, type, to, data, N, K);
         assert.equal(fine, 1);

@@ -371,10 +371,15 @@ describe("the cache on a disk", () => {
     const control = new AbortController();
     const loading = load("org/mini", options({ signal: control.signal }));
     while (partials().length === 0) await new Promise((resolve) => setTimeout(resolve, 2));
-    const during = await ask("org/mini");
-    assert.deepEqual([during.status, during.downloadBytes < mini.length || during.downloadBytes === mini.length], ["downloading", true]);
+    assert.equal((await ask("org/mini")).status, "downloading");
+    await untilKept(200_000);
     control.abort();
     await assert.rejects(loading, { name: "AbortError" });
+    const [part = assert.fail("no part")] = partials();
+    const left = mini.length - statSync(join(dir, part)).size;
+    const after = await ask("org/mini");
+    assert.deepEqual([after.status, after.downloadBytes], ["downloadable", left]);
+    assert.equal((await inspect("org/mini", options())).downloadBytes, left);
   });
 
   it("listModels shows what this package runs, whoever downloaded it, and removeModel removes it", async () => {

@@ -89,7 +89,11 @@ describe("the file that is taken", () => {
     assert.equal(taken(official, { dtype: "f16" }), "LFM2-350M-F16.gguf");
     assert.equal(taken(official, { dtype: "bf16" }), "LFM2-350M-F16.gguf");
     assert.equal(taken([...official, ...folder], { dtype: "bf16" }), "model.safetensors");
-    assert.equal(taken([...folder, "a-Q8_0.gguf"]), "a-Q8_0.gguf", "a small one where nothing is asked for");
+    for (const files of [official, [...folder, ...official].reverse()]) {
+      assert.equal(taken(files), "LFM2-350M-Q4_K_M.gguf", "a small one where nothing is asked for");
+      assert.equal(taken(files, { dtype: "q4" }), "LFM2-350M-Q4_0.gguf");
+    }
+    assert.equal(taken([...folder, "a-Q8_0.gguf"]), "a-Q8_0.gguf", "and one of eight bits where there is no smaller one");
     assert.equal(taken([...folder, "a-Q8_0.gguf"], { dtype: "q4" }), "a-Q8_0.gguf");
     assert.equal(taken([...folder, "a-Q8_0.gguf"], { dtype: "f32" }), "model.safetensors");
     assert.equal(taken(["a-Q8_0.gguf"], { dtype: "f32" }), "a-Q8_0.gguf");
