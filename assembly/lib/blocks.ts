@@ -97,8 +97,11 @@ export const Q8_BIAS: i32 = ASC_FEATURE_RELAXED_SIMD && DOT_KIND >= 0 ? -128 : 0
 /** The same as a byte to exclusive-or with: q ^ flip = q + 128. */
 export const Q8_FLIP: i32 = Q8_BIAS & 0x80;
 
-/** Bytes of weights that a product takes at a time beside four rows of activations: both stay in an L1 cache of 32 KB, and what is written fills whole lines of it. */
-const TAKEN_BYTES: usize = 20480;
+/**
+ * Bytes of weights that a product takes at a time while rows of activations pass, four by four: the first four read them from memory, the others from the second cache.
+ * Fewer would break the stream from memory too often: against what the first cache holds (20 KB) 8 rows are 1.04 to 1.25 times as fast, 128 rows 1.01.
+ */
+const TAKEN_BYTES: usize = 128 << 10;
 
 /** @returns how many groups of so many bytes those are, at least one */
 // @ts-ignore: decorator

@@ -4,7 +4,7 @@
 // that the sums of a block find registers.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  groups_per_run, PAIRS, Q4KW_BLOCK, Q4KW_BYTES, Q4KW_HEAD, QD8_BLOCK, qd8_row, QD8_SCALE, QD8_SUMS, qd8_sums_offset, QD8_SUMS_SCALE, QD8_TWICE,
+  groups_per_pass, groups_per_run, PAIRS, Q4KW_BLOCK, Q4KW_BYTES, Q4KW_HEAD, QD8_BLOCK, qd8_row, QD8_SCALE, QD8_SUMS, qd8_sums_offset, QD8_SUMS_SCALE, QD8_TWICE,
 } from "../lib/blocks";
 import {
   CONST, CONST_F16_MASK, CONST_F16_SCALE, CONST_NIBBLE, CONST_NIBBLE16, CONST_NIBBLE16_4, CONST_NIBBLE16_8, dot_i16, dot_i8, dot_nibbles, high_scales,
@@ -292,10 +292,11 @@ export function matmul_qd8_q4kw(y: usize, yRow: usize, x: usize, w: usize, M: us
     }
   }
   if (M < 3 || M == MOST) return tile(M, y, yRow, x, w, blocks, groups);
-  for (; groups > 0; groups--, w += group, y += 32) { // the group stays in L1 while x passes
+  for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in the second cache while x passes
+    n = min(n, groups);
     let m = M, xp = x, yp = y;
-    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, 1);
-    if (m >= 2) { tile(2, yp, yRow, xp, w, blocks, 1); m -= 2; xp += 2 * xRow; yp += 2 * yRow; }
-    if (m) tile(1, yp, yRow, xp, w, blocks, 1);
+    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, n);
+    if (m >= 2) { tile(2, yp, yRow, xp, w, blocks, n); m -= 2; xp += 2 * xRow; yp += 2 * yRow; }
+    if (m) tile(1, yp, yRow, xp, w, blocks, n);
   }
 }

@@ -5,7 +5,7 @@
 // A block's integers are exact with the scales in them: less than 2^24. Six bits are exact for every engine's dot.
 // A tile's rows are a compile-time constant of one inlined body: the tests of `rows` cost nothing.
 import {
-  groups_per_run, PAIRS, Q6KW_BLOCK, Q6KW_BYTES, Q6KW_HEAD, QD8_AGAIN_BLOCK, QD8_AGAIN_PAIR8, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_PAIR32, QD8_PAIR8, qd8_row,
+  groups_per_pass, groups_per_run, PAIRS, Q6KW_BLOCK, Q6KW_BYTES, Q6KW_HEAD, QD8_AGAIN_BLOCK, QD8_AGAIN_PAIR8, QD8_AGAIN_SCALE, QD8_BLOCK, QD8_PAIR32, QD8_PAIR8, qd8_row,
   QD8_SCALE, QD8_TWICE,
 } from "../lib/blocks";
 import {
@@ -347,10 +347,11 @@ export function matmul_qd8_q6kw(y: usize, yRow: usize, x: usize, w: usize, M: us
     }
   }
   if (M < 3 || M == MOST) return tile(M, y, yRow, x, w, blocks, groups);
-  for (; groups > 0; groups--, w += group, y += 32) { // the group stays in L1 while x passes
+  for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in the second cache while x passes
+    n = min(n, groups);
     let m = M, xp = x, yp = y;
-    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, 1);
-    if (m >= 2) { tile(2, yp, yRow, xp, w, blocks, 1); m -= 2; xp += 2 * xRow; yp += 2 * yRow; }
-    if (m) tile(1, yp, yRow, xp, w, blocks, 1);
+    for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, n);
+    if (m >= 2) { tile(2, yp, yRow, xp, w, blocks, n); m -= 2; xp += 2 * xRow; yp += 2 * yRow; }
+    if (m) tile(1, yp, yRow, xp, w, blocks, n);
   }
 }

@@ -295,7 +295,7 @@ export function matmul_qd8_qb4w(y: usize, yRow: usize, x: usize, w: usize, M: us
     }
   }
   if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);
-  for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in L1 while x passes
+  for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in the second cache while x passes
     n = min(n, groups);
     let m = M, xp = x, yp = y;
     for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, n);
