@@ -200,8 +200,15 @@ function kernels(o: Everywhere, files: Readonly<Record<string, unknown>>): void 
       assert.deepEqual([info.runtime, info.variant, info.threads, info.engine, info.warnings], [o.runtime, variant, 1, o.engine, []]);
       const { memoryBytes } = await model.status();
       assert.ok(info.memoryBytes === memoryBytes && memoryBytes > info.weightBytes && info.weightBytes > 2e6);
-      assert.equal((await load(mini, { variant: "plain" })).info.variant, "plain");
       model.dispose();
+    });
+    it("by the name that is asked for: plain, relaxed where there is one, or a PlatformError", async () => {
+      for (const asked of ["plain", variant] as const) {
+        const model = await load(mini, { variant: asked });
+        assert.equal(model.info.variant, asked);
+        model.dispose();
+      }
+      if (!o.hasRelaxed) await assert.rejects(load(mini, { variant: "relaxed" }), { name: "PlatformError", code: "no-build" });
     });
     if (!o.compiles) {
       it("are never compiled here: bytes are a PlatformError that says to import the module", async () => {
@@ -249,16 +256,15 @@ function kernels(o: Everywhere, files: Readonly<Record<string, unknown>>): void 
       assert.equal(model.info.variant, variant);
       model.dispose();
     });
-    if (o.runtime === "browser")
-      it("are compiled while they come, once an address in a thread; as a whole where the server names another type", async () => {
-        const loads = async (wasm: URL): Promise<void> => {
-          for (let i = 0; i < 2; i++) (await load(mini, { wasm, engine: "here" })).dispose();
-        };
-        const streamed = new URL("?streamed", build("plain"));
-        assert.deepEqual(await compilesDuring(() => loads(streamed)), { compile: 0, compileStreaming: 1 });
-        const whole = new URL("?whole", build("plain", "octets/"));
-        assert.deepEqual(await compilesDuring(() => loads(whole)), { compile: 1, compileStreaming: 0 });
-      });
+    it("are compiled while they come, once an address in a thread; as a whole where the server names another type", async () => {
+      const loads = async (wasm: URL): Promise<void> => {
+        for (let i = 0; i < 2; i++) (await load(mini, { wasm, engine: "here" })).dispose();
+      };
+      const streamed = new URL("?streamed", build("plain"));
+      assert.deepEqual(await compilesDuring(() => loads(streamed)), { compile: 0, compileStreaming: 1 });
+      const whole = new URL("?whole", build("plain", "octets/"));
+      assert.deepEqual(await compilesDuring(() => loads(whole)), { compile: 1, compileStreaming: 0 });
+    });
     it("that are not there, or no wasm, are a PlatformError that says what to do", async () => {
       const bad: [string, object, RegExp][] = [
         ["missing", build("nothing"), /status 404\. Copy the \.wasm files/],

@@ -21,7 +21,13 @@ export function withBases(options: LoadOptions | undefined): LoadOptions | undef
   const wasm = options?.wasm;
   const base = (globalThis as { readonly document?: { readonly baseURI: string } }).document?.baseURI;
   if (base === undefined || wasm === undefined || wasm === null) return options;
-  const whole = (input: unknown): unknown => (typeof input === "string" && URL.canParse(input, base) ? new URL(input, base).href : input);
+  const whole = (input: unknown): unknown => {
+    try {
+      return typeof input === "string" ? new URL(input, base).href : input; // URL.canParse is younger than browsers that are supported
+    } catch {
+      return input;
+    }
+  };
   const isNamed = typeof wasm === "object" && Object.getPrototypeOf(wasm) === Object.prototype;
   const named = (): object => Object.fromEntries(Object.entries(wasm).map(([name, input]) => [name, whole(input)]));
   return { ...options, wasm: (isNamed ? named() : whole(wasm)) as NonNullable<LoadOptions["wasm"]> };
