@@ -4,7 +4,7 @@ import { cacheStorage } from "../../src/adapters/browser/cache-storage.ts";
 import { browserImages } from "../../src/adapters/browser/images.ts";
 import { opfs } from "../../src/adapters/browser/opfs.ts";
 import { ShelfStore } from "../../src/adapters/browser/store.ts";
-import { storeChecks } from "../conformance/store.ts";
+import { run } from "./browser-stores.mjs";
 
 /** Loads, and generates a little. `skipped`: what the event "cache-skipped" said. */
 async function start(source, options) {
@@ -33,18 +33,6 @@ async function put(url) {
   await writable.write(await (await fetch(url)).arrayBuffer());
   await writable.close();
   return handle;
-}
-
-async function conformance(kind, sizeBytes) {
-  const name = `suite-${Math.random().toString(36).slice(2)}`;
-  const failed = [];
-  const open = async () => {
-    const shelf = await (kind === "opfs" ? opfs : cacheStorage)(name);
-    if (!shelf) throw new Error(`no ${kind}`);
-    return new ShelfStore(shelf);
-  };
-  for (const { name, run } of storeChecks(open, sizeBytes)) await run().catch((error) => failed.push(`${name}: ${error.stack}`));
-  return failed;
 }
 
 /** The bytes of a packed image of the test's own: its number, again and again. */
@@ -146,7 +134,7 @@ const calls = {
   pull,
   listModels,
   removeModel,
-  conformance,
+  conformance: async (kind, sizeBytes) => run({}, { kind, sizeBytes }),
   startHandle: async (url, options) => start(await put(url), options),
   files: async () => {
     const out = [];

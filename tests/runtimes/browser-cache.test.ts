@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { build } from "esbuild";
 import type { pull, StoredModel } from "lfm2-wasm";
 import { Random, seedOf } from "../bits/random.ts";
 import { openBrowser } from "../bundlers/browser.mjs";
@@ -11,7 +12,7 @@ import { pick } from "../scale.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
 import { noise } from "../unit/network.ts";
 import { type Browser, type Context, call, openCachePage, type Page, serveCachePage } from "./cache-page.ts";
-import { installed } from "./index.mjs";
+import { installed, RUNTIMES } from "./index.mjs";
 import type { Server } from "./server.mjs";
 
 const mini = readFileSync("dist/mini.gguf");
@@ -189,13 +190,22 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
         });
 
       if (isFull)
-        it(`${what}: two tabs download once; the second waits`, async () => {
-          const pages = [await tab(without), await tab(without)] as const;
+        it(`${what}: two tabs download once, with two loads in one of them; the second waits`, async () => {
+          const [one, other] = [await tab(without), await tab(without)];
           hub.set({ drip: [1 << 16, 5] });
-          const both = await Promise.all(pages.map((page) => call(page, place, "start", "org/mini", options())));
-          assert.deepEqual(both[0]?.tokens, both[1]?.tokens);
+          const all = await Promise.all([one, one, other].map((page) => call(page, place, "start", "org/mini", options())));
+          for (const { tokens } of all) assert.deepEqual(tokens, all[0]?.tokens);
           assert.equal(sent(), mini.length);
-          assert.equal(both.filter(({ phases }) => phases.includes("wait")).length, 1);
+          assert.ok(all.some(({ phases }) => phases.includes("wait")));
+        });
+
+      if (isFull)
+        it(`${what}: bytes that came damaged are a FormatError, and none of them is kept`, async () => {
+          const page = await tab(without);
+          hub.set({ flip: 1_000_000, match: "cdn" });
+          const pulling = call(page, place, "pull", repo, options());
+          await assert.rejects(pulling, { name: "FormatError", code: "checksum", message: /expected bytes of sha256 [0-9a-f]{64}, got / });
+          assert.deepEqual([await call(page, place, "hashes", kind, repo), await partBytes(page)], [[], 0]);
         });
 
       if (isFull)
@@ -278,4 +288,26 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
       for (let i = 0; i < 300 && hub.busy > 0; i++) await new Promise((go) => setTimeout(go, 10));
       assert.equal(hub.busy, 0);
     }
+  });
+
+for (const { binary } of installed(pick({ gate: [], full: ["firefox"] }), "the stores of Firefox"))
+  describe("the stores of Firefox", function () {
+    this.timeout(TIMEOUT_MS);
+    const dir = mkdtempSync(join(tmpdir(), "lfm2-browser-stores-"));
+    const module = join(dir, "module.mjs");
+    before(() =>
+      build({
+        entryPoints: [resolve("tests", "runtimes", "browser-stores.mjs")],
+        outfile: module,
+        ...{ bundle: true, format: "esm", target: "es2022", tsconfigRaw: {}, logLevel: "warning" },
+        define: { LFM2_HASH_WASM: '""' },
+      }),
+    );
+    after(() => rmSync(dir, { recursive: true, force: true }));
+    for (const [what, place, kind] of PLACES)
+      it(`${what} is a store`, async () => {
+        const job = { module, files: {}, options: { kind, sizeBytes: place === "inWorker" ? 700_001 : 9_000_001 } };
+        const failed = await RUNTIMES.firefox?.run(binary, job, TIMEOUT_MS, place === "inWorker" ? "worker" : "page");
+        assert.deepEqual(failed, []);
+      });
   });

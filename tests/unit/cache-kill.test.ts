@@ -16,8 +16,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { type LoadOptions, listModels, load, removeModel } from "lfm2-wasm";
+import { installed } from "../runtimes/index.mjs";
 import { pick } from "../scale.ts";
 import { type BadServer, serve } from "../tools/bad-server.ts";
 import { IMPATIENT } from "./network.ts";
@@ -37,10 +39,15 @@ function randoms(seed: number): () => number {
   };
 }
 
+const withArgs = (code: string, args: object): string => `const args = ${JSON.stringify(args)};\n${code}`;
+
 /** A process of its own that runs `code`, a module's text, with `args` as `args`. */
-function run(code: string, args: object): ChildProcess & { readonly output: Promise<string> } {
-  const text = `const args = ${JSON.stringify(args)};\n${code}`;
-  const child = spawn(process.execPath, ["--input-type=module", "-e", text], { stdio: ["ignore", "pipe", "inherit"] });
+const run = (code: string, args: object): Running => listening(process.execPath, ["--input-type=module", "-e", withArgs(code, args)]);
+
+type Running = ChildProcess & { readonly output: Promise<string> };
+
+function listening(binary: string, flags: readonly string[]): Running {
+  const child = spawn(binary, flags, { stdio: ["ignore", "pipe", "inherit"] });
   let said = "";
   child.stdout?.on("data", (bytes: Buffer) => {
     said += bytes.toString();
@@ -48,14 +55,25 @@ function run(code: string, args: object): ChildProcess & { readonly output: Prom
   return Object.assign(child, { output: once(child, "close").then(() => said) });
 }
 
+/** Writes an empty line when it waits for another, and what came of it at the end. */
 const LOAD = `
 import { load } from "lfm2-wasm";
 const phases = new Set();
 const { source = "org/mini", ...options } = args;
-const model = await load(source, { ...options, onProgress: (p) => phases.add(p.phase) });
+const onProgress = ({ phase }) => {
+  if (phase === "wait" && !phases.has(phase)) console.log();
+  phases.add(phase);
+};
+const model = await load(source, { ...options, onProgress });
 const { tokens } = await model.generate("Hello", { maxTokens: 4, temperature: 0 });
 console.log(JSON.stringify({ tokens: [...tokens], phases: [...phases] }));
 model.dispose();
+`;
+const LIST = `
+import { listModels, removeModel } from "lfm2-wasm";
+const models = await listModels(args);
+const removed = args.remove && (await removeModel(args.remove, args));
+console.log(JSON.stringify({ ids: models.map(({ id }) => id), freeBytes: models.freeBytes, removedBytes: removed?.sizeBytes }));
 `;
 const REMOVE = `
 import { listModels, removeModel } from "lfm2-wasm";
@@ -360,6 +378,57 @@ describe("the cache and processes", () => {
     assert.ok(sent() - before <= mini.length - kept + 500_000, "what was in flight to the first may still have been sent");
     assert.ok(sent() < 2 * mini.length - kept, `${sent()} bytes in all, ${kept} were kept`);
   });
+
+  /** How each runs a program. */
+  const FLAGS = { deno: ["run", "--quiet", "--no-lock", "-A"], bun: ["run", "--no-install"] } as const;
+  for (const { name, binary } of installed(pick({ gate: [], full: ["deno", "bun"] as const }), "the cache in Deno and Bun"))
+    it(`share a download with ${name}, take over from it and it from them, and read what it keeps`, async () => {
+      const entry = pathToFileURL(resolve("dist", `${name}.js`)).href;
+      const mains: string[] = [];
+      const there = (code: string, args: object): Running => {
+        const main = resolve("build", `cache-${name}-${process.pid}-${mains.length}.mjs`); // below the package's dependencies
+        mains.push(main);
+        writeFileSync(main, withArgs(code, args).replace('"lfm2-wasm"', JSON.stringify(entry)));
+        return listening(binary, [...FLAGS[name as keyof typeof FLAGS], main]);
+      };
+      const listed = async (more: object = {}): Promise<{ ids: string[]; freeBytes: number; removedBytes?: number }> =>
+        JSON.parse(await there(LIST, { cacheDir: dir, ...more }).output);
+      const told = async (child: Running): Promise<{ tokens: number[]; phases: string[] }> => JSON.parse(await child.output);
+      try {
+        for (const [first, second] of [
+          [there, run],
+          [run, there],
+        ] as const) {
+          server.set({ drip: [4096, 10] });
+          server.log.length = 0;
+          const dies = first(LOAD, args());
+          while (partial() < 300_000) await sleep(1);
+          const goesOn = second(LOAD, args());
+          await once(goesOn.stdout as NodeJS.ReadableStream, "data"); // it waits
+          await kill(dies);
+          const kept = partial();
+          server.set({});
+          const { tokens, phases } = await told(goesOn);
+          assert.deepEqual([tokens, phases.includes("wait")], [right, true]);
+          assert.ok(kept < mini.length && sent() < 2 * mini.length - kept, `${sent()} bytes in all, ${kept} were kept`);
+          // whoever wrote them: file and packed image are those of the other, too
+          server.log.length = 0;
+          assert.deepEqual((await told(there(LOAD, args()))).tokens, right);
+          assert.deepEqual([await start(), packedImage, sent()], [right, "read", 0]);
+          const { ids, freeBytes, removedBytes } = await listed({ remove: "org/mini" });
+          assert.deepEqual([ids, removedBytes], [["org/mini"], mini.length + 40]);
+          assert.ok(freeBytes > 0);
+          assert.deepEqual([await listModels({ cacheDir: dir }), images()], [[], []]);
+        }
+        server.set({ drip: [65_536, 2] });
+        server.log.length = 0;
+        const both = await Promise.all([told(there(LOAD, args())), told(run(LOAD, args())), told(there(LOAD, args()))]);
+        for (const { tokens } of both) assert.deepEqual(tokens, right);
+        assert.equal(sent(), mini.length);
+      } finally {
+        for (const main of mains) rmSync(main);
+      }
+    });
 
   it("refuse to remove what is being downloaded", async () => {
     server.set({ drip: [16_384, 2] });

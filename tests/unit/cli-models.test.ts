@@ -122,6 +122,11 @@ describe("the commands about downloaded models", () => {
     assert.match(pulled.stderr, /^mini\.gguf: 2\.6 MiB to download, licence not told\n/);
     const generated = await lfm2("generate", "-m", "org/mini", "-p", "What is 3 + 4?", ...where);
     assert.deepEqual([generated.stdout, generated.stderr], ["3 + 4 = 7\n", "mini.gguf: 2.6 MiB to download, licence lfm1.0\n"]);
+    if (pick({ gate: true, full: false })) return;
+    assert.ok((await lfm2("list", ...where)).stdout.includes(`  ${id} `));
+    assert.match((await lfm2("inspect", at, ...where)).stdout, /lfm2-mini: gguf, /);
+    assert.equal((await lfm2("remove", id, ...where)).stderr, `${id} removed, 2.6 MiB\n`);
+    assert.ok(!(await lfm2("list", ...where)).stdout.includes(id));
   });
 
   it("pull tells the licence of a folder at an address before it downloads", async function () {
