@@ -7,7 +7,7 @@ import { kernelGoldens } from "./kernel-goldens.ts";
 import { type RealSources, realSources } from "./real-sources.ts";
 import { type Outcome, runSuites } from "./runner.ts";
 import { sessionsSuite } from "./sessions.ts";
-import { lookupSuite } from "./speculation.ts";
+import { guessesSuite } from "./speculation.ts";
 import { pageExamples } from "./transformers.ts";
 
 const { inspect } = lfm2;
@@ -575,7 +575,7 @@ export async function run(files: Readonly<Record<string, unknown>>, o: Everywher
       });
       pageExamples(new URL("model/", o.base));
       sessionsSuite("from the packed package", (options) => load(mini, options), o.programs);
-      lookupSuite((options) => load(mini, options));
+      guessesSuite((options) => load(mini, options), mini);
       apiSuite("from the packed package", load, mini, new URL("model/", o.base));
     }, o.testMs),
   );

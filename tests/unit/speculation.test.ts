@@ -1,7 +1,12 @@
 // Guessed tokens by their parts: what is guessed, how many guesses are worth their rows, and that what comes out has the model's own distribution.
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type Folder, type GenerateOptions, inspect, load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
+import { larger } from "../../scripts/checkpoints/larger.mjs";
+import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { MemoryError } from "../../src/errors.ts";
 import { Acceptance, DraftBudget, type Place } from "../../src/generate/draft-budget.ts";
@@ -574,6 +579,30 @@ describe("a draft model that is another one", () => {
     const { speculation, openSessions } = await guessed.status();
     assert.deepEqual([speculation, openSessions], [all, 0]);
     for (const each of [model, guessed]) each.dispose();
+  });
+
+  it("is smaller, of another shape, and right wherever it says the same", async function () {
+    if (!pick({ gate: false, full: true })) return this.skip();
+    const dir = mkdtempSync(join(tmpdir(), "lfm2-draft-"));
+    const small = fromPreset("tiny-conv-first", 1);
+    const write = (name: string, source: typeof small): string => {
+      const out = join(dir, name);
+      writeGguf(source, { type: "Q4_0", head: "Q4_0", out });
+      return out;
+    };
+    const draft = write("small.gguf", small);
+    const path = write("large.gguf", larger(small, { ...small.shape, D: 512, H: 8, G: 4, F: 320, layers: "cAccAAcA" }));
+    const [model, guessed, alone] = [await load(path), await load(path, { draft }), await load(draft)];
+    const prompt = Uint32Array.from({ length: 9 }, (_, i) => (37 * i + 5) % small.shape.V);
+    for (const sampling of [{ temperature: 0 }, { temperature: 1, seed: 3 }] satisfies GenerateOptions[]) {
+      const options = { ...sampling, maxTokens: 60, stopIds: [] };
+      const want = await model.generate(prompt, options);
+      const { tokens, usage } = await guessed.generate(prompt, { ...options, speculate: { by: "draft", max: 5, adaptive: false } });
+      assert.deepEqual([[...tokens], [...(await alone.generate(prompt, options)).tokens]], [[...want.tokens], [...want.tokens]]);
+      assert.ok(usage.draftedTokens! >= 40 && usage.acceptedTokens === usage.draftedTokens, JSON.stringify(usage));
+    }
+    for (const each of [model, guessed, alone]) each.dispose();
+    rmSync(dir, { recursive: true });
   });
 
   it("is refused with other tokens: more or fewer of them, or as many of which one means another text", async () => {
