@@ -346,6 +346,31 @@ describe("contexts", () => {
     for (const each of [free, model]) each.dispose();
   });
 
+  it("when memory ends within a chat's turn: what was said stays, and the chat goes on with the same text once there is room", async function () {
+    if (!pick({ gate: false, full: true })) return this.skip();
+    const options = { prefixCacheBytes: 0, threads: 1 } as const;
+    using free = await load(mini, options);
+    using model = await load(mini, { ...options, maxMemoryBytes: free.info.memoryBytes + (1 << 18) });
+    using chat = model.chat({ system: "You are kind." });
+    const say = (maxTokens: number) => chat.prompt("I have a dog and a cat.", { maxTokens, stopIds: [], temperature: 0 });
+    for (const length of [1, 3]) {
+      const { text } = await say(20);
+      assert.deepEqual([chat.messages.length, chat.messages.at(-1)?.content], [length + 2, text]);
+    }
+    const said = chat.messages;
+    await assert.rejects(say(500), { name: "MemoryError" });
+    assert.deepEqual(chat.messages, said);
+    await assert.rejects(chat.prompt("And a bird. ".repeat(100)), { name: "MemoryError" });
+    assert.deepEqual(chat.messages, said);
+    await chat.rewind(chat.marks.at(-1)!);
+    const fresh = free.chat({ messages: said });
+    assert.deepEqual(
+      (await say(8)).tokens,
+      (await fresh.prompt("I have a dog and a cat.", { maxTokens: 8, stopIds: [], temperature: 0 })).tokens,
+    );
+    fresh.dispose();
+  });
+
   it("a packed row takes the room of its longest sequence", async () => {
     const options = { threads: 1, prefixCacheBytes: 0, kvDtype: "f32" } as const;
     const sequence = Array.from({ length: 1024 }, (_, t) => 5 + (t % 300));
