@@ -1,18 +1,34 @@
-// docs/edge.md's table: what models take in workerd: linear memory, isolate and process, from the packed package. `node bench/edge.mjs` prints it; `--only REGEXP` takes some models.
-// workerd here enforces no limit, so that what does not fit an isolate is measured, too. Random weights of the shapes; Linux, for /proc.
+// docs/edge.md's table: what models take in workerd (linear memory, isolate and process), in Deno with the network alone, in Node and in a page of Chromium. `node bench/edge.mjs` prints it;
+// `--only REGEXP` takes some models, `--places deno,node` some of the places, `--contexts 512` other numbers of tokens than 512 and 2,048.
+// No runtime here enforces a limit, so that what does not fit one is measured, too. Random weights of the shapes, which repeat: a file is made in seconds. Linux, for /proc.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
 import { build } from "esbuild";
+import { fromPreset, writeGguf } from "../scripts/checkpoints/make-gguf.mjs";
+import { quantize } from "../scripts/checkpoints/quants.mjs";
+import { RUNTIMES } from "../tests/runtimes/index.mjs";
 import { serveFolders } from "../tests/runtimes/server.mjs";
 import { serveWorker } from "../tests/runtimes/workerd/serve.mjs";
-import { gguf } from "./lib/checkpoints.mjs";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
-const args = process.argv.slice(2);
-const only = args.includes("--only") ? new RegExp(args[args.indexOf("--only") + 1]) : /./;
+const { values } = parseArgs({
+  options: {
+    only: { type: "string", default: "." },
+    places: { type: "string", default: "workerd,deno,node,page" },
+    contexts: { type: "string", default: "512,2048" },
+  },
+});
+const only = new RegExp(values.only);
+const places = values.places.split(",");
+/** Tokens in the cache when a row is measured. */
+const CONTEXTS = values.contexts.split(",").map(Number);
+const TIMEOUT_MS = 1_200_000;
 
 /** What miniflare brings: Node 20 has no WebSocket of its own. */
 const WebSocket = createRequire(resolve("tests", "runtimes", "package.json"))("ws");
@@ -20,13 +36,11 @@ const WebSocket = createRequire(resolve("tests", "runtimes", "package.json"))("w
 const MODELS = [
   { name: "bundled, as stored" },
   { name: "the same in f32", dtype: "f32" },
-  ...["230m", "350m", "700m", "1.2b"].flatMap((shape) => [
+  ...["230m", "350m", "700m", "1.2b", "2.6b"].flatMap((shape) => [
     { name: `${shape}, q4`, shape, type: "Q4_0" },
     { name: `${shape}, q8`, shape, type: "Q8_0" },
   ]),
 ];
-/** Tokens in the cache when a row is measured. */
-const CONTEXTS = [512, 2048];
 
 const EMPTY = 'export default { fetch: () => new Response("{}") };';
 /** Loads by the first request; by the others computes a prompt of so many tokens, of which it has the beginning. */
@@ -48,7 +62,21 @@ const WORKER = `
     },
   };`;
 
-/** The worker with the package, and one with nothing, each in a folder. */
+/** Loads, and computes a prompt of so many tokens. @returns the bytes of linear memory, and what a page's server tells of the browser's processes */
+const JOB = `
+  import { load } from "lfm2-wasm";
+  export async function run(_files, { address, tokens, ...options }) {
+    const model = await load(address, { ...options, threads: 1, cache: false });
+    const prompt = Uint32Array.from({ length: tokens - 1 }, (_, i) => 20 + ((i * 7) % 400));
+    const { usage } = await model.generate(prompt, { maxTokens: 2, temperature: 0, stopIds: [] });
+    if (usage.outputTokens !== 2) throw new Error("expected two tokens, got " + usage.outputTokens);
+    const { memoryBytes } = await model.status();
+    const own = globalThis.location ? Number(await (await fetch("/memory")).text()) : 0;
+    model.dispose();
+    return { memoryBytes, own };
+  }`;
+
+/** The worker with the package, one with nothing, each in a folder; and the job for programs and pages. */
 async function prepare(project) {
   const modules = join(project, "node_modules");
   const installed = join(modules, "lfm2-wasm");
@@ -56,7 +84,9 @@ async function prepare(project) {
   cpSync("package.json", join(installed, "package.json"));
   cpSync("dist", join(installed, "dist"), { recursive: true });
   cpSync(join("node_modules", "@huggingface"), join(modules, "@huggingface"), { recursive: true });
+  writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }));
   writeFileSync(join(project, "worker.js"), WORKER);
+  writeFileSync(join(project, "job.mjs"), JOB);
   const [empty, folder] = [join(project, "empty"), join(project, "out")];
   mkdirSync(empty);
   writeFileSync(join(empty, "worker.js"), EMPTY);
@@ -64,8 +94,54 @@ async function prepare(project) {
     ...{ entryPoints: [join(project, "worker.js")], outdir: folder, absWorkingDir: project, bundle: true, splitting: true },
     ...{ format: "esm", target: "es2022", conditions: ["workerd", "worker", "browser"], external: ["*.wasm", "*.gguf"] },
   });
-  for (const name of readdirSync("dist")) if (/\.(wasm|gguf)$/.test(name)) cpSync(join("dist", name), join(folder, name));
-  return { empty, folder };
+  const page = join(project, "page", "job.mjs");
+  await build({
+    entryPoints: [join(project, "job.mjs")],
+    outfile: page,
+    absWorkingDir: project,
+    bundle: true,
+    format: "esm",
+    platform: "browser",
+  });
+  for (const name of readdirSync("dist")) {
+    if (/\.(wasm|gguf)$/.test(name)) cpSync(join("dist", name), join(folder, name));
+    if (/\.wasm$|\.browser\.js$/.test(name)) cpSync(join("dist", name), join(dirname(page), name));
+  }
+  return { empty, folder, page };
+}
+
+/** Writes a file of the shape, in which tensors of one kind begin with the same weights. @returns its path */
+function made(project, shape, type) {
+  const out = join(project, "weights", `${shape}-${type}.gguf`);
+  mkdirSync(dirname(out), { recursive: true });
+  const source = fromPreset(shape, 1);
+  const known = new Map();
+  const once = (key, make) => known.get(key) ?? known.set(key, make()).get(key);
+  const read = (tensor, start, count) => once(`${tensor.std} ${tensor.centre} ${count}`, () => source.read(tensor, start, count));
+  const encoders = { [type]: (values) => once(values, () => quantize(values, type)) };
+  writeGguf({ ...source, read }, { type, head: type, out, tokenizer: "tests/golden/data/text/tokenizer.json", encoders });
+  return out;
+}
+
+/** Runs the job as a program, in Deno with the network alone. @returns the most that its process has had resident, and its linear memory, in bytes */
+async function inProcess(name, project, options) {
+  const main = join(project, `${name}.mjs`);
+  const job = pathToFileURL(join(project, "job.mjs"));
+  writeFileSync(
+    main,
+    `import { run } from "${job}"; console.log(JSON.stringify(await run({}, ${JSON.stringify(options)}))); setInterval(() => {}, 1e6);`,
+  );
+  const [binary, args] =
+    name === "node" ? [process.execPath, []] : [RUNTIMES.deno.find(), ["run", "--quiet", "--no-lock", "--no-prompt", "--allow-net"]];
+  const child = spawn(binary, [...args, main], { cwd: project, stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "close").then(([code]) => Promise.reject(new Error(`${name} ended with ${code}`)));
+  try {
+    const [said] = await Promise.race([once(child.stdout, "data"), ended]);
+    return { ...JSON.parse(said), peak: memoryOf(child.pid).peak };
+  } finally {
+    child.kill("SIGKILL");
+    await ended.catch(() => {});
+  }
 }
 
 /** @returns bytes that a process has to itself, and the most that it has had resident */
@@ -113,32 +189,51 @@ const MiB = (bytes) => (bytes < 100 * 2 ** 20 ? (bytes / 2 ** 20).toFixed(1) : M
 
 const project = mkdtempSync(join(tmpdir(), "lfm2-bench-edge-"));
 try {
-  const { empty, folder } = await prepare(project);
-  const [nothing] = await told(empty, [{}]);
+  const { empty, folder, page } = await prepare(project);
+  const isInWorkerd = places.includes("workerd");
+  const [nothing] = isInWorkerd ? await told(empty, [{}]) : [];
   const rows = [];
   for (const { name, shape, type, dtype } of MODELS.filter((model) => only.test(model.name))) {
-    const file = shape ? resolve(await gguf(shape, type)) : undefined;
-    const server = await serveFolders({ "/": file ? dirname(file) : project });
-    const address = file && new URL(file.slice(dirname(file).length + 1), server.url).href;
-    const all = await told(folder, [{ address, dtype }, ...CONTEXTS.map((tokens) => ({ address, dtype, tokens }))]);
+    const file = shape ? made(project, shape, type) : resolve("dist", "mini.gguf");
+    const server = await serveFolders({ "/": dirname(file) });
+    const address = new URL(basename(file), server.url).href;
+    const columns = [];
+    if (isInWorkerd) {
+      const given = { dtype, ...(shape ? { address } : {}) };
+      const all = await told(folder, [given, ...CONTEXTS.map((tokens) => ({ ...given, tokens }))]);
+      const [loaded, ...fed] = all;
+      const last = all.at(-1);
+      console.error(name, loaded.parameterCount, all);
+      const pair = (of) => fed.map((row) => MiB(of(row))).join(" / ");
+      columns.push(
+        MiB(loaded.weightBytes),
+        pair(({ memoryBytes }) => memoryBytes),
+        pair(({ memoryBytes, heap, buffers }) => memoryBytes + heap + buffers),
+        `${MiB(last.own - nothing.own)} / ${MiB(last.peak - nothing.peak)}`,
+      );
+    }
+    const options = { address, dtype, tokens: CONTEXTS[0] };
+    for (const place of places.filter((place) => place !== "workerd")) {
+      const inPage = () => RUNTIMES.chromium.run(RUNTIMES.chromium.find(), { module: page, files: {}, options }, TIMEOUT_MS, "page");
+      const { memoryBytes, own, peak } = await (place === "page" ? inPage() : inProcess(place, project, options));
+      console.error(name, place, { memoryBytes, own, peak });
+      columns.push(MiB(place === "page" ? own : peak));
+    }
     await server.close();
-    const [loaded, ...fed] = all;
-    const last = all.at(-1);
-    console.error(name, loaded.parameterCount, all);
-    const pair = (of) => fed.map((row) => MiB(of(row))).join(" / ");
-    const columns = [
-      MiB(loaded.weightBytes),
-      pair(({ memoryBytes }) => memoryBytes),
-      pair(({ memoryBytes, heap, buffers }) => memoryBytes + heap + buffers),
-      `${MiB(last.own - nothing.own)} / ${MiB(last.peak - nothing.peak)}`,
-    ];
+    if (shape) rmSync(file);
     rows.push(`| ${[name, ...columns].join(" | ")} |`);
   }
   const contexts = CONTEXTS.map((n) => n.toLocaleString("en")).join(" / ");
-  console.log(`| MiB | weights | linear memory with ${contexts} tokens | isolate | process at the end / at most |`);
-  console.log("|---|---|---|---|---|");
+  const titles = {
+    workerd: ["weights", `linear memory with ${contexts} tokens`, "isolate", "process at the end / at most"],
+    deno: ["Deno with the network alone, at most"],
+    node: ["Node, at most"],
+    page: ["a page's processes of Chromium"],
+  };
+  const head = ["MiB", ...places.flatMap((place) => titles[place])];
+  console.log([head, head.map(() => "---")].map((cells) => `| ${cells.join(" | ")} |`).join("\n"));
   console.log(rows.join("\n"));
-  console.log(`\nAn empty worker's process: ${MiB(nothing.own)} MiB of its own, ${MiB(nothing.peak)} MiB resident at most.`);
+  if (nothing) console.log(`\nAn empty worker's process: ${MiB(nothing.own)} MiB of its own, ${MiB(nothing.peak)} MiB resident at most.`);
 } finally {
   rmSync(project, { recursive: true, force: true });
 }
