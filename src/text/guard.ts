@@ -23,14 +23,14 @@ export class TokenGuard {
   readonly #contents: readonly string[];
   readonly #prefixes = new Set<string>();
   readonly #suffixes = new Set<string>();
-  readonly #longest: number;
+  #longest = 0;
 
   constructor(tokens: readonly AddedToken[]) {
     const guarded = tokens.filter(isGuarded);
     this.#finder = new AddedTokenFinder(guarded);
     this.#contents = guarded.map((t) => t.content);
-    this.#longest = Math.max(0, ...this.#contents.map((c) => c.length));
     for (const content of this.#contents) {
+      this.#longest = Math.max(this.#longest, content.length);
       for (let n = 1; n < content.length; n++) {
         this.#prefixes.add(content.slice(0, n));
         this.#suffixes.add(content.slice(n));

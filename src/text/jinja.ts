@@ -9,6 +9,7 @@ import {
   MAX_TEMPLATE_RANGE,
   MAX_TEMPLATE_STEPS,
   MAX_TEMPLATE_WHITESPACE_RUN,
+  TEMPLATE_CHARACTERS_PER_STEP,
 } from "./limits.ts";
 
 const WHERE = "chat template";
@@ -92,7 +93,7 @@ function range(first: unknown, second?: unknown, third: unknown = 1): number[] {
 const overBudget = (limit: string, got: string): FormatError =>
   new FormatError(`${WHERE}: expected at most ${limit}, the limit, got ${got}. Use the model's own template.`);
 
-/** Counts every node that is evaluated and every turn of a loop, and looks at the size of every value. */
+/** Counts every node that is evaluated, by the size of its value, and every turn of a loop, and looks at the size of every value. */
 class BudgetInterpreter extends Interpreter {
   #steps: number;
   readonly #iterables = new Set<Node>();
@@ -109,6 +110,7 @@ class BudgetInterpreter extends Interpreter {
       this.#noteLoop(node as unknown as { readonly iterable: { readonly type: string; readonly lhs?: Node } & NonNullable<Node> });
     const value = super.evaluate(node, environment);
     const size = this.#checkSize(value);
+    this.#spend((typeof value.value === "string" ? value.value.length : 8 * size) / TEMPLATE_CHARACTERS_PER_STEP);
     if (this.#iterables.has(node)) this.#spend(size);
     return value;
   }

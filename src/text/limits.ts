@@ -6,6 +6,12 @@ export const MAX_TOKEN_IDS: number = 1024 * 1024;
 /** Longest token in UTF-8: the longest real ones are runs of spaces below 300. */
 export const MAX_TOKEN_BYTES = 4096;
 
+/** Most characters of all added tokens together, each a step in a tree that finds them: real ones have some ten thousand. */
+export const MAX_ADDED_CHARACTERS: number = 256 * 1024;
+
+/** Most special tokens that a tokenizer puts around a text: real ones put one. */
+export const MAX_AROUND_IDS = 64;
+
 /** Longest chat template: real ones have less than 16 KB. */
 export const MAX_TEMPLATE_BYTES: number = 64 * 1024;
 
@@ -15,6 +21,9 @@ export const MAX_TEMPLATE_WHITESPACE_RUN = 1024;
 /** Most evaluated nodes and loop turns of one rendering, and what each message or tool adds: a turn costs about 20 µs. */
 export const MAX_TEMPLATE_STEPS = 50_000;
 export const MAX_TEMPLATE_STEPS_PER_ITEM = 1000;
+
+/** Characters of a value that cost a step more each time it is evaluated, an item as much as eight: what a filter does takes as long as its text is. */
+export const TEMPLATE_CHARACTERS_PER_STEP = 512;
 
 /** Longest `range`: the library builds it as a list. */
 export const MAX_TEMPLATE_RANGE = 10_000;

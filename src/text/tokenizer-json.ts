@@ -3,7 +3,7 @@
 import { FormatError, UnsupportedError } from "../errors.ts";
 import { isRecord, kindOf, quoted } from "../values.ts";
 import { BYTE_ALPHABET } from "./byte-level.ts";
-import { MAX_TOKEN_BYTES, MAX_TOKEN_IDS } from "./limits.ts";
+import { MAX_ADDED_CHARACTERS, MAX_AROUND_IDS, MAX_TOKEN_BYTES, MAX_TOKEN_IDS } from "./limits.ts";
 import type { AddedToken } from "./segments.ts";
 
 /** The split pattern of LFM2 and Llama 3. Patterns are an allow-list: a stranger's could take for ever, and JavaScript cannot stop one. */
@@ -175,12 +175,14 @@ function readAddedTokens(value: unknown, vocabulary: ReadonlyMap<string, number>
   const at = `${FILE}: added_tokens`;
   if (!Array.isArray(value)) throw new FormatError(`${at}: expected a list, got ${kindOf(value)}. The file is damaged.`);
   const seen = new Set<string>();
+  let characters = 0;
   return value.map((entry: unknown, i) => {
     const here = `${at}[${i}]`;
     if (!isRecord(entry)) throw new FormatError(`${here}: expected an object, got ${kindOf(entry)}. The file is damaged.`);
     const content = checkText(entry.content, here);
     if (seen.has(content)) throw new FormatError(`${here}: expected every token once, got the duplicate ${quoted(content)}.`);
     seen.add(content);
+    checkCount((characters += content.length), MAX_ADDED_CHARACTERS, at, "characters");
     const known = vocabulary.get(content);
     if (known !== undefined && known !== entry.id) {
       throw new FormatError(`${here}: expected id ${known} for ${quoted(content)} as in the vocabulary, got ${quoted(String(entry.id))}.`);
@@ -217,6 +219,7 @@ function readPostProcessor(value: unknown, ids: IdCheck): { prefixIds: number[];
     const { before, after } = readTemplate(step, ids, at);
     prefixIds.unshift(...before);
     suffixIds.push(...after);
+    checkCount(prefixIds.length + suffixIds.length, MAX_AROUND_IDS, at);
   }
   return { prefixIds, suffixIds };
 }
@@ -230,15 +233,20 @@ function readTemplate(step: Record<string, unknown>, ids: IdCheck, at: string): 
   for (const item of step.single as unknown[]) {
     if (isRecord(item) && isRecord(item.Sequence)) hasText = true;
     else (hasText ? after : before).push(...specialIds(item, step.special_tokens, ids, at));
+    checkCount(before.length + after.length, MAX_AROUND_IDS, at);
   }
   if (!hasText) throw new FormatError(`${at}: expected single to hold the text, got none. The file is damaged.`);
   return { before, after };
+}
+
+function checkCount(count: number, most: number, at: string, what = "special tokens"): void {
+  if (count > most) throw new FormatError(`${at}: expected at most ${most} ${what}, the limit, got more. The file is damaged.`);
 }
 
 function specialIds(item: unknown, tokens: unknown, ids: IdCheck, at: string): number[] {
   const name = isRecord(item) && isRecord(item.SpecialToken) ? item.SpecialToken.id : undefined;
   const entry = typeof name === "string" && isRecord(tokens) && Object.hasOwn(tokens, name) ? tokens[name] : undefined;
   const found = isRecord(entry) ? entry.ids : undefined;
-  if (Array.isArray(found) && found.every((id) => ids.has(id))) return found as number[];
+  if (Array.isArray(found) && found.length <= MAX_AROUND_IDS && found.every((id) => ids.has(id))) return found as number[];
   throw new FormatError(`${at}: expected special tokens that exist, got ${quoted(String(name))}. The file is damaged.`);
 }

@@ -84,8 +84,11 @@ export async function listRepository(network: Network, repo: string, revision: s
   for (let page = 0; url !== undefined; page++) {
     const { value, next }: { value: unknown; next: string | undefined } = await json(network, url, where, signal);
     if (!Array.isArray(value)) throw new FormatError(`${where}: expected a list of files, got something else. Check the endpoint.`);
-    files.push(...value.map(fileOf).filter((f) => f !== undefined));
-    if (next !== undefined && (page + 1 >= MAX_LISTING_PAGES || files.length > MAX_LISTED_FILES))
+    for (const entry of value) {
+      const file = fileOf(entry);
+      if (file) files.push(file);
+    }
+    if (files.length > MAX_LISTED_FILES || (next !== undefined && page + 1 >= MAX_LISTING_PAGES))
       throw new FormatError(`${where}: expected at most ${MAX_LISTED_FILES} files, the limit, got more. This is no model's repository.`);
     url = next === undefined ? undefined : nextPage(next, url, where);
   }

@@ -555,6 +555,7 @@ describe("a hub's listing that a stranger wrote", () => {
   it("is refused when it is no list, too long, too deep, or goes on elsewhere", async () => {
     for (const tree of [{}, "nonsense", "", "<!doctype html>", `${"[".repeat(100)}${"]".repeat(100)}`])
       await assert.rejects(open(tree), (e) => e instanceof FormatError, JSON.stringify(tree));
+    await assert.rejects(open(Array(10_001).fill(file)), (e) => e instanceof FormatError && /at most 10000 files/.test(e.message));
     await assert.rejects(open(" ".repeat(5 << 20)), (e) => e instanceof NetworkError || e instanceof FormatError);
     for (const link of ['<http://evil.test/x>; rel="next"', '</api/models/org/other/tree/main>; rel="next"'])
       await assert.rejects(open([file], { link }), (e) => e instanceof FormatError && /another address/.test(e.message));

@@ -254,6 +254,39 @@ const LIMITS: readonly Limit[] = [
     isHeavy: true,
   },
   {
+    what: "special tokens around a text",
+    limit: 64,
+    take: (n) => {
+      const json = JSON.parse(new TextDecoder().decode(repo["tokenizer.json"]));
+      const around = (ids: readonly number[], times: number): Tokenizer => {
+        const single = [...Array(times).fill({ SpecialToken: { id: "x" } }), { Sequence: { id: "A" } }];
+        const step = { type: "TemplateProcessing", single, special_tokens: { x: { ids } } };
+        return Tokenizer.fromJson({ ...json, post_processor: step });
+      };
+      if (n > 64) assert.throws(() => around(Array(300_000).fill(0), 9), FormatError); // more than a call has room for
+      assert.equal(around([0], n).encode("", { addSpecialTokens: true }).length, n);
+      around(Array(n).fill(0), 1);
+    },
+    says: /post_processor: expected at most 64 special tokens, the limit/,
+  },
+  {
+    what: "characters of added tokens",
+    limit: 256 * KIB,
+    take: (n) => {
+      const json = JSON.parse(new TextDecoder().decode(repo["tokenizer.json"]));
+      let left = n - json.added_tokens.reduce((sum: number, { content }: { content: string }) => sum + content.length, 0);
+      for (let id = Object.keys(json.model.vocab).length; left > 0; id++) {
+        const content = `${id}`.padEnd(Math.min(left, 4096), "<");
+        json.added_tokens.push({ ...json.added_tokens[0], id, content });
+        left -= content.length;
+      }
+      assert.equal(left, 0);
+      return Tokenizer.fromJson(json);
+    },
+    says: /added_tokens: expected at most 262144 characters, the limit/,
+    isHeavy: true,
+  },
+  {
     what: "bytes of a token",
     limit: 4096,
     take: (n) => tokenizerWith("é".repeat(n >> 1) + "x".repeat(n & 1)),
@@ -319,6 +352,10 @@ describe("limits", () => {
   it("a template's steps end it, whatever they do; messages bring steps of their own", () => {
     const loop = (turns: number): string => `{% for i in range(${turns}) %}{% for j in range(100) %}{% endfor %}{% endfor %}`;
     assert.throws(() => render(loop(500)), { name: "FormatError", message: /budget of evaluation steps/ });
+    // what a value is made of costs steps whenever it is looked at: a filter over 4 Mi characters takes most of a second
+    const looked = (times: number): string => doubled("'x'", 20, `{% for i in range(${times}) %}{{ n.v | length }}{% endfor %}`);
+    assert.throws(() => render(looked(25)), { name: "FormatError", message: /budget of evaluation steps/ });
+    assert.equal(render(looked(10)), "1048576".repeat(10));
     if (pick({ gate: false, full: true })) new JinjaTemplate(loop(500)).render(new Map([["messages", []]]), 100_000);
   });
 
