@@ -5,11 +5,11 @@ import { attention_f32_f16kv, attention_f32_f32kv, attention_f32_qb8kv, attentio
 import { add_f32, copy } from "./elementwise";
 import { gather_f32 } from "./gather";
 import { await_step, barrier, begin_step, ready, step_commands, step_count } from "./lib/threads";
+import { largest_of_product, merge_largest } from "./matmul/largest";
 import { matmul } from "./matmul/matrix";
 import { rmsnorm_f32 } from "./norm";
 import { quantize_f32_qd8 } from "./quantize";
 import { norm_rope_append_f32_f16kv, norm_rope_append_f32_f32kv, norm_rope_append_f32_qb8kv, rope_table_f32 } from "./rope";
-import { argmax_rows_f32, topk_rows_f32 } from "./sample";
 import { shortconv_f32 } from "./shortconv";
 
 export const COMMAND_BYTES: i32 = 64;
@@ -31,8 +31,8 @@ export enum Op {
   silu_mul = 12,
   add = 13,
   copy = 14,
-  argmax = 15,
-  topk = 16,
+  largest = 15,
+  merge_largest = 16,
   attention_q8 = 17,
   attention_merge = 18,
 }
@@ -97,10 +97,12 @@ export function run(commands: usize, count: i32, ith: usize, nth: usize): i32 {
       case Op.add: add_f32(u(c, 1), u(c, 2), u(c, 3), ith, nth); break;
       // dst, src, bytes
       case Op.copy: copy(u(c, 1), u(c, 2), u(c, 3), ith, nth); break;
-      // out, x, stride, M, N
-      case Op.argmax: argmax_rows_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), ith, nth); break;
-      // values, indices, x, stride, M, N, k
-      case Op.topk: topk_rows_f32(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), ith, nth); break;
+      // lists, room, columns, x, xq, matrix, M, xStride, N, k
+      case Op.largest:
+        largest_of_product(u(c, 1), u(c, 2), u(c, 3), u(c, 4), u(c, 5), u(c, 6), u(c, 7), u(c, 8), u(c, 9), u(c, 10), ith, nth);
+        break;
+      // lists, M, k
+      case Op.merge_largest: merge_largest(u(c, 1), u(c, 2), u(c, 3), ith, nth); break;
       default: unreachable();
     }
     if (ASC_FEATURE_THREADS && nth > 1 && !barrier(ith, nth, c == commands)) return 1;

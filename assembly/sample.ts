@@ -1,6 +1,5 @@
 // Over the logits: the largest, the k largest, unnormalised probabilities. Any N: what lies behind it (padding columns) is never read.
 import { exp_f32x4 } from "./lib/math";
-import { share } from "./lib/threads";
 
 // @ts-ignore: decorator
 @inline function max4(v: v128): f32 {
@@ -8,7 +7,7 @@ import { share } from "./lib/threads";
 }
 
 /** The largest of n values; NaN never wins: pmax(top, NaN) is top. -Infinity when there is nothing else. */
-function largest(x: usize, n: usize): f32 {
+export function largest(x: usize, n: usize): f32 {
   let a = f32x4.splat(-Infinity), b = a, c = a, d = a;
   for (; n >= 16; n -= 16, x += 64) {
     a = f32x4.pmax(a, v128.load(x)); b = f32x4.pmax(b, v128.load(x, 16)); c = f32x4.pmax(c, v128.load(x, 32)); d = f32x4.pmax(d, v128.load(x, 48));
@@ -30,17 +29,8 @@ export function argmax_f32(x: usize, n: usize): i32 {
   return 0;
 }
 
-/**
- * out[m] = index of the largest of row m
- * out (M) i32 · x (M,N) f32, rows stride floats apart
- * cost: reads x once and, up to the answer, once more. Threads share rows.
- */
-export function argmax_rows_f32(out: usize, x: usize, stride: usize, M: usize, N: usize, ith: usize, nth: usize): void {
-  for (let m = share(M, ith, nth), e = share(M, ith + 1, nth); m < e; m++) store<i32>(out + (m << 2), argmax_f32(x + (m * stride << 2), N));
-}
-
 /** Puts (v, index) into its place among the k pairs, which are sorted; the last falls out. Equal values stay before it. */
-function insert(values: usize, indices: usize, last: usize, v: f32, index: i32): void {
+export function insert(values: usize, indices: usize, last: usize, v: f32, index: i32): void {
   let o = last;
   for (; o > 0 && load<f32>(values + o - 4) < v; o -= 4) {
     store<f32>(values + o, load<f32>(values + o - 4));
@@ -82,15 +72,6 @@ export function topk_f32(values: usize, indices: usize, x: usize, n: usize, k: u
     if (v > load<f32>(values + last)) insert(values, indices, last, v, <i32>i);
   }
   if (load<i32>(indices + last) < 0) fill_rest(indices, x, n, k);
-}
-
-/**
- * topk_f32 of each row
- * values (M,k) f32 · indices (M,k) i32 · x (M,N) f32, rows stride floats apart. Threads share rows.
- */
-export function topk_rows_f32(values: usize, indices: usize, x: usize, stride: usize, M: usize, N: usize, k: usize, ith: usize, nth: usize): void {
-  for (let m = share(M, ith, nth), e = share(M, ith + 1, nth); m < e; m++)
-    topk_f32(values + (m * k << 2), indices + (m * k << 2), x + (m * stride << 2), N, k);
 }
 
 /**

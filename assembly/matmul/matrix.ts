@@ -11,9 +11,9 @@ import { matmul_qd8_qb4w } from "./qb4w";
 import { matmul_qd8_qb8w } from "./qb8w";
 
 /** Groups that are worth a start of their own: below some ten kilobytes a memory stream does not reach its speed. */
-const LEAST_GROUPS: usize = 4;
+export const LEAST_GROUPS: usize = 4;
 /** Up to so many rows a product waits for memory. */
-const FEW_ROWS: usize = 4;
+export const FEW_ROWS: usize = 4;
 
 // @ts-ignore: decorator
 @inline export function segment_count(matrix: usize): usize { return load<usize>(matrix); }
@@ -56,7 +56,7 @@ export function matmul(
 }
 
 /** Groups begin..end, counted over all segments. */
-function groups_of_matrix(
+export function groups_of_matrix(
   y: usize, x: usize, xq: usize, matrix: usize, M: usize, yStride: usize, xStride: usize, blocks: usize, begin: usize, end: usize,
 ): void {
   let before: usize = 0;

@@ -198,9 +198,6 @@ function dots__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gro
 function pairs__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   relaxed(1, true, y, yRow, x, w, blocks, groups);
 }
-function pairs__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
-  relaxed(2, true, y, yRow, x, w, blocks, groups);
-}
 function pairs__4x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   relaxed(4, true, y, yRow, x, w, blocks, groups);
 }
@@ -258,17 +255,15 @@ function plain__2x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, gr
   plain(2, y, yRow, x, w, blocks, groups);
 }
 
-/** The largest tile's rows. Three are two and one: these weights have a tile less than the others, for size. */
+/** The largest tile's rows. Three are two and one: these weights have a tile less than the others, for size; and with sums of pairs two are one and one. */
 const MOST: usize = ASC_FEATURE_RELAXED_SIMD ? 4 : 2;
 
-/** `rows` (1, 2 or MOST) rows of x against consecutive groups of w: a row gets the same bits from every tile. */
+/** `rows` (1, 2 without PAIRS, or MOST) rows of x against consecutive groups of w: a row gets the same bits from every tile. */
 function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   if (!ASC_FEATURE_RELAXED_SIMD) {
     if (rows == 1) plain__1x8(y, yRow, x, w, blocks, groups); else plain__2x8(y, yRow, x, w, blocks, groups);
   } else if (PAIRS) {
-    if (rows == 1) pairs__1x8(y, yRow, x, w, blocks, groups);
-    else if (rows == 2) pairs__2x8(y, yRow, x, w, blocks, groups);
-    else pairs__4x8(y, yRow, x, w, blocks, groups);
+    if (rows == 1) pairs__1x8(y, yRow, x, w, blocks, groups); else pairs__4x8(y, yRow, x, w, blocks, groups);
   } else {
     if (rows == 1) dots__1x8(y, yRow, x, w, blocks, groups);
     else if (rows == 2) dots__2x8(y, yRow, x, w, blocks, groups);
@@ -291,12 +286,12 @@ export function matmul_qd8_q4kw(y: usize, yRow: usize, x: usize, w: usize, M: us
       y += run << 6; w += 2 * run * group; groups -= 2 * run;
     }
   }
-  if (M < 3 || M == MOST) return tile(M, y, yRow, x, w, blocks, groups);
+  if (M == 1 || (M == 2 && !PAIRS) || M == MOST) return tile(M, y, yRow, x, w, blocks, groups);
   for (let n = groups_per_pass(group); groups > 0; groups -= n, w += n * group, y += 32 * n) { // they stay in the second cache while x passes
     n = min(n, groups);
     let m = M, xp = x, yp = y;
     for (; m >= MOST; m -= MOST, xp += MOST * xRow, yp += MOST * yRow) tile(MOST, yp, yRow, xp, w, blocks, n);
-    if (m >= 2) { tile(2, yp, yRow, xp, w, blocks, n); m -= 2; xp += 2 * xRow; yp += 2 * yRow; }
-    if (m) tile(1, yp, yRow, xp, w, blocks, n);
+    if (m >= 2 && !PAIRS) { tile(2, yp, yRow, xp, w, blocks, n); m -= 2; xp += 2 * xRow; yp += 2 * yRow; }
+    for (; m > 0; m--, xp += xRow, yp += yRow) tile(1, yp, yRow, xp, w, blocks, n);
   }
 }

@@ -3,7 +3,7 @@ import type { Draft, Drafter, Price } from "./drafters.ts";
 import type { GenerateRequest } from "./engine.ts";
 import type { History } from "./history.ts";
 import { rulesOf } from "./processors.ts";
-import { sample } from "./sampler.ts";
+import { largestWanted, pickLargest, sample } from "./sampler.ts";
 import type { Scheduler } from "./scheduler.ts";
 import { Session } from "./session.ts";
 import { MOST_ROWS, type StepCosts } from "./step-costs.ts";
@@ -83,13 +83,19 @@ export class DraftModel implements Drafter {
     const { sampling = {}, processing, endIds, stopIds = [] } = this.#request ?? {};
     const rules = rulesOf(processing ?? {}, history, { endIds: endIds ?? stopIds, maxLength: Number.POSITIVE_INFINITY });
     const session = this.#session;
+    const { model } = this.#scheduler;
     const from = session.cache.statePosition;
     const start = performance.now();
     await this.#scheduler.step({
       session,
       ids,
-      onLogits: (first) => {
-        next = sample(this.#scheduler.model.logits(first), sampling, history, history.ids.length, rules);
+      largest: rules ? 0 : largestWanted(sampling, model.config.vocabSize),
+      onLogits: (first, _, areLargest) => {
+        next = areLargest
+          ? pickLargest(model.largest(first), sampling, history.ids.length, (scores) => model.logits().weigh(scores))
+          : undefined;
+        if (areLargest && next === undefined) model.logitsAfterAll();
+        next ??= sample(model.logits(first), sampling, history, history.ids.length, rules);
       },
       isCancelled: () => undefined,
     });

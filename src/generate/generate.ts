@@ -11,7 +11,7 @@ import type { BeamRequest, CancelCheck, FinishReason, GenerateEvent, GenerateReq
 import { History } from "./history.ts";
 import { LogprobReader, type TokenLogprob } from "./logprobs.ts";
 import { type Rules, rulesOf } from "./processors.ts";
-import { pickToken, process } from "./sampler.ts";
+import { largestWanted, pickLargest, pickToken, process } from "./sampler.ts";
 import type { Job, Outcome, Scheduler, Waiting } from "./scheduler.ts";
 import type { Session } from "./session.ts";
 import type { Speculation } from "./speculation.ts";
@@ -224,7 +224,9 @@ class Reply {
     this.#stopIds = new Set(request.stopIds);
     this.#text = TurnText.of(table, request.stop);
     this.#cachedTokens = session.keep(request.ids);
-    this.#job = { session, ids: this.#ids, drafted: 0, onLogits: this.#onLogits, isCancelled };
+    const asksForAll = request.beams || request.asksForLogits || this.#rules || this.#logprobs;
+    const largest = asksForAll ? 0 : largestWanted(request.sampling, scheduler.model.config.vocabSize);
+    this.#job = { session, ids: this.#ids, drafted: 0, largest, onLogits: this.#onLogits, isCancelled };
     this.#waiting = scheduler.waiting(this.#job, this.#onStep);
   }
 
@@ -287,7 +289,8 @@ class Reply {
     const { ids } = this.#work.request;
     try {
       const rest = ids.subarray(session.cache.statePosition); // after a rewind that is before the kept tokens' end: those replay
-      this.#reason = await this.#work.scheduler.step({ session, ids: rest, onLogits: this.#onLogits, isCancelled });
+      const { largest = 0, onLogits } = this.#job;
+      this.#reason = await this.#work.scheduler.step({ session, ids: rest, largest, onLogits, isCancelled });
       if (this.#reason) {
         this.#tellNext();
         return;
@@ -362,7 +365,7 @@ class Reply {
   }
 
   /** Chooses tokens in the step that computed their logits: as many as there are guesses that were right, and one more. */
-  readonly #onLogits = (first: number, drafted: number): void => {
+  readonly #onLogits = (first: number, drafted: number, areLargest: boolean): void => {
     const { model } = this.#work.scheduler;
     const { request } = this.#work;
     if (drafted < this.#drafts.length) this.#drafts = this.#drafts.slice(0, drafted);
@@ -371,25 +374,40 @@ class Reply {
     } else if (request.asksForLogits) {
       for (let i = 0; i <= drafted; i++) this.#rows.push(model.logits(first + i).copy()); // while the caller looks at one, another step may overwrite the others
     } else {
-      for (let i = 0, goesOn = true; goesOn; i++) {
-        const logits = model.logits(first + i);
-        this.#prepare(logits);
-        goesOn = this.#choose(logits, i);
-      }
+      for (let i = 0, goesOn = true; goesOn; i++)
+        goesOn = this.#take((areLargest ? this.#pickLargest(first + i) : undefined) ?? this.#pick(model.logits(first + i)), i);
     }
   };
+
+  /** The token of a row of which there are the largest logits; undefined where that does not tell, and now there are all. */
+  #pickLargest(row: number): number | undefined {
+    const { model } = this.#work.scheduler;
+    const id = pickLargest(model.largest(row), this.#work.request.sampling, this.#history.ids.length, this.#weigh);
+    if (id === undefined) model.logitsAfterAll();
+    return id;
+  }
+
+  readonly #weigh = (scores: Float32Array): Float32Array => this.#work.scheduler.model.logits().weigh(scores);
+
+  #pick(logits: Logits): number {
+    this.#prepare(logits);
+    return this.#choose(logits);
+  }
 
   #prepare(logits: Logits): void {
     this.#logprobs?.read(logits);
     process(logits, this.#work.request.sampling, this.#history, this.#rules);
   }
 
-  /** Chooses the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing. Otherwise the guesses that were wrong are let go */
-  #choose(logits: Logits, i: number): boolean {
+  #choose(logits: Logits): number {
+    const { sampling, asksForLogits } = this.#work.request;
+    return pickToken(logits, sampling, this.#history.ids.length, asksForLogits || this.#rules !== undefined);
+  }
+
+  /** Takes the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing. Otherwise the guesses that were wrong are let go */
+  #take(id: number, i: number): boolean {
     const { session, speculation } = this.#place;
     const history = this.#history;
-    const { sampling, asksForLogits } = this.#work.request;
-    const id = pickToken(logits, sampling, history.ids.length, asksForLogits || this.#rules !== undefined);
     history.push(id);
     this.#chosen.push(this.#logprobs ? { id, logprob: this.#logprobs.of(id) } : { id });
     if (!speculation) return false;
@@ -416,7 +434,7 @@ class Reply {
     this.#place.isCancelled(); // throws where the engine has gone meanwhile
     const logits = this.#work.scheduler.model.logits();
     logits.replace(this.#work.takeSupplied());
-    this.#choose(logits, this.#drafts.length - this.#rows.length);
+    this.#take(this.#choose(logits), this.#drafts.length - this.#rows.length);
   }
 
   async #goOnSearching(events: AsyncGenerator<GenerateEvent, undefined>): Promise<void> {

@@ -1,7 +1,7 @@
 // From logits to one token: penalty, temperature, top-k, top-p, min-p and their like in the reference's order, then a draw. Sees a row of logits, knows no model and no text.
 // Tokens must not depend on the JavaScript engine: exponentials come from the kernels, everything else here is + - × ÷ and comparison.
 import { FormatError, InputError, type Lfm2Error, type Lfm2ErrorOptions } from "../errors.ts";
-import type { Logits, TopLogits } from "../kernels/logits.ts";
+import { type LargestLogits, type Logits, MOST_LARGEST, type TopLogits } from "../kernels/logits.ts";
 import { random } from "./philox.ts";
 import type { Rules } from "./processors.ts";
 import { bucketAt, type Candidates, fillBuckets, idsBetween, smallestOf, sortByScore } from "./selection.ts";
@@ -160,8 +160,7 @@ export function sample(logits: Logits, options: SamplingOptions, context: Iterab
  */
 export function process(logits: Logits, options: SamplingOptions, context: Iterable<number>, rules?: Rules): void {
   rules?.before(logits.view());
-  if (!rules?.removeInvalidValues && !logits.isFinite())
-    throw new FormatError(`logits: expected finite numbers, got NaN or Infinity. ${DAMAGED}`);
+  if (!rules?.removeInvalidValues && !logits.isFinite()) throw damaged("NaN or Infinity");
   const { repetitionPenalty = OFF.repetitionPenalty } = options;
   if (repetitionPenalty !== 1) logits.penalize(context, repetitionPenalty);
   rules?.after(logits.view());
@@ -183,6 +182,39 @@ export function pickToken(logits: Logits, options: SamplingOptions, position: nu
 /** Whether nothing is cut off. */
 function isOpen({ size }: Logits, { topK = OFF.topK, topP = OFF.topP, minP = OFF.minP, ...rest }: SamplingOptions): boolean {
   return (topK === 0 || topK >= size) && topP >= 1 && minP <= 0 && !cutsTails(rest);
+}
+
+/** @returns how many of a row's largest logits are all that `pickLargest` wants, 0 where a choice wants all of them: nothing else may be at the logits before */
+export function largestWanted(options: SamplingOptions, vocabSize: number): number {
+  const { topK = OFF.topK, topNSigma = OFF.topNSigma, repetitionPenalty = OFF.repetitionPenalty } = options;
+  if (repetitionPenalty !== 1) return 0;
+  if (isGreedy(options)) return 1;
+  return topK > 0 && topK < Math.min(MOST_LARGEST, vocabSize) && topNSigma <= 0 && !cutsTails(options) ? topK + 1 : 0;
+}
+
+/**
+ * `sample` by no more than the largest logits, as many as `largestWanted` says or more: the same token.
+ * @param weigh gives e^(score - the largest of them)
+ * @returns undefined where all logits have to be looked at, for ties at the border or tokens that were ruled out
+ * @throws FormatError when logits are NaN or infinite, or all are ruled out
+ */
+export function pickLargest(
+  { values, ids }: LargestLogits,
+  options: SamplingOptions,
+  position: number,
+  weigh: (scores: Float32Array) => Float32Array,
+): number | undefined {
+  const best = ids[0]!;
+  if (Number.isNaN(values[0])) throw damaged("NaN or Infinity");
+  if (best < 0) throw damaged("-Infinity for all");
+  if (isGreedy(options)) return best;
+  const { temperature = OFF.temperature, topK = OFF.topK, topP = OFF.topP, minP = OFF.minP } = options;
+  const by = Math.fround(temperature);
+  const scores = Float32Array.from(values.subarray(0, topK + 1), (value) => value / by); // rounded as the kernel rounds it
+  if (!(scores[0]! < Number.POSITIVE_INFINITY)) return undefined;
+  for (let i = 0; i < topK; i++) if (!(scores[i]! > scores[i + 1]!)) return undefined;
+  const top = { ids: Uint32Array.from(ids.subarray(0, topK)), weights: weigh(scores.subarray(0, topK)) };
+  return draw(cutByMinP(cutByTopP(top, topP, 1), minP, 1), random(options.seed ?? OFF.seed, position));
 }
 
 /**
@@ -211,15 +243,17 @@ export function noneLeft(): InputError {
   return new InputError("logits: expected a token that the call's rules leave, got none. Change them.");
 }
 
-const DAMAGED = "The checkpoint is damaged, or its values overflow: try another file or dtype.";
+const damaged = (got: string): FormatError =>
+  new FormatError(
+    `logits: expected finite numbers, got ${got}. The checkpoint is damaged, or its values overflow: try another file or dtype.`,
+  );
 
 /** Applies the temperature. @returns the id of the largest logit */
 function heat(logits: Logits, options: SamplingOptions, hasRules = false): number {
   const { temperature = OFF.temperature, topNSigma = OFF.topNSigma } = options;
   const best = logits.argmax();
   const largest = logits.view()[best] ?? Number.NaN;
-  if (!(largest > Number.NEGATIVE_INFINITY))
-    throw hasRules ? noneLeft() : new FormatError(`logits: expected finite numbers, got -Infinity for all. ${DAMAGED}`);
+  if (!(largest > Number.NEGATIVE_INFINITY)) throw hasRules ? noneLeft() : damaged("-Infinity for all");
   if (isGreedy(options)) return best;
   if (topNSigma > 0) cutBySigma(logits.view(), topNSigma, largest);
   if (temperature !== 1) logits.divide(temperature);

@@ -2,7 +2,7 @@
 import { MemoryError } from "../errors.ts";
 import { inMacrotask } from "../macrotask.ts";
 import type { Cache } from "../models/cache.ts";
-import type { LanguageModel, StepInput } from "../models/language-model.ts";
+import type { LanguageModel, StepInput, StepOptions } from "../models/language-model.ts";
 import type { CancelCheck, FinishReason } from "./engine.ts";
 import type { Session } from "./session.ts";
 
@@ -13,8 +13,13 @@ export interface Job {
   readonly ids: ArrayLike<number>;
   /** The last so many of them are guesses: fewer are computed where a step has no room. */
   readonly drafted?: number;
-  /** Called once all ids have been computed, but for guesses: row `first` of the model's logits is that of the last that is none, those of the `drafted` guesses follow. */
-  readonly onLogits: (first: number, drafted: number) => void;
+  /** So many of each row's largest logits are all that it wants; 0 where it wants all logits. */
+  readonly largest?: number;
+  /**
+   * Called once all ids have been computed, but for guesses: row `first` of the model's logits is that of the last that is none, those of the `drafted` guesses follow.
+   * With `areLargest` the model has the largest logits of these rows, as many as the job wants or more; else all of them.
+   */
+  readonly onLogits: (first: number, drafted: number, areLargest: boolean) => void;
   readonly isCancelled: CancelCheck;
 }
 
@@ -22,7 +27,7 @@ export interface Job {
 export type Outcome = { readonly reason: FinishReason | undefined } | { readonly error: unknown };
 
 const COMPUTED: Outcome = { reason: undefined };
-const LAST = { logitsOf: [0] };
+const LAST = [0];
 
 /** A job that waits for its steps. One that has ended may be entered again: a reply under way takes the same for all its tokens. */
 export interface Waiting {
@@ -33,6 +38,7 @@ export interface Waiting {
   readonly onTurn: () => void;
   /** What a step takes that computes this job alone. */
   readonly inputs: readonly StepInput[];
+  readonly options: StepOptions;
 }
 
 /** A job with its share of a step. */
@@ -102,7 +108,9 @@ export class Scheduler {
       if (waiting.outcome) onEnd(waiting.outcome);
       else this.#wait(waiting); // no room in that step
     };
-    const waiting: Waiting = { job, outcome: undefined, seen: 0, onTurn, inputs: [{ cache: job.session.cache, ids: job.ids }] };
+    const { session, ids, largest = 0 } = job;
+    const options = { logitsOf: LAST, largest };
+    const waiting: Waiting = { job, outcome: undefined, seen: 0, onTurn, inputs: [{ cache: session.cache, ids }], options };
     return waiting;
   }
 
@@ -129,8 +137,9 @@ export class Scheduler {
     if (parts.length === 0) return;
     const { onStep } = this;
     const start = onStep ? performance.now() : 0;
+    let areLargest = false;
     try {
-      this.#compute(parts);
+      areLargest = this.#compute(parts);
     } catch (error) {
       for (const { waiting } of parts) waiting.outcome = { error };
       return;
@@ -142,7 +151,7 @@ export class Scheduler {
       waiting.outcome = COMPUTED;
       if (!isWhole) continue;
       try {
-        waiting.job.onLogits(first, drafted);
+        waiting.job.onLogits(first, drafted, areLargest);
       } catch (error) {
         waiting.outcome = { error };
       }
@@ -157,7 +166,7 @@ export class Scheduler {
   /** A step of one token, as nearly all are: what all the functions below do, without them. */
   #decode(waiting: Waiting): void {
     this.#queue.pop();
-    const { session, ids, onLogits, isCancelled } = waiting.job;
+    const { session, ids, largest = 0, onLogits, isCancelled } = waiting.job;
     try {
       const reason = isCancelled();
       if (reason) {
@@ -168,30 +177,38 @@ export class Scheduler {
       const { onStep } = this;
       const start = onStep ? performance.now() : 0;
       try {
-        this.#use().step(waiting.inputs, LAST);
+        this.#use().step(waiting.inputs, waiting.options);
       } finally {
         session.follow(from, ids);
       }
       this.decoding = 1;
       waiting.outcome = COMPUTED;
-      onLogits(0, 0);
+      onLogits(0, 0, largest > 0);
       onStep?.(1, performance.now() - start);
     } catch (error) {
       waiting.outcome = { error };
     }
   }
 
-  #compute(parts: readonly Part[]): void {
+  /** @returns whether the largest logits are all that there is of them: nobody wants more */
+  #compute(parts: readonly Part[]): boolean {
     const logitsOf: number[] = [];
     let rows = 0;
     let decoding = 0;
+    let largest = 0;
+    let isEnough = true;
     for (const { waiting, ids, isWhole, drafted } of parts) {
       rows += ids.length;
       if (isWhole) for (let i = drafted; i >= 0; i--) logitsOf.push(rows - 1 - i);
       if (certain(waiting.job) === 1) decoding++;
+      if (!isWhole) continue;
+      const { largest: wanted = 0 } = waiting.job;
+      isEnough &&= wanted > 0;
+      largest = Math.max(largest, wanted);
     }
-    this.#use().step(parts, { logitsOf });
+    this.#use().step(parts, { logitsOf, largest: isEnough ? largest : 0 });
     this.decoding = decoding;
+    return isEnough;
   }
 
   /** Takes from the queue what fits a step: single tokens first, so that replies under way wait for no prompt, then prompts in the order they came. */

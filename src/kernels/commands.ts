@@ -20,8 +20,8 @@ export const OP = {
   silu_mul: 12,
   add: 13,
   copy: 14,
-  argmax: 15,
-  topk: 16,
+  largest: 15,
+  merge_largest: 16,
   attention_q8: 17,
   attention_merge: 18,
 } as const;
@@ -189,6 +189,15 @@ export class CommandEncoder {
     return true;
   }
 
+  /** Has x quantized where w wants it. @returns where that is, or 0 */
+  #quantized(x: Rows, w: Matrix, M: number): number {
+    if (!hasQuantized(w)) return 0;
+    const columns = roundUp(w.columns, 32);
+    const { quantized } = this.#scratch;
+    if (!this.#quantizesWhatItWrites(x, M, columns, !hasFloats(w))) this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
+    return quantized;
+  }
+
   /** out (T,D) = the rows `ids` of w, widened to f32. ids: T i32. */
   gather(out: Rows, ids: number, w: Matrix, T: number): void {
     this.#put(OP.gather, out.address, ids, w.address, T, out.stride);
@@ -207,11 +216,18 @@ export class CommandEncoder {
 
   /** y (M,N) = x (M,K) · Wᵀ + bias. The only place where quantization shows: int8 and int4 weights meet int8 activations. */
   linear(y: Rows, x: Rows, w: Matrix, M: number, bias?: Vector): void {
-    const columns = roundUp(w.columns, 32);
-    const quantized = hasQuantized(w) ? this.#scratch.quantized : 0;
-    if (quantized && !this.#quantizesWhatItWrites(x, M, columns, !hasFloats(w)))
-      this.#put(OP.quantize, quantized, x.address, M, columns, x.stride);
+    const quantized = this.#quantized(x, w, M);
     this.#put(OP.matmul, y.address, hasFloats(w) ? x.address : 0, quantized, w.address, M, y.stride, x.stride, bias?.address ?? 0);
+  }
+
+  /**
+   * The k largest of each row of x (M,K) · Wᵀ, of whose columns the first N count: largest first, ties by index.
+   * areSeveral: threads may share the step · lists: of as many as there are, (M,k) f32 and (M,k) i32 each; the first one is the result. room: (M, columns) f32 a thread, columns a multiple of 8
+   */
+  largest(lists: number, room: number, columns: number, x: Rows, w: Matrix, M: number, N: number, k: number, areSeveral: boolean): void {
+    const quantized = this.#quantized(x, w, M);
+    this.#put(OP.largest, lists, room, columns, hasFloats(w) ? x.address : 0, quantized, w.address, M, x.stride, N, k);
+    if (areSeveral) this.#put(OP.merge_largest, lists, M, k);
   }
 
   /** table: for each row hd/2 cosines and hd/2 sines of its position times `frequencies` (hd/2 f64), times `factor`. */

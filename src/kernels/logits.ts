@@ -23,6 +23,15 @@ export interface TopLogits {
   readonly ids: Uint32Array;
 }
 
+/** The most of a row's largest logits that a step keeps without the row. */
+export const MOST_LARGEST = 64;
+
+/** A row's largest logits, largest first, ties by id. The first is NaN where a logit of the row is NaN or +Infinity; of places that nothing above -Infinity took the id is -1. */
+export interface LargestLogits {
+  readonly values: Float32Array;
+  readonly ids: Int32Array;
+}
+
 /** A view on one row of logits (V,) f32. It owns no memory: its holder gives the row and the scratch, and both must stay in place. */
 export class Logits {
   /** V, the number of logits. */

@@ -31,8 +31,8 @@ export const ARGUMENTS: Readonly<Record<string, string>> = {
   silu_mul: "y, yStride, yq, ab, abStride, T, F8",
   add: "y, x, n",
   copy: "dst, src, bytes",
-  argmax: "out, x, stride, M, N",
-  topk: "values, indices, x, stride, M, N, k",
+  largest: "lists, room, columns, x, xq, matrix, M, xStride, N, k",
+  merge_largest: "lists, M, k",
 };
 
 const opNames = new Map(Object.entries(OP).map(([name, op]) => [op as number, name]));
@@ -96,10 +96,14 @@ function costOf(kernel: string, a: Arguments): Cost {
   const n = (name: string): number => a.of(name);
   const moves = (bytes: number): Cost => ({ kernel, bytes, macs: 0 });
   const rows = (): number => a.sequences().reduce((sum, s) => sum + s.rows, 0);
-  if (kernel === "matmul") {
+  if (kernel === "matmul" || kernel === "largest") {
     const { columns: K, rows: N, bytes, dtype } = a.matrix();
     const input = isQuantized(dtype) ? 1.5 : 4;
-    return { kernel: `${kernel} ${dtype}`, bytes: bytes + n("M") * (K * input + 4 * N), macs: n("M") * N * K };
+    return {
+      kernel: `matmul ${dtype}`,
+      bytes: bytes + n("M") * (K * input + (kernel === "matmul" ? 4 * N : 8 * n("k"))),
+      macs: n("M") * N * K,
+    };
   }
   const [H, G, hd] = [n("H"), n("G"), n("hd")];
   const yq = n("yq") ? 1.5 : 0; // what is also written quantized
@@ -119,7 +123,6 @@ function costOf(kernel: string, a: Arguments): Cost {
   if (kernel === "silu_mul") return moves((12 + yq) * n("T") * n("F8"));
   if (kernel === "add") return moves(12 * n("n"));
   if (kernel === "copy") return moves(2 * n("bytes"));
-  if (kernel === "argmax" || kernel === "topk") return moves(4 * n("M") * n("N"));
   return moves(0);
 }
 
@@ -155,7 +158,7 @@ export class CommandTimer {
     const names = ARGUMENTS[name]?.split(", ");
     const a = new Arguments(this.#memory, address, names ?? []);
     const { kernel, bytes, macs } = names ? costOf(name, a) : { kernel: name, bytes: 0, macs: 0 };
-    const part = names && name === "matmul" ? this.#partOf(a) : "";
+    const part = names && (name === "matmul" || name === "largest") ? this.#partOf(a) : "";
     const key = `${kernel}|${part}`;
     const time = this.#times.get(key) ?? { kernel, part, calls: 0, ms: 0, bytes: 0, macs: 0 };
     this.#times.set(key, time);

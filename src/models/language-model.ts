@@ -10,7 +10,7 @@ import {
   SEGMENT_POSITIONS,
 } from "../kernels/commands.ts";
 import { Executor } from "../kernels/executor.ts";
-import { Logits } from "../kernels/logits.ts";
+import { type LargestLogits, Logits, MOST_LARGEST } from "../kernels/logits.ts";
 import type { KernelTime } from "../kernels/profile.ts";
 import type { Threads } from "../kernels/threads.ts";
 import type { KernelInstance } from "../kernels/variants.ts";
@@ -23,9 +23,13 @@ import type { PlanItem } from "../weights/plan.ts";
 import { type Cache, CachePool, cacheSize, KEPT_ROWS } from "./cache.ts";
 import type { Lfm2Config } from "./config.ts";
 import { fingerprint } from "./fingerprint.ts";
-import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride, type Tap } from "./lfm2.ts";
+import { bufferColumns, type LayerRange, Lfm2, type Lfm2Buffers, type Lfm2Weights, matrixUses, rowStride } from "./lfm2.ts";
 import { readKeys } from "./page-view.ts";
 import { frequencyLength, ropeAttentionFactor, ropeFrequencies } from "./rope.ts";
+import { readRows, TapCollector, type Taps } from "./taps.ts";
+
+/** Columns of the head that are made at a time there. One row reads its weights in runs, and each begin costs some 10 µs of a stream from memory; of several rows what is made stays in the first cache. */
+const LARGEST_COLUMNS = { alone: 32768, together: 4096 };
 
 /** Logits that are kept at a time stay below this many bytes: all rows of a long prompt would be hundreds of megabytes. */
 const LOGITS_BYTES = 8 << 20;
@@ -57,9 +61,6 @@ export interface StepInput {
   readonly positions?: ArrayLike<number> | undefined;
 }
 
-/** What the layers computed, by name; see `Tap`. Each (T, columns) f32 without padding. */
-export type Taps = Map<string, Float32Array>;
-
 /** What a step gives beside the caches' new content. */
 export interface StepOptions {
   /**
@@ -67,6 +68,8 @@ export interface StepOptions {
    * values and the convolution's state have taken them in. By default all rows are computed to the end, without logits, for `head` or `hidden`; with `taps` too.
    */
   readonly logitsOf?: readonly number[];
+  /** So many of each of these rows' logits, at most `MOST_LARGEST`, are all that is wanted: `largest` reads them, and there is no row for `logits`. */
+  readonly largest?: number | undefined;
   readonly taps?: Taps | undefined;
   /** Length of the context that scaled rotary frequencies go by; default `maxContextTokens`, so that a session's never change. All rows of the step go by it. */
   readonly ropeLength?: number | undefined;
@@ -101,6 +104,7 @@ function scratchSizes(c: Lfm2Config, { kernels }: KernelInstance, { chunkTokens:
       ...regions,
       ["logits", 4 * logitsRows * rowStride(logitsColumns)],
       ["sampling", Logits.scratchBytes(c.vocabSize)],
+      ["largest", 8 * threads * logitsRows * MOST_LARGEST],
       ["quantized", R * kernels.qd8_row_bytes(widest)],
       ["slots", slotCount * kernels.attention_slot_bytes(c.headDim)],
       ["attention", threads * kernels.attention_scratch_bytes(c.numAttentionHeads, c.numKeyValueHeads, c.headDim)],
@@ -147,8 +151,11 @@ export class LanguageModel {
   #ropeLength: number | undefined;
   /** The one of sessions. */
   readonly #ownRopeLength: number;
-  /** Of a step of one token with its logits. */
+  /** Of a step of one token with its logits; with the largest of them it is greater by their number. */
   readonly #decodeKey: number;
+  /** Rows of the last step that was asked for their largest logits, and how many of each. */
+  #largestRows = 0;
+  #largestCount = 0;
 
   /**
    * @param threads that serve already; the model ends them
@@ -182,7 +189,7 @@ export class LanguageModel {
     this.#executor = new Executor(threads, instance.memory, commands, scratch, options.kvDtype);
     this.#ids = new Words(instance.memory, this.#at("ids"), options.chunkTokens);
     this.#rowTable = new Words(instance.memory, this.#at("rowTable"), (ROW_TABLE_ENTRY_BYTES / 4) * options.chunkTokens);
-    this.#decodeKey = this.#keyOf(1, 1, kindOf([0], 1) ?? 0);
+    this.#decodeKey = this.#keyOf(1, 1, kindOf([0], 1) ?? 0, 0);
     this.#ownRopeLength = frequencyLength(config, options.maxContextTokens);
     this.#lfm2 = new Lfm2(config, weights, this.#buffers(), range.from);
     const types = config.layerTypes.slice(range.from, range.to);
@@ -237,8 +244,12 @@ export class LanguageModel {
    * @throws InputError when ids are out of range or a context is full; MemoryError when the pages do not fit. The caches stay as they were.
    */
   step(inputs: readonly StepInput[], options: StepOptions = {}): number {
+    if (options.largest) {
+      this.#largestRows = options.logitsOf?.length ?? 0;
+      this.#largestCount = options.largest;
+    }
     if (inputs.length === 1 && this.#stepsOnce(inputs[0]!, options)) return 1;
-    const { logitsOf, taps, ropeLength } = options;
+    const { logitsOf, largest = 0, taps, ropeLength } = options;
     this.#setFrequencies(ropeLength ?? this.options.maxContextTokens);
     let T = 0;
     for (const input of inputs) T += this.#lengthOf(input);
@@ -255,8 +266,8 @@ export class LanguageModel {
       const areIds = this.#writeInputs(inputs);
       const rotary = this.#writePositions(inputs);
       const kind = rotary || taps || !areIds ? undefined : kindOf(logitsOf, T);
-      const key = kind === undefined ? undefined : this.#keyOf(T, inputs.length, kind);
-      this.#run(inputs, { T, areIds, rotary, logitsOf, collector }, key);
+      const key = kind === undefined ? undefined : this.#keyOf(T, inputs.length, kind, largest);
+      this.#run(inputs, { T, areIds, rotary, logitsOf, largest, collector }, key);
       collector?.read(taps ?? new Map());
     } finally {
       collector?.release();
@@ -270,15 +281,25 @@ export class LanguageModel {
    * @param rows row numbers within the step, at most `logitsRows` of them
    */
   head(rows: readonly number[]): void {
-    this.#executor.run((c) => this.#recordHead(c, rows, false));
+    this.#executor.run((c) => this.#recordHead(c, rows, false, 0));
+  }
+
+  /** Computes all logits of the rows that the last step was asked for the largest of, for `logits`. What `largest` gives stays. */
+  logitsAfterAll(): void {
+    const rows = Array.from({ length: this.#largestRows }, (_, i) => i);
+    this.#executor.run((c) => this.#recordHead(c, rows, true, 0)); // the last layer has left them in the first rows
   }
 
   /** @param areOnTop these rows are the first ones of h */
-  #recordHead(c: CommandEncoder, rows: readonly number[], areOnTop: boolean): void {
+  #recordHead(c: CommandEncoder, rows: readonly number[], areOnTop: boolean, largest: number): void {
     const { logitsRows, logitsColumns } = this.#sizes;
     if (rows.length > logitsRows) throw new RangeError(`the head takes at most ${logitsRows} rows, got ${rows.length}`);
     new Int32Array(this.#memory.buffer, this.#at("rowNumbers"), rows.length).set(rows);
-    this.#lfm2.head(c, this.#rows("logits", logitsColumns), areOnTop ? 0 : this.#at("rowNumbers"), rows.length);
+    const logits = this.#rows("logits", logitsColumns);
+    const most = rows.length === 1 ? LARGEST_COLUMNS.alone : LARGEST_COLUMNS.together;
+    const columns = Math.min(most, GROUP_ROWS * Math.floor(logits.stride / GROUP_ROWS / this.threads));
+    const lists = largest > 0 ? { address: this.#at("largest"), columns, k: largest, areSeveral: this.threads > 1 } : undefined;
+    this.#lfm2.head(c, logits, areOnTop ? 0 : this.#at("rowNumbers"), rows.length, lists);
   }
 
   /**
@@ -307,6 +328,13 @@ export class LanguageModel {
     return row;
   }
 
+  /** @returns the largest logits of row i of the last step that was asked for them, views that hold until the next one */
+  largest(i: number): LargestLogits {
+    const [M, k] = [this.#largestRows, this.#largestCount];
+    const address = this.#at("largest") + 4 * k * i;
+    return { values: new Float32Array(this.#memory.buffer, address, k), ids: new Int32Array(this.#memory.buffer, address + 4 * k * M, k) };
+  }
+
   /** @returns the residual stream (T,D) that the last step left: what the next layer range takes */
   hidden(T: number): Float32Array {
     return readRows(this.#memory, this.#lfm2.buffers.h, T, this.config.hiddenSize);
@@ -333,7 +361,7 @@ export class LanguageModel {
    * A step of one id with its logits, as nearly all are, in few functions: between two steps of a large model the caches hold its weights, and each function is waited for.
    * @returns whether it was one, and has been recorded before; if not, nothing has been done
    */
-  #stepsOnce({ cache, ids, positions }: StepInput, { logitsOf, taps, ropeLength }: StepOptions): boolean {
+  #stepsOnce({ cache, ids, positions }: StepInput, { logitsOf, largest = 0, taps, ropeLength }: StepOptions): boolean {
     if (ids?.length !== 1 || logitsOf?.length !== 1 || logitsOf[0] !== 0 || positions || taps || ropeLength !== undefined) return false;
     const id = ids[0]!;
     const { maxContextTokens } = this.options;
@@ -347,7 +375,7 @@ export class LanguageModel {
     this.#writeEntry(0, cache, 0, 1);
     this.#ids.view[0] = id;
     try {
-      if (!this.#executor.rerun(this.#decodeKey)) return false;
+      if (!this.#executor.rerun(this.#decodeKey + largest)) return false;
     } catch (error) {
       // a trap leaves some layers' states advanced and others not: the session starts again
       if (error instanceof PlatformError) cache.reset();
@@ -358,8 +386,8 @@ export class LanguageModel {
   }
 
   /** Positions, pages and states are in the row table: nothing else tells two steps of one key apart. */
-  #keyOf(T: number, sequences: number, kind: number): number {
-    return (T * (this.options.chunkTokens + 1) + sequences) * KINDS + kind;
+  #keyOf(T: number, sequences: number, kind: number, largest: number): number {
+    return ((T * (this.options.chunkTokens + 1) + sequences) * KINDS + kind) * (MOST_LARGEST + 1) + largest;
   }
 
   #run(inputs: readonly StepInput[], step: Recording, key: number | undefined): void {
@@ -372,13 +400,13 @@ export class LanguageModel {
     }
   }
 
-  #record(sequences: number, { T, areIds, rotary, logitsOf, collector }: Recording, key: number | undefined): void {
+  #record(sequences: number, { T, areIds, rotary, logitsOf, largest, collector }: Recording, key: number | undefined): void {
     const outputs = this.range.head && this.range.to > this.range.from && !collector ? logitsOf : undefined;
     const rows = { address: this.#at("rowTable"), sequences };
     const ids = areIds ? this.#at("ids") : undefined;
     this.#executor.run((c) => {
       this.#lfm2.layers(c, { T, rows, rotary, ids, outputs, tap: collector?.record(c) });
-      if (logitsOf?.length) this.#recordHead(c, logitsOf, outputs !== undefined);
+      if (logitsOf?.length) this.#recordHead(c, logitsOf, outputs !== undefined, largest);
     }, key);
   }
 
@@ -513,6 +541,7 @@ interface Recording {
   readonly areIds: boolean;
   readonly rotary: RowTable | undefined;
   readonly logitsOf: readonly number[] | undefined;
+  readonly largest: number;
   readonly collector: TapCollector | undefined;
 }
 
@@ -532,44 +561,4 @@ function kindOf(logitsOf: readonly number[] | undefined, T: number): number | un
   if (logitsOf.length === 0) return 1;
   if (logitsOf.length === T) return 2;
   return logitsOf.length === 1 && logitsOf[0] === T - 1 ? 3 : undefined;
-}
-
-function readRows(memory: WasmMemory, rows: Rows, T: number, columns: number): Float32Array {
-  const out = new Float32Array(T * columns);
-  for (let t = 0; t < T; t++) out.set(new Float32Array(memory.buffer, rows.address + 4 * rows.stride * t, columns), t * columns);
-  return out;
-}
-
-/** Copies what a step computes on its way into memory taken for that step alone. */
-class TapCollector {
-  readonly #arena: Arena;
-  readonly #mark: number;
-  readonly #T: number;
-  readonly #taps: { readonly name: string; readonly rows: Rows; readonly columns: number }[] = [];
-  #at: number;
-
-  constructor(arena: Arena, T: number, c: Lfm2Config, { from, to }: LayerRange) {
-    this.#arena = arena;
-    this.#mark = arena.mark;
-    this.#T = T;
-    const attention = c.layerTypes.slice(from, to).filter((type) => type === "full_attention").length;
-    const floats = rowStride(c.hiddenSize) * (1 + 3 * (to - from)) + rowStride(bufferColumns(c).wide) * attention;
-    this.#at = arena.alloc(4 * T * floats, "taps");
-  }
-
-  readonly record =
-    (c: CommandEncoder): Tap =>
-    (name, rows, columns) => {
-      c.copy(this.#at, rows, this.#T);
-      this.#taps.push({ name, rows: { address: this.#at, stride: rows.stride }, columns });
-      this.#at += 4 * this.#T * rows.stride;
-    };
-
-  read(into: Taps): void {
-    for (const { name, rows, columns } of this.#taps) into.set(name, readRows(this.#arena.memory, rows, this.#T, columns));
-  }
-
-  release(): void {
-    this.#arena.release(this.#mark);
-  }
 }

@@ -127,6 +127,16 @@ export function matrixUses({ embedding, layers, head }: Lfm2Weights): Map<number
   return uses;
 }
 
+/** Where a head keeps the largest logits of its rows, see `CommandEncoder.largest`. */
+export interface LargestLists {
+  readonly address: number;
+  /** Columns of the product that are made at a time. */
+  readonly columns: number;
+  readonly k: number;
+  /** Whether more than one thread may share the step. */
+  readonly areSeveral: boolean;
+}
+
 /** Activations of a step, up to the engine's chunk of rows each. */
 export interface Lfm2Buffers {
   readonly h: Rows; // (T,D) the residual stream
@@ -211,13 +221,18 @@ export class Lfm2 {
     });
   }
 
-  /** logits (M,V) of the M rows of h whose numbers lie at address `rows`, or of its first M when that is 0; x keeps the normed rows. */
-  head(c: CommandEncoder, logits: Rows, rows: number, M: number): void {
+  /**
+   * logits (M,V) of the M rows of h whose numbers lie at address `rows`, or of its first M when that is 0; x keeps the normed rows.
+   * @param largest instead of logits, in whose place it works: lists of the largest of each row
+   */
+  head(c: CommandEncoder, logits: Rows, rows: number, M: number, largest?: LargestLists): void {
     const { h, x } = this.buffers;
     const { norm, head } = this.weights;
     if (!norm || !head) throw new RangeError("this layer range has no head");
     c.rmsnorm(x, h, norm, M, this.config.normEps, rows); // x (M,D)
-    c.linear(logits, x, head, M); // logits (M,V)
+    if (!largest)
+      c.linear(logits, x, head, M); // logits (M,V)
+    else c.largest(largest.address, logits.address, largest.columns, x, head, M, this.config.vocabSize, largest.k, largest.areSeveral);
   }
 
   /** x (M,D): the final norm of the first M rows of h. */

@@ -92,11 +92,26 @@ function compare(lab: Lab, p: Product): void {
     lab.run("matmul", [y, from, quantized ? xq : 0, matrix, M, yStride, stride, bias], nth);
     for (let m = 0; m < M; m++) lab.agree(group, first + m, `${M} rows, ${nth} threads`, lab.read(y + 4 * m * yStride, N));
   };
+  const k = 5;
+  const [lists, room] = [lab.floats(2 * 5 * 7 * k), lab.floats(5 * 7 * 16)];
+  const largest = (first: number, M: number, nth: number): void => {
+    lab.run("largest", [lists, room, 16, x + 4 * first * stride, quantized ? xq : 0, matrix, M, stride, N, k], nth);
+    if (nth > 1) lab.run("merge_largest", [lists, M, k], nth);
+    for (let m = 0; m < M; m++)
+      lab.agree(`${group}, largest`, first + m, `${M} rows, ${nth} threads`, lab.readInts(lists + 4 * k * (M + m), k));
+  };
   const counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, ...lab.pick({ gate: [33], full: [12, 13, 15, 16, 17, 31, 32, 33, 48, 64, 65, 70] })];
-  for (let first = 0; first < rows; first++) multiply(first, 1, 1); // each row alone
+  for (let first = 0; first < rows; first++) {
+    multiply(first, 1, 1); // each row alone
+    largest(first, 1, 1);
+  }
   for (const M of counts) if (M <= rows && !(few && M > 9)) multiply((M * 5) % (rows - M + 1), M, 1);
   for (const nth of lab.threads([2, 3, 5]))
-    for (const M of few ? [1, 3] : [1, 2, 4, 7, rows]) multiply((M * 3 + nth) % (rows - M + 1), M, nth);
+    for (const M of few ? [1, 3] : [1, 2, 4, 7, rows]) {
+      const first = (M * 3 + nth) % (rows - M + 1);
+      multiply(first, M, nth);
+      if (M <= 7) largest(first, M, nth);
+    }
 }
 
 /** Rows and columns of the matrices: tails, a hidden size, the sizes of ffn, the longest sum. */

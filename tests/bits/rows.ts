@@ -278,7 +278,7 @@ function shortconv(lab: Lab): void {
   }
 }
 
-/** Logits: what sampling reads, by commands and by name. */
+/** Logits: what sampling reads. */
 function sampling(lab: Lab): void {
   const k = 40;
   for (const N of lab.pick({ gate: [40, 515, 8192], full: [40, 515, 8192, 65536] })) {
@@ -286,16 +286,7 @@ function sampling(lab: Lab): void {
       lab.reset();
       const [M, stride, group] = [5, up(N, 16) + 16, `${N} ${kind}`];
       const data = numbers(kind, M * stride, group, kind === "uniform" ? 20 : 1);
-      const [x, out, values, indices, p] = [lab.put(data), lab.floats(M), lab.floats(M * k), lab.floats(M * k), lab.floats(N)];
-      for (const nth of [1, ...lab.threads([2, 3])]) {
-        lab.run("argmax", [out, x, stride, M, N], nth);
-        lab.run("topk", [values, indices, x, stride, M, N, k], nth);
-        for (let m = 0; m < M; m++) {
-          lab.agree(`argmax ${group}`, m, `${nth} threads`, lab.readInts(out + 4 * m, 1));
-          lab.agree(`topk values ${group}`, m, `${nth} threads`, lab.read(values + 4 * m * k, k));
-          lab.agree(`topk indices ${group}`, m, `${nth} threads`, lab.readInts(indices + 4 * m * k, k));
-        }
-      }
+      const [x, values, indices, p] = [lab.put(data), lab.floats(k), lab.floats(k), lab.floats(N)];
       for (let m = 0; m < M; m++) byName(lab, { x: x + 4 * m * stride, values, indices, p, N, k, m, group });
     }
   }

@@ -10,8 +10,9 @@ import { threadsOf } from "../../src/adapters/node/threads.ts";
 import type { ThreadOptions } from "../../src/kernels/threads.ts";
 import type { KernelSource, Variant } from "../../src/kernels/variants.ts";
 import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
-import type { LanguageModel, Taps } from "../../src/models/language-model.ts";
+import type { LanguageModel } from "../../src/models/language-model.ts";
 import { type LoadModelOptions, loadModel } from "../../src/models/load-model.ts";
+import type { Taps } from "../../src/models/taps.ts";
 import { encodeQ4, encodeQ8, quantizeQ4, quantizeQ8 } from "../reference/convert.ts";
 import { isAgain } from "../scale.ts";
 

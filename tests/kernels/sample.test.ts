@@ -1,8 +1,9 @@
-// argmax, topk, softmax and all_finite; the error of exp.
+// argmax, topk, softmax and all_finite; the largest of a product's rows; the error of exp.
 import assert from "node:assert/strict";
 import { argmax, order, softmax } from "../reference/sampling.ts";
 import { pick } from "../scale.ts";
-import { close, normal, random, spread, suite } from "./harness.ts";
+import { packMatrix } from "./fixtures.ts";
+import { close, normal, random, spread, suite, up } from "./harness.ts";
 
 const lengths = [1, 2, 3, 5, 15, 16, 17, 64, 515, 1999];
 
@@ -22,22 +23,17 @@ suite("sample", (lab) => {
         const M = 3;
         const rows = Array.from({ length: M }, (_, m) => tricky(n, 100 * seed + m));
         const stride = n + 5;
-        for (const nth of [1, 2, 3]) {
-          const x = lab.put(
-            spread(
-              rows.flatMap((r) => [...r]),
-              n,
-              stride,
-              1e30,
-            ),
-          ); // larger than all: it must not be read
-          const out = lab.room(4 * M);
-          lab.run("argmax", [out, x, stride, M, n], nth);
-          assert.deepEqual([...lab.readInts(out, M)], rows.map(argmax), `n ${n}`);
-          for (const [m, r] of rows.entries()) assert.equal(lab.kernels.argmax_f32(x + 4 * m * stride, n), argmax(r));
-          lab.check();
-          lab.reset();
-        }
+        const x = lab.put(
+          spread(
+            rows.flatMap((r) => [...r]),
+            n,
+            stride,
+            1e30,
+          ),
+        ); // larger than all: it must not be read
+        for (const [m, r] of rows.entries()) assert.equal(lab.kernels.argmax_f32(x + 4 * m * stride, n), argmax(r));
+        lab.check();
+        lab.reset();
       }
     for (const value of [Number.NaN, Number.NEGATIVE_INFINITY])
       assert.equal(lab.kernels.argmax_f32(lab.put(new Float32Array(20).fill(value)), 20), 0);
@@ -54,33 +50,72 @@ suite("sample", (lab) => {
 
   lab.it("topk: largest first, ties by index, what is -Infinity or NaN last", () => {
     for (const n of lengths)
-      for (const k of new Set([1, Math.min(n, 7), n]))
-        for (const nth of [1, 2]) {
-          if (k > 600) continue;
-          const M = 2;
-          const rows = Array.from({ length: M }, (_, m) => tricky(n, 10 * n + m));
-          const [stride, x] = [
-            n + 3,
-            lab.put(
-              spread(
-                rows.flatMap((r) => [...r]),
-                n,
-                n + 3,
-                1e30,
-              ),
-            ),
-          ];
-          const [values, indices] = [lab.floats(M * k), lab.room(4 * M * k)];
-          lab.run("topk", [values, indices, x, stride, M, n, k], nth);
-          const want = rows.map((r) => order(r).slice(0, k));
-          assert.deepEqual([...lab.readInts(indices, M * k)], want.flat(), `n ${n} k ${k}`);
-          const expected = want.flatMap((w, m) => w.map((i) => (Number.isNaN(rows[m]![i]!) ? Number.NEGATIVE_INFINITY : rows[m]![i]!)));
-          assert.deepEqual([...lab.read(values, M * k)], expected);
-          lab.kernels.topk_f32(values, indices, x, n, k);
-          assert.deepEqual([...lab.readInts(indices, k)], want[0]);
-          lab.check();
-          lab.reset();
+      for (const k of new Set([1, Math.min(n, 7), n])) {
+        if (k > 600) continue;
+        const row = tricky(n, 10 * n);
+        const [x, values, indices] = [lab.put(spread(row, n, n + 3, 1e30)), lab.floats(k), lab.room(4 * k)];
+        lab.kernels.topk_f32(values, indices, x, n, k);
+        const want = order(row).slice(0, k);
+        assert.deepEqual([...lab.readInts(indices, k)], want, `n ${n} k ${k}`);
+        const expected = want.map((i) => (Number.isNaN(row[i]!) ? Number.NEGATIVE_INFINITY : row[i]!));
+        assert.deepEqual([...lab.read(values, k)], expected);
+        lab.check();
+        lab.reset();
+      }
+  });
+
+  lab.it("largest: the first k of each row of a product, ties by index, in pieces of any size and over threads", () => {
+    for (const dtype of ["f32", "q4"] as const)
+      for (const [M, N, K] of [
+        [1, 203, 64],
+        [3, 37, 64],
+        [5, 24, 32],
+      ] as const) {
+        const rows = normal(N * K, N).map((v, i, all) => (i >= 8 * K ? v : (all[i % K] ?? 0))); // the first eight are one: ties
+        const x = normal(M * K, M);
+        if (M > 1) x[K + 5] = Number.NaN;
+        if (M > 3) {
+          x.fill(0, 3 * K, 4 * K); // only ties
+          x.fill(3e38, 4 * K); // overflows, in f32 to infinities of both signs
         }
+        const matrix = packMatrix(lab, K, [{ dtype, N, w: rows }]);
+        const stride = up(N, 8);
+        const [xAt, xq, y] = [lab.put(x), lab.room(M * lab.kernels.qd8_row_bytes(K)), lab.floats(M * stride)];
+        lab.run("quantize", [xq, xAt, M, K, K]);
+        lab.run("matmul", [y, xAt, xq, matrix, M, stride, K, 0]);
+        const logits = Array.from({ length: M }, (_, m) => lab.read(y + 4 * m * stride, N));
+        for (const k of [1, 7, 40])
+          for (const columns of [24, stride])
+            for (const nth of lab.variant.threads > 1 ? [1, lab.variant.threads] : [1, 2, 3]) {
+              const what = `${dtype} ${M}×${N}×${K}, k ${k}, ${columns} columns, ${nth} threads`;
+              const [lists, room] = [lab.floats(2 * nth * M * k), lab.floats(nth * M * columns)];
+              lab.run("largest", [lists, room, columns, xAt, xq, matrix, M, K, N, k], nth);
+              if (nth > 1) lab.run("merge_largest", [lists, M, k], nth);
+              const [values, ids] = [lab.read(lists, M * k), lab.readInts(lists + 4 * M * k, M * k)];
+              for (const [m, row] of logits.entries()) {
+                const own = values.subarray(m * k, m * k + k);
+                if (row.some((v) => !(v < Number.POSITIVE_INFINITY))) {
+                  assert.ok(Number.isNaN(own[0]), `${what}: row ${m} is told to have no finite logits`);
+                  continue;
+                }
+                const want = order(row).slice(0, k);
+                const wanted = [...want, ...Array<number>(Math.max(0, k - N)).fill(-1)];
+                assert.deepEqual([...ids.subarray(m * k, m * k + k)], wanted, `${what}: row ${m}`);
+                assert.deepEqual(
+                  [...own],
+                  wanted.map((i) => row[i] ?? Number.NEGATIVE_INFINITY),
+                  what,
+                );
+                lab.agree(`largest ${dtype} ${M}×${N}×${K}, k ${k}, row ${m}`, own);
+              }
+            }
+        lab.check();
+        lab.reset();
+      }
+    const matrix = packMatrix(lab, 32, [{ dtype: "f32", N: 9, w: new Float32Array(9 * 32).fill(10) }]);
+    const [x, lists, room] = [lab.put(new Float32Array(32).fill(-3e38)), lab.floats(4), lab.floats(16)];
+    lab.run("largest", [lists, room, 16, x, 0, matrix, 1, 32, 9, 2]);
+    assert.deepEqual([...lab.read(lists, 2), ...lab.readInts(lists + 8, 2)], [Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY, -1, -1]);
   });
 
   lab.it("softmax: float64 reference, in place too, -Infinity gives 0, sum in f64", () => {

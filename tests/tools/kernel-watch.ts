@@ -297,6 +297,19 @@ class Call {
       optional(x, span(M, xStride, Kp), "x");
       optional(xq, M * row8(Kp), "quantized x");
       if (bias) this.#vector(bias, paddedRows, "the bias");
+    } else if (name === "largest") {
+      const [lists, room, columns, x, xq, w, M, xStride, N, k] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(a) as [
+        ...[number, number, number, number, number, number, number, number, number, number],
+      ];
+      const { Kp, rows } = this.#matrix(w);
+      assert.ok(N <= rows && columns % 8 === 0 && k > 0);
+      this.within(lists, 8 * M * k, "the lists", /largest/); // of one thread at least
+      this.within(room, 4 * M * columns, "columns of the product", /logits/);
+      optional(x, span(M, xStride, Kp), "x");
+      optional(xq, M * row8(Kp), "quantized x");
+    } else if (name === "merge_largest") {
+      const [lists, M, k] = [a(1), a(2), a(3)];
+      this.within(lists, 8 * M * k, "the lists", /largest/); // of one thread at least
     } else if (name === "rope_table") {
       const [table, rowTable, nseq, freq, hd] = [a(1), a(2), a(3), a(4), a(5)];
       this.within(table, 4 * this.#sequences(rowTable, nseq).rows * hd, "the table", /\(rope\)/);

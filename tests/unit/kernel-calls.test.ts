@@ -62,7 +62,13 @@ function program(model: LanguageModel, seed: number, rounds: number): void {
     const T = inputs.reduce((sum, { ids, hidden }) => sum + (ids?.length ?? hidden!.length / D), 0);
     const kinds = [undefined, [], [T - 1], T <= model.logitsRows ? Array.from({ length: T }, (_, i) => i) : [0]];
     const logitsOf = kinds[r.below(kinds.length)];
-    model.step(inputs, { ...(logitsOf && { logitsOf }), taps: r.below(6) === 0 ? new Map() : undefined });
+    const taps = r.below(6) === 0 ? new Map() : undefined;
+    const largest = logitsOf?.length && !taps ? r.below(3) * 3 : 0;
+    model.step(inputs, { ...(logitsOf && { logitsOf }), largest, taps });
+    if (!largest || !logitsOf) return;
+    const found = logitsOf.map((_, i) => [...model.largest(i).ids]);
+    model.logitsAfterAll();
+    for (const [i, ids] of found.entries()) assert.deepEqual(ids, [...model.logits(i).topK(largest).ids]);
   };
   for (let n = 0; n < rounds; n++) {
     const cache = open[r.below(open.length)]!;
@@ -125,8 +131,8 @@ for (const [build, source] of BUILDS) {
 
     it("all kinds of commands were among them", () => {
       const missing = Object.keys(OP).filter((op) => !seen.has(op));
-      // argmax and topk are for callers of the kernels alone; attention_merge is recorded for threads
-      const others = ["nop", "argmax", "topk", ...(seen.has("attention_merge") ? [] : ["attention_merge"])];
+      // the merges are recorded for threads
+      const others = ["nop", ...["merge_largest", "attention_merge"].filter((op) => !seen.has(op))];
       assert.deepEqual(
         missing.sort(),
         pick({ gate: [...others, "norm_rope_append_f32", "attention_f32"].filter((op) => !seen.has(op)), full: others }).sort(),

@@ -122,13 +122,13 @@ describe("the package", () => {
       gzipSync(Buffer.concat(names.map((name) => readFileSync(join(installed, "dist", name)))), { level: 9 }).length;
     // what docs/architecture.md says: an entry by itself stays within 60 KB, what a load takes with it does not
     const PARTS = [
-      [["gguf"], 68],
-      [["folder"], 65],
-      [["gguf", "network"], 77],
+      [["gguf"], 69],
+      [["folder"], 66],
+      [["gguf", "network"], 78],
     ] as const;
     for (const entry of ["index.js", "browser.js", "deno.js", "bun.js", "workerd.js"]) {
       const first = reached(installed, entry);
-      assert.ok(gzipped(first) <= 56 * KB, `${entry}: ${gzipped(first)} bytes gzipped`);
+      assert.ok(gzipped(first) <= 57 * KB, `${entry}: ${gzipped(first)} bytes gzipped`);
       for (const [later, most] of PARTS) {
         const all = reached(installed, entry, later);
         assert.ok(all.length >= first.length + later.length, `${entry}: no part for ${later}`);
@@ -139,7 +139,7 @@ describe("the package", () => {
     assert.ok(forThreads <= 185 * KB, `what threads add: ${forThreads} bytes`);
     // what a page's worker loads: the engine once more, with its dependencies
     const worker = { whole: size("worker.browser.js"), gzipped: gzipped(["worker.browser.js"]) };
-    assert.ok(worker.whole <= 360 * KB && worker.gzipped <= 125 * KB, JSON.stringify(worker));
+    assert.ok(worker.whole <= 362 * KB && worker.gzipped <= 125 * KB, JSON.stringify(worker));
     for (const name of files.keys())
       if (name.endsWith(".wasm")) assert.ok(gzipSync(readFileSync(join(installed, name)), { level: 9 }).length <= 60 * KB, name);
     const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };

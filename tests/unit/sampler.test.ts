@@ -9,6 +9,8 @@ import {
   checkSampling,
   cut,
   isGreedy,
+  largestWanted,
+  pickLargest,
   process,
   resolveSampling,
   type SamplingOptions,
@@ -76,6 +78,42 @@ const settings: readonly SamplingOptions[] = [
   { temperature: 100 },
   { temperature: 0.001 },
 ];
+
+describe("the largest logits alone", () => {
+  it("give the token that all of them give, or say that they do not tell", async () => {
+    const [instance] = await instances();
+    const V = 200;
+    let told = 0;
+    let asked = 0;
+    for (let seed = 0; seed < pick({ gate: 60, full: 2000 }); seed++) {
+      const values = randomLogits(V, seed, [1, 8, 1e-30, 1e38][seed % 4]!).map((x, i) => (seed % 3 ? x : i % 5 ? Math.round(x) : OUT));
+      if (seed % 7 === 0) values.fill(OUT, 3);
+      for (const topK of [1, 2, 40])
+        for (const options of [
+          { topK, seed },
+          { topK, topP: 0.7, minP: 0.1, temperature: [0.2, 0.7, 1e-3][seed % 3], seed },
+          { temperature: 0 },
+        ]) {
+          const k = largestWanted(options, V);
+          assert.equal(k, "topK" in options ? topK + 1 : 1);
+          const ids = [...values.keys()].filter((id) => values[id]! > OUT).sort((a, b) => values[b]! - values[a]! || a - b);
+          const list = Int32Array.from({ length: k + 2 }, (_, i) => ids[i] ?? -1); // more than was wanted: somebody else wants them
+          const largest = { values: Float32Array.from(list, (id) => values[id] ?? OUT), ids: list };
+          const row = logitsOf(instance!, values);
+          const got = pickLargest(largest, options, 9, (scores) => row.weigh(scores));
+          asked++;
+          if (got === undefined) continue;
+          told++;
+          assert.equal(got, sample(row, options, new Set(), 9), `${seed} ${JSON.stringify(options)}`);
+        }
+    }
+    assert.ok(told > asked / 3 && told < asked, `${told} of ${asked}`);
+    const bad = (value: number, id: number) => () =>
+      pickLargest({ values: Float32Array.of(value), ids: Int32Array.of(id) }, { temperature: 0 }, 0, (x) => x);
+    assert.throws(bad(Number.NaN, 3), { name: "FormatError", message: /got NaN or Infinity/ });
+    assert.throws(bad(OUT, -1), { name: "FormatError", message: /got -Infinity for all/ });
+  });
+});
 
 describe("sampler", () => {
   let kernels: KernelInstance[];

@@ -49,4 +49,58 @@ describe("turns", () => {
     }
     await engine.dispose();
   });
+
+  it("that want no more than the largest logits have no others computed, alone, beside each other and with guesses, and say the same", async () => {
+    const model = await modelOf("tiny-deep");
+    const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
+    let call = 0;
+    const run = async (more: Partial<GenerateRequest>): Promise<number[]> => {
+      const own = call++;
+      await engine.open(own);
+      const ids: number[] = [];
+      for await (const event of engine.generate(own, own, request(more))) if (event.type === "token") ids.push(event.id);
+      await engine.close(own);
+      return ids;
+    };
+    /** What ran the head meanwhile. */
+    const heads = async (work: () => Promise<unknown>): Promise<Set<string>> => {
+      const step = model.step.bind(model);
+      const seen = new Set<string>();
+      model.step = (inputs, options = {}) => {
+        if (options.logitsOf?.length) seen.add(`${options.largest ?? 0}`);
+        return step(inputs, options);
+      };
+      await work();
+      model.step = step;
+      return seen;
+    };
+    const speculation = { by: "prompt-lookup", ngram: 1, max: 3, isAdaptive: false } as const;
+    const some = Array.from({ length: 6 }, (_, seed) => ({
+      ...GREEDY,
+      temperature: 0.5 + 0.4 * seed,
+      topK: 1 + 7 * seed,
+      topP: 0.9,
+      seed,
+    }));
+    for (const [sampling, k] of [[GREEDY, 1], ...some.map((each) => [each, each.topK + 1] as const)] as const) {
+      let all: number[] = [];
+      assert.deepEqual(
+        await heads(async () => void (all = await run({ sampling, topLogprobs: 0 }))),
+        new Set(["0"]),
+        "log-probabilities need all",
+      );
+      const ways = [{ sampling }, { sampling, speculation }];
+      assert.deepEqual(await heads(async () => assert.deepEqual(await run({ sampling }), all)), new Set([`${k}`]));
+      assert.deepEqual(await Promise.all(ways.map((way) => run(way))), [all, all]);
+      assert.deepEqual(await Promise.all([run({ sampling }), run({ sampling, topLogprobs: 0 })]), [all, all], "beside one that needs all");
+    }
+    for (const sampling of [
+      { ...GREEDY, repetitionPenalty: 1.1 },
+      { ...GREEDY, temperature: 1 },
+      { ...GREEDY, temperature: 1, topK: 64 },
+    ])
+      assert.deepEqual(await heads(() => run({ sampling })), new Set(["0"]), JSON.stringify(sampling));
+    assert.deepEqual(await heads(() => run({ processing: { minTokens: 3 } })), new Set(["0"]), "a rule");
+    await engine.dispose();
+  });
 });
