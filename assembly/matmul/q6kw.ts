@@ -183,6 +183,15 @@ import {
   }
 }
 
+/** acc + the dots of 16 k of four rows, which are at w, with those of a row of x, each vector loaded once. */
+// @ts-ignore: decorator
+@inline function sixteen(w: usize, v0: v128, v1: v128, v2: v128, v3: v128, acc: v128, m6: v128, m2: v128): v128 {
+  const w0 = v128.load(w), w1 = v128.load(w, 16), w2 = v128.load(w, 32);
+  const a = dot_i8(v2, v128.and(w2, m6), dot_i8(v1, v128.and(w1, m6), dot_i8(v0, v128.and(w0, m6), acc)));
+  const f = v128.or(i16x8.shr_u(v128.or(i16x8.shr_u(v128.and(w0, m2), 2), v128.and(w1, m2)), 2), v128.and(w2, m2));
+  return dot_i8(v3, i16x8.shr_u(f, 2), a);
+}
+
 /** As in qb4w: one row of x against two runs of groups at a time. (With sums of pairs it gains nothing.) */
 function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
   const m6 = v128.load(CONST + CONST_SIX), m2 = v128.load(CONST + CONST_TWO);
@@ -195,38 +204,19 @@ function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): vo
       const d0 = load_f16x4(w, mask, up), d1 = load_f16x4(w + 8, mask, up), d2 = load_f16x4(u, mask, up), d3 = load_f16x4(u + 8, mask, up);
       w += Q6KW_HEAD; u += Q6KW_HEAD;
       for (const next = w + 8 * Q6KW_BLOCK; w < next; w += Q6KW_BLOCK, u += Q6KW_BLOCK, xp += QD8_BLOCK) {
-        let v = v128.load32_splat(xp, 0), b = start(false, xp, 0);
-        let a0 = dot(false, v, v128.and(v128.load(w, 16), m6), b), a1 = dot(false, v, v128.and(v128.load(w, 64), m6), b);
-        let a2 = dot(false, v, v128.and(v128.load(u, 16), m6), b), a3 = dot(false, v, v128.and(v128.load(u, 64), m6), b);
-        v = v128.load32_splat(xp, 4);
-        a0 = dot(false, v, v128.and(v128.load(w, 32), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 80), m6), a1);
-        a2 = dot(false, v, v128.and(v128.load(u, 32), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 80), m6), a3);
-        v = v128.load32_splat(xp, 8);
-        a0 = dot(false, v, v128.and(v128.load(w, 48), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 96), m6), a1);
-        a2 = dot(false, v, v128.and(v128.load(u, 48), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 96), m6), a3);
-        v = v128.load32_splat(xp, 12);
-        a0 = dot(false, v, fourth(w + 16, m2), a0); a1 = dot(false, v, fourth(w + 64, m2), a1);
-        a2 = dot(false, v, fourth(u + 16, m2), a2); a3 = dot(false, v, fourth(u + 64, m2), a3);
+        let v0 = v128.load32_splat(xp, 0), v1 = v128.load32_splat(xp, 4), v2 = v128.load32_splat(xp, 8), v3 = v128.load32_splat(xp, 12), b = start(false, xp, 0);
         let s = v128.load8x8_s(w), t = v128.load8x8_s(u);
-        const i0 = scaled_sums(false, a0, low_scales(false, s)), i1 = scaled_sums(false, a1, high_scales(false, s));
-        const i2 = scaled_sums(false, a2, low_scales(false, t)), i3 = scaled_sums(false, a3, high_scales(false, t));
-        v = v128.load32_splat(xp, 16); b = start(false, xp, 1);
-        a0 = dot(false, v, v128.and(v128.load(w, 112), m6), b); a1 = dot(false, v, v128.and(v128.load(w, 160), m6), b);
-        a2 = dot(false, v, v128.and(v128.load(u, 112), m6), b); a3 = dot(false, v, v128.and(v128.load(u, 160), m6), b);
-        v = v128.load32_splat(xp, 20);
-        a0 = dot(false, v, v128.and(v128.load(w, 128), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 176), m6), a1);
-        a2 = dot(false, v, v128.and(v128.load(u, 128), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 176), m6), a3);
-        v = v128.load32_splat(xp, 24);
-        a0 = dot(false, v, v128.and(v128.load(w, 144), m6), a0); a1 = dot(false, v, v128.and(v128.load(w, 192), m6), a1);
-        a2 = dot(false, v, v128.and(v128.load(u, 144), m6), a2); a3 = dot(false, v, v128.and(v128.load(u, 192), m6), a3);
-        v = v128.load32_splat(xp, 28);
-        a0 = dot(false, v, fourth(w + 112, m2), a0); a1 = dot(false, v, fourth(w + 160, m2), a1);
-        a2 = dot(false, v, fourth(u + 112, m2), a2); a3 = dot(false, v, fourth(u + 160, m2), a3);
-        s = v128.load8x8_s(w, 8); t = v128.load8x8_s(u, 8); v = v128.load32_splat(xp, QD8_SCALE);
-        f0 = scaled(i32x4.add(i0, scaled_sums(false, a0, low_scales(false, s))), f0, d0, v);
-        f1 = scaled(i32x4.add(i1, scaled_sums(false, a1, high_scales(false, s))), f1, d1, v);
-        f2 = scaled(i32x4.add(i2, scaled_sums(false, a2, low_scales(false, t))), f2, d2, v);
-        f3 = scaled(i32x4.add(i3, scaled_sums(false, a3, high_scales(false, t))), f3, d3, v);
+        const i0 = scaled_sums(false, sixteen(w + 16, v0, v1, v2, v3, b, m6, m2), low_scales(false, s));
+        const i1 = scaled_sums(false, sixteen(w + 64, v0, v1, v2, v3, b, m6, m2), high_scales(false, s));
+        const i2 = scaled_sums(false, sixteen(u + 16, v0, v1, v2, v3, b, m6, m2), low_scales(false, t));
+        const i3 = scaled_sums(false, sixteen(u + 64, v0, v1, v2, v3, b, m6, m2), high_scales(false, t));
+        v0 = v128.load32_splat(xp, 16); v1 = v128.load32_splat(xp, 20); v2 = v128.load32_splat(xp, 24); v3 = v128.load32_splat(xp, 28); b = start(false, xp, 1);
+        s = v128.load8x8_s(w, 8); t = v128.load8x8_s(u, 8);
+        const v = v128.load32_splat(xp, QD8_SCALE);
+        f0 = scaled(i32x4.add(i0, scaled_sums(false, sixteen(w + 112, v0, v1, v2, v3, b, m6, m2), low_scales(false, s))), f0, d0, v);
+        f1 = scaled(i32x4.add(i1, scaled_sums(false, sixteen(w + 160, v0, v1, v2, v3, b, m6, m2), high_scales(false, s))), f1, d1, v);
+        f2 = scaled(i32x4.add(i2, scaled_sums(false, sixteen(u + 112, v0, v1, v2, v3, b, m6, m2), low_scales(false, t))), f2, d2, v);
+        f3 = scaled(i32x4.add(i3, scaled_sums(false, sixteen(u + 160, v0, v1, v2, v3, b, m6, m2), high_scales(false, t))), f3, d3, v);
       }
     }
     v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
