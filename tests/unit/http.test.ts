@@ -382,7 +382,7 @@ describe("a load over the network", () => {
 
   /** Positions 1 to `count`, or so many of them, evenly spread, both ends among them. */
   const positions = (count: number): readonly number[] => {
-    const most = Math.min(count, pick({ gate: 12, full: 10_000 }));
+    const most = Math.min(count, pick({ gate: 40, full: 10_000 }));
     return Array.from({ length: most }, (_, i) => 1 + Math.round((i * (count - 1)) / Math.max(1, most - 1)));
   };
   const operations = async (): Promise<number> => {

@@ -493,7 +493,7 @@ describe("memory stays flat", () => {
       taken.add((await model.status()).memoryBytes);
       model.dispose();
     };
-    const loads = pick({ gate: 20, full: 1000 });
+    const loads = pick({ gate: 50, full: 1000 });
     await staysFlat(loads, round, async () => (await alive()).linear);
     assert.equal((await alive()).linear, 0, "no memory outlives its model");
     assert.equal(taken.size, 1, "each load takes as much as the first");
