@@ -97,8 +97,11 @@ function compare(lab: Lab, p: Product): void {
   const largest = (first: number, M: number, nth: number): void => {
     lab.run("largest", [lists, room, 16, x + 4 * first * stride, quantized ? xq : 0, matrix, M, stride, N, k], nth);
     if (nth > 1) lab.run("merge_largest", [lists, M, k], nth);
-    for (let m = 0; m < M; m++)
-      lab.agree(`${group}, largest`, first + m, `${M} rows, ${nth} threads`, lab.readInts(lists + 4 * k * (M + m), k));
+    for (let m = 0; m < M; m++) {
+      const isDefined = !Number.isNaN(lab.read(lists + 4 * k * m, 1)[0]); // of a row that is not, the list tells no more
+      const ids = isDefined ? lab.readInts(lists + 4 * k * (M + m), k) : Int32Array.of(-2);
+      lab.agree(`${group}, largest`, first + m, `${M} rows, ${nth} threads`, ids);
+    }
   };
   const counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, ...lab.pick({ gate: [33], full: [12, 13, 15, 16, 17, 31, 32, 33, 48, 64, 65, 70] })];
   for (let first = 0; first < rows; first++) {
