@@ -96,7 +96,7 @@ function compare(lab: Lab, p: Product): void {
   const [lists, room] = [lab.floats(2 * 5 * 7 * k), lab.floats(5 * 7 * 16)];
   const largest = (first: number, M: number, nth: number): void => {
     lab.run("largest", [lists, room, 16, x + 4 * first * stride, quantized ? xq : 0, matrix, M, stride, N, k], nth);
-    if (nth > 1) lab.run("merge_largest", [lists, M, k], nth);
+    lab.run("merge_largest", [lists, M, k], nth);
     for (let m = 0; m < M; m++) {
       const isDefined = !Number.isNaN(lab.read(lists + 4 * k * m, 1)[0]); // of a row that is not, the list tells no more
       const ids = isDefined ? lab.readInts(lists + 4 * k * (M + m), k) : Int32Array.of(-2);
@@ -106,14 +106,14 @@ function compare(lab: Lab, p: Product): void {
   const counts = [1, 2, 3, 4, 5, 6, 7, 8, 9, ...lab.pick({ gate: [33], full: [12, 13, 15, 16, 17, 31, 32, 33, 48, 64, 65, 70] })];
   for (let first = 0; first < rows; first++) {
     multiply(first, 1, 1); // each row alone
-    largest(first, 1, 1);
+    if (first < lab.pick({ gate: 2, full: rows })) largest(first, 1, 1);
   }
   for (const M of counts) if (M <= rows && !(few && M > 9)) multiply((M * 5) % (rows - M + 1), M, 1);
   for (const nth of lab.threads([2, 3, 5]))
     for (const M of few ? [1, 3] : [1, 2, 4, 7, rows]) {
       const first = (M * 3 + nth) % (rows - M + 1);
       multiply(first, M, nth);
-      if (M <= 7) largest(first, M, nth);
+      if (M <= lab.pick({ gate: 2, full: 7 })) largest(first, M, nth);
     }
 }
 
