@@ -40,6 +40,7 @@ export function largest_of_product(
   lists: usize, room: usize, columns: usize, x: usize, xq: usize, matrix: usize, M: usize, xStride: usize, N: usize, k: usize, ith: usize, nth: usize,
 ): void {
   const blocks = padded_columns(matrix) / BLOCK, groups = padded_rows(matrix) / GROUP, most = columns / GROUP, part: usize = M > FEW_ROWS ? 2 : 1;
+  assert(most > 0 && columns % GROUP == 0);
   const values = lists + ith * (M * k << 3), indices = values + (M * k << 2), y = room + ith * (M * columns << 2);
   for (let i: usize = 0, end = M * k << 2; i < end; i += 4) store<f32>(values + i, -Infinity), store<i32>(indices + i, -1);
   for (let run = 0, begin = claim(groups, LEAST_GROUPS, part, ith, nth, 0); begin < groups; begin = claim(groups, LEAST_GROUPS, part, ith, nth, ++run)) {

@@ -89,7 +89,7 @@ export class DraftModel implements Drafter {
     await this.#scheduler.step({
       session,
       ids,
-      largest: rules ? 0 : largestWanted(sampling, model.config.vocabSize),
+      largest: rules ? 0 : largestWanted(sampling, model.mostLargest),
       onLogits: (first, _, areLargest) => {
         next = areLargest
           ? pickLargest(model.largest(first), sampling, history.ids.length, (scores) => model.logits().weigh(scores))

@@ -225,7 +225,7 @@ class Reply {
     this.#text = TurnText.of(table, request.stop);
     this.#cachedTokens = session.keep(request.ids);
     const asksForAll = request.beams || request.asksForLogits || this.#rules || this.#logprobs;
-    const largest = asksForAll ? 0 : largestWanted(request.sampling, scheduler.model.config.vocabSize);
+    const largest = asksForAll ? 0 : largestWanted(request.sampling, scheduler.model.mostLargest);
     this.#job = { session, ids: this.#ids, drafted: 0, largest, onLogits: this.#onLogits, isCancelled };
     this.#waiting = scheduler.waiting(this.#job, this.#onStep);
   }

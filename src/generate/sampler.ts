@@ -1,7 +1,7 @@
 // From logits to one token: penalty, temperature, top-k, top-p, min-p and their like in the reference's order, then a draw. Sees a row of logits, knows no model and no text.
 // Tokens must not depend on the JavaScript engine: exponentials come from the kernels, everything else here is + - × ÷ and comparison.
 import { FormatError, InputError, type Lfm2Error, type Lfm2ErrorOptions } from "../errors.ts";
-import { type LargestLogits, type Logits, MOST_LARGEST, type TopLogits } from "../kernels/logits.ts";
+import type { LargestLogits, Logits, TopLogits } from "../kernels/logits.ts";
 import { random } from "./philox.ts";
 import type { Rules } from "./processors.ts";
 import { bucketAt, type Candidates, fillBuckets, idsBetween, smallestOf, sortByScore } from "./selection.ts";
@@ -184,12 +184,15 @@ function isOpen({ size }: Logits, { topK = OFF.topK, topP = OFF.topP, minP = OFF
   return (topK === 0 || topK >= size) && topP >= 1 && minP <= 0 && !cutsTails(rest);
 }
 
-/** @returns how many of a row's largest logits are all that `pickLargest` wants, 0 where a choice wants all of them: nothing else may be at the logits before */
-export function largestWanted(options: SamplingOptions, vocabSize: number): number {
+/**
+ * @param most so many can be had
+ * @returns how many of a row's largest logits are all that `pickLargest` wants, 0 where a choice wants all of them: nothing else may be at the logits before
+ */
+export function largestWanted(options: SamplingOptions, most: number): number {
   const { topK = OFF.topK, topNSigma = OFF.topNSigma, repetitionPenalty = OFF.repetitionPenalty } = options;
-  if (repetitionPenalty !== 1) return 0;
+  if (most === 0 || repetitionPenalty !== 1) return 0;
   if (isGreedy(options)) return 1;
-  return topK > 0 && topK < Math.min(MOST_LARGEST, vocabSize) && topNSigma <= 0 && !cutsTails(options) ? topK + 1 : 0;
+  return topK > 0 && topK < most && topNSigma <= 0 && !cutsTails(options) ? topK + 1 : 0;
 }
 
 /**
@@ -212,7 +215,10 @@ export function pickLargest(
   const by = Math.fround(temperature);
   const scores = Float32Array.from(values.subarray(0, topK + 1), (value) => value / by); // rounded as the kernel rounds it
   if (!(scores[0]! < Number.POSITIVE_INFINITY)) return undefined;
-  for (let i = 0; i < topK; i++) if (!(scores[i]! > scores[i + 1]!)) return undefined;
+  for (let i = 0; i < topK; i++) {
+    const isTie = !(scores[i]! > scores[i + 1]!);
+    if (isTie && (i === topK - 1 || values[i] !== values[i + 1])) return undefined; // equal values are sorted by id, those that the division made equal are not
+  }
   const top = { ids: Uint32Array.from(ids.subarray(0, topK)), weights: weigh(scores.subarray(0, topK)) };
   return draw(cutByMinP(cutByTopP(top, topP, 1), minP, 1), random(options.seed ?? OFF.seed, position));
 }

@@ -328,6 +328,12 @@ export class LanguageModel {
     return row;
   }
 
+  /** The most of a row's largest logits that a step keeps; 0 where so many threads have no columns of their own to make. */
+  get mostLargest(): number {
+    const groups = this.#rows("logits", this.#sizes.logitsColumns).stride / GROUP_ROWS;
+    return groups < this.threads ? 0 : Math.min(MOST_LARGEST, this.config.vocabSize);
+  }
+
   /** @returns the largest logits of row i of the last step that was asked for them, views that hold until the next one */
   largest(i: number): LargestLogits {
     const [M, k] = [this.#largestRows, this.#largestCount];

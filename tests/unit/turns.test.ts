@@ -1,9 +1,10 @@
 // Turns on an engine where it goes, or is left, at any moment.
 import assert from "node:assert/strict";
+import { load } from "lfm2-wasm";
 import { AbortError } from "../../src/errors.ts";
 import type { GenerateEvent, GenerateRequest } from "../../src/generate/engine.ts";
 import { LocalEngine } from "../../src/generate/local-engine.ts";
-import { modelOf } from "../golden/support.ts";
+import { checkpointFolder, modelOf } from "../golden/support.ts";
 
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 const request = (more: Partial<GenerateRequest>): GenerateRequest =>
@@ -102,5 +103,16 @@ describe("turns", () => {
       assert.deepEqual(await heads(() => run({ sampling })), new Set(["0"]), JSON.stringify(sampling));
     assert.deepEqual(await heads(() => run({ processing: { minTokens: 3 } })), new Set(["0"]), "a rule");
     await engine.dispose();
+  });
+
+  it("on more threads than the vocabulary has groups of columns end, and say the same", async () => {
+    const ids: Uint32Array[] = [];
+    for (const threads of [1, 37]) {
+      const model = await load(checkpointFolder("tiny-gqa3"), { threads, cache: false });
+      assert.equal(model.info.threads, threads);
+      ids.push((await model.generate(Uint32Array.of(1, 5, 9), { maxTokens: 4, temperature: 0, repetitionPenalty: 1 })).tokens);
+      model.dispose();
+    }
+    assert.deepEqual(ids[1], ids[0]);
   });
 });
