@@ -91,10 +91,7 @@ export class DraftModel implements Drafter {
       ids,
       largest: rules ? 0 : largestWanted(sampling, model.mostLargest),
       onLogits: (first, _, areLargest) => {
-        next = areLargest
-          ? pickLargest(model.largest(first), sampling, history.ids.length, (scores) => model.logits().weigh(scores))
-          : undefined;
-        if (areLargest && next === undefined) model.logitsAfterAll();
+        next = areLargest ? pickLargest(model, first, sampling, history.ids.length) : undefined;
         next ??= sample(model.logits(first), sampling, history, history.ids.length, rules);
       },
       isCancelled: () => undefined,

@@ -374,22 +374,15 @@ class Reply {
     } else if (request.asksForLogits) {
       for (let i = 0; i <= drafted; i++) this.#rows.push(model.logits(first + i).copy()); // while the caller looks at one, another step may overwrite the others
     } else {
-      for (let i = 0, goesOn = true; goesOn; i++)
-        goesOn = this.#take((areLargest ? this.#pickLargest(first + i) : undefined) ?? this.#pick(model.logits(first + i)), i);
+      for (let i = 0, goesOn = true; goesOn; i++) goesOn = this.#take(this.#pick(first + i, areLargest), i);
     }
   };
 
-  /** The token of a row of which there are the largest logits; undefined where that does not tell, and now there are all. */
-  #pickLargest(row: number): number | undefined {
+  #pick(row: number, areLargest: boolean): number {
     const { model } = this.#work.scheduler;
-    const id = pickLargest(model.largest(row), this.#work.request.sampling, this.#history.ids.length, this.#weigh);
-    if (id === undefined) model.logitsAfterAll();
-    return id;
-  }
-
-  readonly #weigh = (scores: Float32Array): Float32Array => this.#work.scheduler.model.logits().weigh(scores);
-
-  #pick(logits: Logits): number {
+    const id = areLargest ? pickLargest(model, row, this.#work.request.sampling, this.#history.ids.length) : undefined;
+    if (id !== undefined) return id;
+    const logits = model.logits(row);
     this.#prepare(logits);
     return this.#choose(logits);
   }

@@ -195,18 +195,27 @@ export function largestWanted(options: SamplingOptions, most: number): number {
   return topK > 0 && topK < most && topNSigma <= 0 && !cutsTails(options) ? topK + 1 : 0;
 }
 
+/** What a step that was asked for the largest logits leaves, and may be asked for more. */
+interface LargestFirst {
+  largest(row: number): LargestLogits;
+  logits(row?: number): Logits;
+  /** Computes all logits, which `logits` then gives. */
+  logitsAfterAll(): void;
+}
+
 /**
- * `sample` by no more than the largest logits, as many as `largestWanted` says or more: the same token.
- * @param weigh gives e^(score - the largest of them)
- * @returns undefined where all logits have to be looked at, for ties at the border or tokens that were ruled out
+ * `sample` by no more than a row's largest logits, as many as `largestWanted` says or more: the same token.
+ * @returns undefined where all logits have to be looked at, for ties at the border or tokens that were ruled out: they are computed by then
  * @throws FormatError when logits are NaN or infinite, or all are ruled out
  */
-export function pickLargest(
-  { values, ids }: LargestLogits,
-  options: SamplingOptions,
-  position: number,
-  weigh: (scores: Float32Array) => Float32Array,
-): number | undefined {
+export function pickLargest(model: LargestFirst, row: number, options: SamplingOptions, position: number): number | undefined {
+  const id = pickOf(model, row, options, position);
+  if (id === undefined) model.logitsAfterAll();
+  return id;
+}
+
+function pickOf(model: LargestFirst, row: number, options: SamplingOptions, position: number): number | undefined {
+  const { values, ids } = model.largest(row);
   const best = ids[0]!;
   if (Number.isNaN(values[0])) throw damaged("NaN or Infinity");
   if (best < 0) throw damaged("-Infinity for all");
@@ -219,7 +228,7 @@ export function pickLargest(
     const isTie = !(scores[i]! > scores[i + 1]!);
     if (isTie && (i === topK - 1 || values[i] !== values[i + 1])) return undefined; // equal values are sorted by id, those that the division made equal are not
   }
-  const top = { ids: Uint32Array.from(ids.subarray(0, topK)), weights: weigh(scores.subarray(0, topK)) };
+  const top = { ids: Uint32Array.from(ids.subarray(0, topK)), weights: model.logits().weigh(scores.subarray(0, topK)) };
   return draw(cutByMinP(cutByTopP(top, topP, 1), minP, 1), random(options.seed ?? OFF.seed, position));
 }
 

@@ -100,16 +100,21 @@ describe("the largest logits alone", () => {
           const list = Int32Array.from({ length: k + 2 }, (_, i) => ids[i] ?? -1); // more than was wanted: somebody else wants them
           const largest = { values: Float32Array.from(list, (id) => values[id] ?? OUT), ids: list };
           const row = logitsOf(instance!, values);
-          const got = pickLargest(largest, options, 9, (scores) => row.weigh(scores));
+          let all = 0;
+          const got = pickLargest({ largest: () => largest, logits: () => row, logitsAfterAll: () => all++ }, 0, options, 9);
           asked++;
+          assert.equal(all, got === undefined ? 1 : 0);
           if (got === undefined) continue;
           told++;
           assert.equal(got, sample(row, options, new Set(), 9), `${seed} ${JSON.stringify(options)}`);
         }
     }
     assert.ok(told > asked / 3 && told < asked, `${told} of ${asked}`);
-    const bad = (value: number, id: number) => () =>
-      pickLargest({ values: Float32Array.of(value), ids: Int32Array.of(id) }, { temperature: 0 }, 0, (x) => x);
+    const row = logitsOf(instance!, new Float32Array(V));
+    const bad = (value: number, id: number) => () => {
+      const largest = { values: Float32Array.of(value), ids: Int32Array.of(id) };
+      pickLargest({ largest: () => largest, logits: () => row, logitsAfterAll: assert.fail }, 0, { temperature: 0 }, 0);
+    };
     assert.throws(bad(Number.NaN, 3), { name: "FormatError", message: /got NaN or Infinity/ });
     assert.throws(bad(OUT, -1), { name: "FormatError", message: /got -Infinity for all/ });
   });
