@@ -3,7 +3,7 @@ import { availability, inspect, listModels, load, pull, removeModel } from "lfm2
 import { cacheStorage } from "../../src/adapters/browser/cache-storage.ts";
 import { browserImages } from "../../src/adapters/browser/images.ts";
 import { opfs } from "../../src/adapters/browser/opfs.ts";
-import { ShelfStore } from "../../src/adapters/browser/store.ts";
+import { ShelfStore } from "../../src/weights/shelf-store.ts";
 import { run } from "./browser-stores.mjs";
 
 /** Loads, and generates a little. `skipped`: what the event "cache-skipped" said. */

@@ -1,7 +1,7 @@
 // The stores' own suite over a browser's storages, as a job for whichever browser.
 import { cacheStorage } from "../../src/adapters/browser/cache-storage.ts";
 import { opfs } from "../../src/adapters/browser/opfs.ts";
-import { ShelfStore } from "../../src/adapters/browser/store.ts";
+import { ShelfStore } from "../../src/weights/shelf-store.ts";
 import { storeChecks } from "../conformance/store.ts";
 
 /** @returns what failed */

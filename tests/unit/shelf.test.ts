@@ -1,6 +1,6 @@
 // What a browser's storage says when it is full has no one name.
 import assert from "node:assert/strict";
-import { doing } from "../../src/adapters/browser/shelf.ts";
+import { doing } from "../../src/adapters/browser/storage.ts";
 
 describe("errors of a browser's storage", () => {
   const own = Object.getOwnPropertyDescriptor(globalThis, "navigator");

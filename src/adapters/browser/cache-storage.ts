@@ -1,8 +1,10 @@
 // The Cache API as a shelf, where a browser has no file system for an origin: a file is an answer under an address that nobody serves.
 import { type BlobLike, blobSource } from "../../weights/blob.ts";
+import { collected } from "../../weights/collected.ts";
+import type { Appender, Shelf, ShelfHost } from "../../weights/shelf.ts";
 import type { ByteSource } from "../../weights/source.ts";
-import { collected } from "./collected.ts";
-import { type Appender, doing, type Shelf } from "./shelf.ts";
+import { hostOf } from "./host.ts";
+import { doing } from "./storage.ts";
 
 interface StoredAnswer {
   readonly url: string;
@@ -25,11 +27,13 @@ const SIZE = "x-size-bytes";
 
 class CacheShelf implements Shelf {
   readonly place: string;
+  readonly host: ShelfHost;
   readonly #cache: Cache;
 
   constructor(cache: Cache, name: string) {
     this.#cache = cache;
     this.place = `the Cache API (${name})`;
+    this.host = hostOf(this.place);
   }
 
   list(folder: string): Promise<ReadonlyMap<string, number>> {

@@ -2,7 +2,7 @@
 import { throwIfAborted } from "../../errors.ts";
 import { unlessAborted } from "../../weights/source.ts";
 import type { LockOptions, StoreLock } from "../../weights/store.ts";
-import { storageNavigator } from "./shelf.ts";
+import { storageNavigator } from "./storage.ts";
 
 interface LockManager {
   request(name: string, options: { ifAvailable?: boolean; signal?: AbortSignal }, run: (lock: unknown) => Promise<void>): Promise<void>;

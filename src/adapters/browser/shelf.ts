@@ -1,117 +1,18 @@
-// What a browser's storage must be able to do for models to be kept in it: named files in folders. OPFS and the Cache API are such shelves. Knows nothing of models.
-import { Lfm2Error, StorageError } from "../../errors.ts";
-import type { ByteSource } from "../../weights/source.ts";
-
-/** A file that grows at its end. */
-export interface Appender {
-  readonly sizeBytes: number;
-  /** Whether it should grow no further: the next bytes go into a file of their own. */
-  readonly isFull: boolean;
-  /** Takes bytes that hold until it resolves. @throws StorageError */
-  append(bytes: Uint8Array): Promise<void>;
-  /** Fills `target` with bytes from `offset` on. */
-  readInto(offset: number, target: Uint8Array): Promise<void>;
-  /** What was appended outlives this process. */
-  flush(): Promise<void>;
-  /** Gives it back, without `flush` as far as it is written. */
-  close(): Promise<void>;
-}
-
-/** Named files. A path is segments with slashes between; segments are plain characters and `%`. Whatever is refused is a StorageError. */
-export interface Shelf {
-  /** What messages call it, and what tells it from other shelves of the origin. */
-  readonly place: string;
-  /** @returns paths below `folder`, relative to it, with their bytes; none where there is no such folder */
-  list(folder: string): Promise<ReadonlyMap<string, number>>;
-  /** @returns the file; undefined where there is none */
-  open(path: string): Promise<ByteSource | undefined>;
-  /** Writes a small file, in the place of one that is there; where the storage can, at once or not at all. */
-  write(path: string, bytes: Uint8Array): Promise<void>;
-  /** Begins a new file that grows. */
-  create(path: string): Promise<Appender>;
-  /** Removes a file, or a folder with all in it; nothing happens where there is none. */
-  remove(path: string): Promise<void>;
-}
-
-/** What a browser tells of the storage of an origin. */
-export interface Estimate {
-  readonly usage?: number;
-  readonly quota?: number;
-}
-
-/** Of `navigator` what is used here. */
-export interface StorageNavigator {
-  readonly storage?: { getDirectory?(): Promise<unknown>; estimate?(): Promise<Estimate> };
-  readonly locks?: unknown;
-}
-
-/** @returns `navigator`, in a page or a worker */
-export const storageNavigator = (): StorageNavigator => (globalThis as { readonly navigator?: StorageNavigator }).navigator ?? {};
-
-const nameOf = (error: unknown): string => (error as Error | undefined)?.name ?? "";
-
-/** Whether a browser means that there is no such file. */
-export const isMissing = (error: unknown): boolean => ["NotFoundError", "TypeMismatchError"].includes(nameOf(error));
-
-const CODES: Readonly<Record<string, string>> = {
-  QuotaExceededError: "storage-full",
-  NoModificationAllowedError: "in-use",
-  NotAllowedError: "not-writable",
-  SecurityError: "not-writable",
-};
-const ADVICE: Readonly<Record<string, string>> = {
-  "storage-full":
-    "Remove a model that is not needed (listModels, removeModel), free space on the disk, or ask for more by navigator.storage.persist()",
-  "in-use": "Close what uses it, in other tabs too",
-  "not-writable": "Allow the site to keep data, or pass cache: false",
-};
-
-/** @returns what the browser tells of the origin's storage */
-async function estimate(): Promise<Estimate> {
-  const asked = storageNavigator().storage?.estimate?.();
-  return (await asked?.catch(() => undefined)) ?? {};
-}
-
-/** @returns bytes that the origin may still take; undefined where the browser does not tell */
-export async function freeBytes(): Promise<number | undefined> {
-  const { usage, quota } = await estimate();
-  return usage === undefined || quota === undefined ? undefined : Math.max(0, quota - usage);
-}
-
-/** @returns how much the origin has used and may use, as text; "" where the browser does not tell */
-async function room(): Promise<string> {
-  const { usage, quota } = await estimate();
-  return usage === undefined || quota === undefined ? "" : ` ${megabytes(usage)} of ${megabytes(quota)} are used.`;
-}
-
-/** @returns bytes as text with a unit */
-export const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB`;
-
-/** Says that there is no room for so many bytes. */
-export async function full(place: string, what: string, cause?: unknown): Promise<StorageError> {
-  return new StorageError(
-    `cache: expected room in ${place} for ${what}, got a full storage.${await room()} ${ADVICE["storage-full"]}.`,
-    cause === undefined ? { code: "storage-full" } : { code: "storage-full", cause },
-  );
-}
+// The shelf that a browser has for an origin: OPFS, or the Cache API where there is none.
+import { InputError } from "../../errors.ts";
+import { quoted } from "../../values.ts";
+import type { Shelf } from "../../weights/shelf.ts";
+import { isPlainPath } from "../../weights/source.ts";
+import { cacheStorage } from "./cache-storage.ts";
+import { hasLocks } from "./locks.ts";
+import { opfs } from "./opfs.ts";
 
 /**
- * Runs what reads or writes; whatever it throws comes out as a StorageError.
- * @param bytes that it writes: an error of another name for which there is no room means that
+ * @param name a folder in the origin's storage
+ * @returns the shelf; undefined where nothing may be kept, or nobody could tell who writes
  */
-export async function doing<T>(place: string, what: string, run: () => Promise<T>, bytes = 0): Promise<T> {
-  try {
-    return await run();
-  } catch (cause) {
-    if (cause instanceof Lfm2Error) throw cause;
-    const code = CODES[nameOf(cause)];
-    const isFull = code === "storage-full" || (code === undefined && bytes > ((await freeBytes()) ?? bytes));
-    if (isFull) throw await full(place, "more", cause);
-    const said = cause instanceof Error ? cause.message : String(cause);
-    const options = code === undefined ? { cause } : { cause, code };
-    throw new StorageError(
-      `cache: expected to ${what} in ${place}, got an error: ${said} ${ADVICE[code ?? ""] ?? "Load it again"}.`,
-      options,
-    );
-  }
+export async function browserShelf(name = "lfm2-wasm"): Promise<Shelf | undefined> {
+  if (!isPlainPath(name) || name.includes("/"))
+    throw new InputError(`load: cache.dir: expected the name of a folder in the origin's storage, got ${quoted(name)}.`);
+  return hasLocks() ? ((await opfs(name)) ?? (await cacheStorage(name))) : undefined;
 }
