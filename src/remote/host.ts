@@ -34,10 +34,11 @@ export function serveEngine(platform: Platform, post: Post, batchMs: number = 0)
   const channel: Channel = new Channel(
     post,
     {
-      load: async ([source, options]) => {
+      load: async ([source, options], signal) => {
         const { hasFetch, draft, ...plain } = options as PackedOptions;
         parts = await loadParts(platform, unpackSource(channel, source as PackedSource), {
           ...plain,
+          signal,
           draft: draft && unpackSource(channel, draft),
           ...(hasFetch ? { fetch: remoteFetch(channel) } : {}),
           onProgress: (progress) => channel.tell("progress", [progress]),

@@ -37,6 +37,9 @@ export type PackedOptions = Omit<LoadOptions, "engine" | "draft" | "fetch" | "on
   readonly hasFetch: boolean;
 };
 
+/** A load that is to end is waited for so long: what it holds, locks in the cache among it, it gives back itself. */
+const MOST_END_MS = 2000;
+
 /** Nobody holds the model any more, and nobody disposed of it: its worker goes with it. */
 const dropped: FinalizationRegistry<EngineWorker> = new FinalizationRegistry((worker) => worker.end());
 
@@ -46,6 +49,16 @@ function ended(cause: unknown): PlatformError {
     code: "worker-ended",
     cause,
   });
+}
+
+/** Waits for `promise` to end in either way, so long at most. */
+async function withinMs(ms: number, promise: Promise<unknown> | undefined): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const time = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([promise?.catch(() => {}), time]);
+  clearTimeout(timer);
 }
 
 interface Started {
@@ -110,7 +123,9 @@ export async function loadInWorker(
     stop.failed = reject;
   });
   failed.catch(() => {}); // whoever waits below hears it
+  const leave = new AbortController();
   const progress: Handler = ([told]) => {
+    if (leave.signal.aborted) return;
     try {
       onProgress?.(told as LoadProgress);
     } catch (error) {
@@ -118,6 +133,7 @@ export async function loadInWorker(
     }
   };
   const { channel, worker } = await start(workers, { ...served.handlers, ...(fetch ? fetchHandlers(fetch) : {}), progress }, cannotStart);
+  let loading: Promise<unknown> | undefined;
   try {
     const load = async (): Promise<unknown> => {
       const pack = (from: ModelSource): Promise<PackedSource> => served.pack(from, workers.crosses ?? (() => false), signal);
@@ -128,11 +144,14 @@ export async function loadInWorker(
         wasm: await packWasm(plain.wasm),
         hasFetch: fetch !== undefined,
       };
-      return channel.call("load", [await pack(source), packed]);
+      return channel.call("load", [await pack(source), packed], leave.signal);
     };
-    const facts = await unlessAborted(Promise.race([load(), failed]), signal);
+    loading = load();
+    const facts = await unlessAborted(Promise.race([loading, failed]), signal);
     return modelOf(facts as LoadedFacts, channel, worker);
   } catch (error) {
+    leave.abort();
+    await withinMs(MOST_END_MS, loading);
     channel.fail(error instanceof Lfm2Error ? error : ended(error));
     worker.end();
     throw error;

@@ -332,6 +332,25 @@ describe("the cache on a disk", () => {
     assert.equal(sent(), mini.length - kept);
   });
 
+  it("nor does a load in a worker that is aborted, or whose progress throws: the next one waits for nobody", async () => {
+    for (const end of pick({ gate: ["abort"], full: ["abort", "throw"] })) {
+      const control = new AbortController();
+      server.set({ drip: [16_384, 1] });
+      let isOver = false;
+      const onProgress = ({ phase }: LoadProgress): void => {
+        assert.ok(!isOver, "told after its end");
+        if (phase !== "download" && phase !== "read") return;
+        isOver = end === "throw";
+        if (isOver) throw new RangeError("enough");
+        control.abort();
+      };
+      const aborted = load("org/mini", options({ engine: "worker", signal: control.signal, onProgress }));
+      await assert.rejects(aborted, { name: end === "abort" ? "AbortError" : "RangeError" });
+      assert.deepEqual(locks(), []);
+      await removeModel("org/mini", { cacheDir: dir });
+    }
+  });
+
   it("a part that has all the bytes, left by a kill before its last step, needs none from the server", async () => {
     const control = new AbortController();
     server.set({ drip: [16_384, 1] });
