@@ -30,6 +30,12 @@ const LONGER: readonly Case[] = [
   { H: 2, G: 1, hd: 64, S: 9000, cuts: [[9000], [128], [8900, ...Array.from({ length: 100 }, () => 1)]] },
 ];
 
+/** Two and three segments: every key is written, rows of the last positions attend. */
+const LAST: readonly Case[] = [
+  { H: 2, G: 1, hd: 16, S: 1030, cuts: [[4], [1]] },
+  { H: 4, G: 2, hd: 64, S: 1541, cuts: [[24], [1], [5]] },
+];
+
 /** Inputs: name, kind of q, k and v, factor on q. `spiky` puts all weight on few keys; `level` on all alike. */
 interface Inputs {
   readonly name: string;
@@ -46,6 +52,12 @@ const INPUTS: readonly Inputs[] = [
   { name: "tiny", q: "tiny", k: "tiny", v: "tiny", times: 1 },
   { name: "huge", q: "huge", k: "wide12", v: "huge", times: 1 },
   { name: "special", q: "uniform", k: "special", v: "special", times: 1 },
+];
+/** Beside them, over many segments: `peaked` weighs these very differently, but none with zero. `special` would make every value a NaN: with `seldom` few columns have one or an infinity. */
+const MANY_KEYS: readonly Inputs[] = [
+  ...INPUTS,
+  { name: "peaked", q: "uniform", k: "uniform", v: "uniform", times: 80 },
+  { name: "seldom", q: "uniform", k: "uniform", v: "seldom", times: 800 },
 ];
 
 /** A layer's part of a page begins here: not at its start. */
@@ -109,18 +121,32 @@ class Sequences {
 
   /** Writes the rows of every sequence to the cache, then attends. @param isSplit whether threads may share segments of a row's keys */
   step(sequences: readonly Sequence[], nth: number, isSplit: boolean): void {
+    this.append(sequences, nth);
+    this.attend(sequences, nth, isSplit);
+  }
+
+  append(sequences: readonly Sequence[], nth: number): void {
+    const { H, G, hd } = this.#c;
+    const from = [this.#qkv, this.#stride, this.#gain, this.#gain, this.#angles, rowTable(this.#lab, sequences), sequences.length];
+    this.#lab.run(`norm_rope_append_${this.#kv}`, [...from, LAYER_OFFSET, H, G, hd, { f: 2 ** 60 }], nth);
+  }
+
+  attend(sequences: readonly Sequence[], nth: number, isSplit: boolean): void {
     const { H, G, hd } = this.#c;
     const lab = this.#lab;
     const n = sequences.length;
     const table = rowTable(lab, sequences);
-    const from = [this.#qkv, this.#stride, this.#gain, this.#gain, this.#angles, table, n, LAYER_OFFSET];
-    lab.run(`norm_rope_append_${this.#kv}`, [...from, H, G, hd, { f: 2 ** 60 }], nth);
     const to = [this.#out, this.#outStride];
     const shared = isSplit ? this.#slots : [0, 0];
     const scale = { f: Math.fround(1 / 8) };
     const q = [this.#q, H * hd];
     lab.run(`attention_${this.#kv}`, [...to, ...q, table, n, LAYER_OFFSET, ...shared, this.#scratch, H, G, hd, scale], nth);
     lab.run("attention_merge", [...to, table, n, ...shared, H, hd], nth);
+  }
+
+  /** Fills what was computed with NaN, as it was. */
+  forget(): void {
+    this.#lab.read(this.#out, this.#rows * this.#outStride).fill(Number.NaN);
   }
 
   row(t: number): Float32Array {
@@ -169,6 +195,32 @@ function compare(lab: Lab, kv: string, c: Case, input: Inputs): void {
   if (S <= 101 && !lab.isLight) together(lab, group, kv, c, data);
 }
 
+/** Rows of the last positions, in steps of several sizes, with segments shared and not. */
+function compareLast(lab: Lab, kv: string, c: Case, input: Inputs): void {
+  const group = `attention ${kv} ${c.H}/${c.G}x${c.hd} over the last of ${c.S} ${input.name}`;
+  const { S, H, G, hd } = c;
+  const q = numbers(input.q, S * H * hd, `last ${S} q`, input.times);
+  const data = { q, qkv: interleave(c, q, numbers(input.k, S * G * hd, `last ${S} k`), numbers(input.v, S * G * hd, `last ${S} v`)) };
+  const attending = Math.max(...c.cuts.map((cut) => cut[0] ?? 1));
+  lab.reset();
+  const run = new Sequences(lab, kv, c, data);
+  const pages = run.pages(S);
+  run.append([{ first: 0, count: S, position: 0, pages }], 1);
+  for (const cut of c.cuts) {
+    for (const isSplit of [false, true]) {
+      for (const nth of isSplit ? lab.threads([1, 2, 3]) : [1]) {
+        run.forget();
+        for (const { at, count } of steps(attending, cut)) {
+          const first = S - attending + at;
+          run.attend([{ first, count, position: first, pages }], nth, isSplit);
+        }
+        const how = `steps of ${cut}, ${nth} threads${isSplit ? ", segments shared" : ""}`;
+        for (let t = S - attending; t < S; t++) lab.agree(group, t, how, run.row(t));
+      }
+    }
+  }
+}
+
 /** The sequence in company: a copy that is one step behind, and another that now and then has no row at all. Rows lie in reverse order of the sequences. */
 function together(lab: Lab, group: string, kv: string, c: Case, data: Data): void {
   const { S } = c;
@@ -193,5 +245,7 @@ export function attentionCases(lab: Lab): void {
     for (const c of CASES) for (const input of INPUTS) compare(lab, kv, c, input);
     if (lab.isLight) continue;
     for (const c of lab.pick({ gate: LONG, full: [...LONG, ...LONGER] })) compare(lab, kv, c, UNIFORM);
+    for (const input of MANY_KEYS) for (const c of lab.pick({ gate: LAST.slice(0, 1), full: LAST })) compareLast(lab, kv, c, input);
+    for (const c of lab.pick({ gate: [], full: LONG })) for (const input of MANY_KEYS.slice(1)) compare(lab, kv, c, input);
   }
 }

@@ -73,6 +73,12 @@ const KINDS = {
     if (choice < 4) words[i] = [NAN, INFINITY, 0xff800000, 0x80000000][choice] ?? 0;
     else uniform(r, of, words, i);
   },
+  /** As special, once in some four thousand. */
+  seldom(r, of, words, i) {
+    const choice = r.below(16_384);
+    if (choice < 4) words[i] = [NAN, INFINITY, 0xff800000, 0x80000000][choice] ?? 0;
+    else uniform(r, of, words, i);
+  },
   /** In each block of 32 one size, both signs: quantizes to ±127 throughout. */
   flat(r, of, _, i) {
     const size = i % 32 === 0 ? 2 ** (r.below(20) - 10) : Math.abs(of[i - 1] ?? 1);
@@ -85,7 +91,7 @@ const KINDS = {
 } satisfies Record<Kind, Write>;
 
 /** A kind of numbers. */
-export type Kind = "uniform" | "wide" | "wide12" | "tiny" | "huge" | "special" | "flat" | "ties";
+export type Kind = "uniform" | "wide" | "wide12" | "tiny" | "huge" | "special" | "seldom" | "flat" | "ties";
 
 const made = new Map<string, Float32Array>();
 
