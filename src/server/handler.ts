@@ -111,6 +111,7 @@ class Handler {
     const { pathname } = new URL(request.url);
     const path = pathname.length > 1 ? pathname.replace(/\/+$/, "") : pathname;
     if (request.method === "OPTIONS" && request.headers.has("access-control-request-method")) return new Response(null, { status: 204 });
+    if (path !== "/health") this.#checkKey(request); // first: who has none learns no name and loads nothing
     const methods = Object.hasOwn(this.#routes, path) ? this.#routes[path] : await this.#namedModel(path);
     if (!methods) throw new Refusal(404, `path: expected one of ${Object.keys(this.#routes).join(", ")}, got another.`, "not_found");
     const route = Object.hasOwn(methods, request.method) ? methods[request.method] : undefined;
@@ -118,7 +119,6 @@ class Handler {
       const allow = Object.keys(methods).join(", ");
       throw new Refusal(405, `method: expected ${allow}, got ${request.method}.`, "method_not_allowed", { allow });
     }
-    if (path !== "/health") this.#checkKey(request);
     return route(request, keep);
   }
 

@@ -159,6 +159,8 @@ describe("createHandler", () => {
     const form = { method: "POST", body: "a", headers: { authorization, "content-type": "text/plain" } };
     const statuses: readonly (readonly [number, Promise<Response>])[] = [
       [401, ask("/v1/models")],
+      [401, ask("/v1/models/own")],
+      [401, ask("/v1/models/other")],
       [401, ask("/v1/models", { headers: { authorization: "Bearer secreT" } })],
       [403, ask("/health", { headers: { origin: "https://other.test" } })],
       [404, ask("/v1/nothing", { headers: { authorization } })],
@@ -176,6 +178,23 @@ describe("createHandler", () => {
     const allowed = await ask("/v1/chat/completions", preflight);
     assert.deepEqual([allowed.status, allowed.headers.get("access-control-allow-origin")], [204, "https://page.test"]);
     assert.equal((await ask("/health", { headers: { origin: "https://localhost:8080" } })).status, 200, "a proxy's own page");
+  });
+
+  it("loads nothing for who has no key", async () => {
+    let loads = 0;
+    const handle = createHandler(
+      () => {
+        loads++;
+        return Promise.resolve(model);
+      },
+      { apiKey: "secret" },
+    );
+    for (const path of ["/v1/models", "/v1/models/x", "/v1/chat/completions", "/v1/nothing"])
+      assert.equal((await handle(new Request(ADDRESS + path))).status, 401);
+    assert.equal(loads, 0);
+    const headers = { authorization: "Bearer secret" };
+    assert.equal((await handle(new Request(`${ADDRESS}/v1/models/${model.info.name}`, { headers }))).status, 200);
+    assert.equal(loads, 1);
   });
 
   it("a body beyond the limit is a 413, told or streamed, and is not read on", async () => {
