@@ -330,7 +330,7 @@ class Progress {
     const { drafted: draftedTokens, accepted: acceptedTokens } = this.speculation ?? {};
     const guessed = draftedTokens === undefined || acceptedTokens === undefined ? {} : { draftedTokens, acceptedTokens };
     const usage = { inputTokens: ids.length, cachedTokens, outputTokens: this.tokens.length, ...dropped, ...guessed };
-    const sequences = this.sequences ?? (more.length > 0 ? [this.sample(request, request.sampling.seed), ...more] : undefined);
+    const sequences = this.sequences ?? (request.moreSamples > 0 ? [this.sample(request, request.sampling.seed), ...more] : undefined);
     const reply = { ...this.sample(request, request.sampling.seed), finishReason: reason, usage, timings };
     return { type: "finish", reply: { ...reply, ...(promptLogprobs && { promptLogprobs }), ...(sequences && { sequences }) } };
   }
@@ -421,8 +421,8 @@ async function* run(
   } finally {
     signal?.removeEventListener("abort", cancel);
   }
-  if ((more.length < moreSamples || progress.reason === "interrupted") && onAbort === "throw")
-    throw new AbortError(undefined, { cause: signal?.reason });
+  if (more.length < moreSamples) progress.reason = "interrupted"; // though the first may be whole
+  if (progress.reason === "interrupted" && onAbort === "throw") throw new AbortError(undefined, { cause: signal?.reason });
   yield progress.finish(request, more, promptLogprobs);
 }
 

@@ -228,6 +228,18 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       }
     });
 
+    it("returns those of several replies that were whole by the signal, and says that they are not all", async () => {
+      for (const whole of [1, 2]) {
+        const controller = new AbortController();
+        let told = 0;
+        const processors = [() => void (told++ === 5 * whole + 2 && controller.abort())];
+        const options = { numReturnSequences: 4, maxTokens: 5, stopIds: [], temperature: 1.5, seed: 40 };
+        const all = (await model.generate(STORY, options)).sequences ?? [];
+        const cut = await model.generate(STORY, { ...options, processors, signal: controller.signal, onAbort: "return" });
+        assert.deepEqual([cut.finishReason, cut.sequences, cut.text], ["interrupted", all.slice(0, whole), all[0]?.text]);
+      }
+    });
+
     it("ends several replies by the signal", async () => {
       for (const more of [{ numReturnSequences: 8, temperature: 1 }, { numBeams: 3 }]) {
         const controller = new AbortController();
