@@ -36,7 +36,10 @@ export interface ChatHost {
 
 /** The end of a turn: how many messages there were then, and how many of them were not fed any more. */
 interface Mark {
+  /** Tokens that the cache still holds of those that it held then. */
   readonly position: number;
+  /** `chat.position` then, where that is more. */
+  readonly at?: number;
   readonly messages: number;
   readonly droppedMessages: number;
 }
@@ -134,9 +137,9 @@ export class Chat {
     return this.#state.tokens.length;
   }
 
-  /** Positions at which a turn ended, the start (0) first: `chat.rewind(chat.marks.at(-2))` undoes the last turn. */
+  /** `position` at the end of each turn, the start (0) first: `chat.rewind(chat.marks.at(-2))` undoes the last turn. */
   get marks(): readonly number[] {
-    return this.#state.marks.map(({ position }) => position);
+    return this.#state.marks.map(atOf);
   }
 
   /**
@@ -168,7 +171,7 @@ export class Chat {
    * Goes back to `position`, after the turns that were started before. The cache keeps its first `position` tokens, and what comes next is what would have come
    * had nothing followed them, to the last bit. The messages of turns that ended later are forgotten. Costs nothing now and, with the next turn, the
    * computation of a few tokens (20 for most LFM2 models).
-   * @param position tokens to keep, at most `chat.position`
+   * @param position tokens to keep, at most `chat.position`; one of `chat.marks` is the end of that turn, even where the cache was filled anew since and holds less of it
    * @throws InputError for any other number
    * @example
    * const mark = chat.position;
@@ -275,7 +278,8 @@ export class Chat {
     const tokens = await this.#host.tokensOf(session).catch(() => undefined); // an engine that is gone has its own error for the caller
     if (!tokens) return;
     const position = tokens.length;
-    const marks = this.#state.marks.map((mark) => (mark.position > position ? { ...mark, position } : mark)); // a turn may have read its past anew
+    const shared = sharedLength(this.#state.tokens, tokens);
+    const marks = this.#state.marks.map((mark) => shortened(mark, shared)); // a turn may have read its past anew
     if (messages)
       this.#state = { ...this.#state, messages, marks: [...marks, { position, messages: messages.length, droppedMessages }], tokens };
     else this.#state = { ...this.#state, marks, tokens };
@@ -298,14 +302,17 @@ export class Chat {
 
   async #rewind(position: number): Promise<void> {
     const { tokens, marks, messages } = this.#state;
-    if (!(Number.isSafeInteger(position) && position >= 0 && position <= tokens.length)) {
-      throw new InputError(
-        `rewind: expected a position from 0 to ${tokens.length}, got ${typeof position === "number" ? position : kindOf(position)}. Take one that chat.position gave.`,
-      );
-    }
+    let last = marks.findLastIndex((mark) => atOf(mark) === position);
+    if (last < 0) {
+      if (!(Number.isSafeInteger(position) && position >= 0 && position <= tokens.length)) {
+        throw new InputError(
+          `rewind: expected a position from 0 to ${tokens.length}, got ${typeof position === "number" ? position : kindOf(position)}. Take one that chat.position gave.`,
+        );
+      }
+      last = marks.findLastIndex((mark) => mark.position <= position);
+    } else position = marks[last]!.position;
     if (this.#session) await this.#host.rewindSession(await this.#open(), position);
     else this.#checkOpen();
-    const last = marks.findLastIndex((mark, i) => i === 0 || (position > 0 && mark.position <= position));
     this.#state = {
       messages: messages.slice(0, marks[last]?.messages),
       marks: marks.slice(0, last + 1),
@@ -320,7 +327,7 @@ export class Chat {
     this.#session = origin.#session.then((session) => this.#host.forkSession(session));
     await this.#session.catch(() => {
       this.#session = undefined;
-      const marks = this.#state.marks.map((mark) => ({ ...mark, position: 0 }));
+      const marks = this.#state.marks.map((mark) => shortened(mark, 0));
       this.#state = { ...this.#state, marks, tokens: new Uint32Array(0) };
     });
     if (this.#isDisposed) this.#closeSession();
@@ -344,6 +351,18 @@ export class Chat {
   }
 }
 
+const atOf = ({ at, position }: Mark): number => at ?? position;
+
+/** The mark where the cache holds no more than `length` of those tokens. */
+const shortened = (mark: Mark, length: number): Mark => (mark.position > length ? { ...mark, at: atOf(mark), position: length } : mark);
+
+function sharedLength(a: Uint32Array, b: Uint32Array): number {
+  const end = Math.min(a.length, b.length);
+  let n = 0;
+  while (n < end && a[n] === b[n]) n++;
+  return n;
+}
+
 /** @throws InputError when a message holds what JSON has no word for */
 function noteOf({ messages, marks }: State, onContextFull: ChatOptions["onContextFull"]): string {
   try {
@@ -361,7 +380,7 @@ function noted(note: string): Note {
   } catch {} // told below
   const { messages, marks, onContextFull } = state ?? {};
   const isMark = (mark: unknown): boolean =>
-    isRecord(mark) && [mark.position, mark.messages, mark.droppedMessages].every((n) => Number.isSafeInteger(n));
+    isRecord(mark) && [mark.position, mark.at ?? 0, mark.messages, mark.droppedMessages].every((n) => Number.isSafeInteger(n));
   const isList = (list: unknown, isItem: (item: unknown) => boolean): boolean => Array.isArray(list) && list.every(isItem);
   const isRule = [undefined, "error", "drop-oldest"].includes(onContextFull);
   if (isList(messages, isRecord) && isList(marks, isMark) && marks?.length && isRule) return state as Note;

@@ -425,6 +425,8 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         const lost = chat.fork();
         chat.dispose();
         assert.equal((await lost.prompt("What is 3 + 4?")).text, (await model.generate(lost.messages.slice(0, 5))).text);
+        await lost.rewind(lost.marks.at(-2)!);
+        assert.equal(lost.messages.length, 4, "a turn is undone and no more, though the cache holds nothing of those before");
         for (const f of [unused, fork, forkOfFork, lost]) f.dispose();
         await isIdle(model);
       });
@@ -644,7 +646,9 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
       it('drops its oldest turns with "drop-oldest", never the system message, and tells', async () => {
         const chat = small.chat({ system: "You are kind.", onContextFull: "drop-oldest" });
         const dropped: number[] = [];
+        const undone: number[] = [];
         for (let turn = 0; turn < 14; turn++) {
+          const { position } = chat;
           const { usage, text } = await chat.prompt(`${turn}. ${SENTENCE}`, { maxTokens: 12, temperature: 0 });
           const left = usage.droppedMessages ?? 0;
           dropped.push(left);
@@ -652,7 +656,21 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
           const fed = [...chat.messages.slice(0, 1), ...chat.messages.slice(1 + left, -1)];
           assert.deepEqual(fed.map((m) => m.role).slice(0, 2), ["system", "user"]);
           assert.equal(text, (await cold.generate(fed, { maxTokens: 12, temperature: 0 })).text, `turn ${turn}`);
+          if (left <= (dropped.at(-2) ?? 0) || undone.length > 1) continue;
+          // it was this turn that dropped: the position before it, or its mark, still undoes it and no more
+          undone.push(turn);
+          const { messages } = chat;
+          assert.equal(chat.marks.at(-2), position);
+          assert.ok(chat.position < position, `${position} to ${chat.position}`);
+          const back = undone.length > 1 ? await small.restore(await chat.save()) : chat.fork();
+          await back.rewind(position);
+          assert.deepEqual(back.messages, messages.slice(0, -2));
+          assert.ok(back.position > 0 && back.position < position);
+          assert.equal((await back.prompt(`${turn}. ${SENTENCE}`, { maxTokens: 12, temperature: 0 })).text, text);
+          assert.deepEqual(back.messages, messages);
+          back.dispose();
         }
+        assert.equal(undone.length, 2);
         assert.equal(dropped[0], 0);
         assert.ok(new Set(dropped).size >= 3 && dropped.every((n, i) => n >= (dropped[i - 1] ?? 0)), `${dropped}`);
         assert.ok(new Set(dropped).size <= 7, `drops at every turn: ${dropped}`);
