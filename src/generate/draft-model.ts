@@ -1,6 +1,7 @@
 // A smaller model that guesses what the larger one will say: it chooses tokens by the same options and the same random numbers, one at a time.
+import { AbortError } from "../errors.ts";
 import type { Draft, Drafter, Price } from "./drafters.ts";
-import type { GenerateRequest } from "./engine.ts";
+import type { CancelCheck, GenerateRequest } from "./engine.ts";
 import type { History } from "./history.ts";
 import { rulesOf } from "./processors.ts";
 import { largestWanted, pickLargest, sample } from "./sampler.ts";
@@ -16,6 +17,7 @@ export class DraftModel implements Drafter {
   readonly #session: Session;
   readonly #costs: StepCosts;
   #request: GenerateRequest | undefined;
+  #isCancelled: CancelCheck = () => undefined;
 
   /**
    * @param costs of this model's steps, for all sessions
@@ -38,9 +40,10 @@ export class DraftModel implements Drafter {
     price.msOfPrompt = isKnown && prompt > read ? costs.ms(prompt - read) : 0;
   }
 
-  /** Goes by the options of this turn from now on. */
-  begin(request: GenerateRequest): void {
+  /** Goes by the options of this turn from now on, and computes no more once that is cancelled. */
+  begin(request: GenerateRequest, isCancelled: CancelCheck): void {
     this.#request = request;
+    this.#isCancelled = isCancelled;
   }
 
   draft(history: History, most: (kind: number) => number): Draft | Promise<Draft> {
@@ -77,7 +80,7 @@ export class DraftModel implements Drafter {
     this.#session.cache.dispose();
   }
 
-  /** @returns what it takes to come behind `ids`, once all of them have been computed */
+  /** @returns what it takes to come behind `ids`, once all of them have been computed. @throws AbortError when the turn is cancelled */
   async #step(ids: readonly number[], history: History): Promise<number | undefined> {
     let next: number | undefined;
     const { sampling = {}, processing, endIds, stopIds = [] } = this.#request ?? {};
@@ -86,7 +89,7 @@ export class DraftModel implements Drafter {
     const { model } = this.#scheduler;
     const from = session.cache.statePosition;
     const start = performance.now();
-    await this.#scheduler.step({
+    const reason = await this.#scheduler.step({
       session,
       ids,
       largest: rules ? 0 : largestWanted(sampling, model.mostLargest),
@@ -94,8 +97,9 @@ export class DraftModel implements Drafter {
         next = areLargest ? pickLargest(model, first, sampling, history.ids.length) : undefined;
         next ??= sample(model.logits(first), sampling, history, history.ids.length, rules);
       },
-      isCancelled: () => undefined,
+      isCancelled: this.#isCancelled,
     });
+    if (reason) throw new AbortError();
     const rows = session.cache.statePosition - from;
     const counted = Math.min(rows, MOST_ROWS);
     this.#costs.count(counted, ((performance.now() - start) * counted) / rows);

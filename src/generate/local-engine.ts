@@ -192,7 +192,7 @@ export class LocalEngine implements Engine {
       endTurn = turn.end;
       checkPrompt(this.#use(), request.ids);
       if (!isCancelled()) this.#resume(turn.slot.session, request.ids);
-      const speculation = await this.#speculation(turn.slot.session, request);
+      const speculation = await this.#speculation(turn.slot.session, request, isCancelled);
       return { session: turn.slot.session, isCancelled, speculation, end };
     } catch (error) {
       end();
@@ -222,7 +222,7 @@ export class LocalEngine implements Engine {
   }
 
   /** What guesses in a turn, where its request asks for it. */
-  async #speculation(session: Session, request: GenerateRequest): Promise<Speculation | undefined> {
+  async #speculation(session: Session, request: GenerateRequest, isCancelled: CancelCheck): Promise<Speculation | undefined> {
     const { speculation, beams } = request;
     if (!speculation || beams) return undefined;
     this.#speculator ??= part("speculation", () => import("./speculation.ts")).then(({ Speculator }) => {
@@ -233,7 +233,7 @@ export class LocalEngine implements Engine {
     speculator.catch(() => {
       if (this.#speculator === speculator) this.#speculator = undefined; // the next turn asks for its part again
     });
-    return (await speculator).begin(session, request, speculation);
+    return (await speculator).begin(session, request, speculation, isCancelled);
   }
 
   /** Keeps what a session holds for prompts to come. */

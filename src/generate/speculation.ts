@@ -3,7 +3,7 @@
 import { Acceptance, DraftBudget, MOST_DRAFTED, type Place } from "./draft-budget.ts";
 import { DraftModel } from "./draft-model.ts";
 import { type Draft, type Drafter, GivenDrafts, PromptLookup } from "./drafters.ts";
-import type { GenerateRequest, SpeculationCount, SpeculationRequest } from "./engine.ts";
+import type { CancelCheck, GenerateRequest, SpeculationCount, SpeculationRequest } from "./engine.ts";
 import type { History } from "./history.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Session } from "./session.ts";
@@ -48,11 +48,11 @@ export class Speculator {
   }
 
   /** @returns what guesses in a turn on `session`; nothing where there is no draft model for one that asks for it */
-  begin(session: Session, request: GenerateRequest, asked: SpeculationRequest): Speculation | undefined {
+  begin(session: Session, request: GenerateRequest, asked: SpeculationRequest, isCancelled: CancelCheck): Speculation | undefined {
     const { by } = asked;
     const known = this.#known.get(session) ?? { acceptance: new Map(), draftModel: undefined };
     this.#known.set(session, known);
-    const drafter = this.#drafter(known, request, asked);
+    const drafter = this.#drafter(known, request, asked, isCancelled);
     if (!drafter) return undefined;
     const budget = this.#budgets.get(by) ?? new DraftBudget(this.#costs);
     if (budget.begin() && by === "draft") this.#draftCosts.clear();
@@ -78,12 +78,12 @@ export class Speculator {
     this.#known.delete(session);
   }
 
-  #drafter(known: Known, request: GenerateRequest, asked: SpeculationRequest): Drafter | undefined {
+  #drafter(known: Known, request: GenerateRequest, asked: SpeculationRequest, isCancelled: CancelCheck): Drafter | undefined {
     if (asked.by === "given") return new GivenDrafts(asked.ids ?? []);
     if (asked.by === "prompt-lookup") return new PromptLookup(asked.ngram);
     if (!this.#draft) return undefined;
     known.draftModel ??= new DraftModel(this.#draft, this.#draftCosts);
-    known.draftModel.begin(request);
+    known.draftModel.begin(request, isCancelled);
     return known.draftModel;
   }
 }
@@ -172,7 +172,7 @@ export class Speculation {
     return guesses;
   };
 
-  /** No memory for it, or a draft model that is gone: the reply goes on without. */
+  /** No memory for it, a draft model that is gone, or a turn that is to end: it goes on without. */
   readonly #giveUp = (): readonly number[] => {
     this.#isOff = true;
     return NONE;

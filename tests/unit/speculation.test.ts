@@ -405,6 +405,29 @@ describe("speculation in the engine", () => {
     assert.equal(told, 3);
   });
 
+  it("a draft model computes no more once its turn is cancelled, while it reads the prompt and between two guesses", async () => {
+    for (const at of [1, 2, 6]) {
+      const [model, draftModel] = [await modelOf("tiny-deep"), await modelOf("tiny-deep", { chunkTokens: 16 })];
+      const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0, draftModel });
+      const call = calls;
+      let steps = 0;
+      let after = 0;
+      for (const each of [model, draftModel]) {
+        const step = each.step.bind(each);
+        each.step = (...args) => {
+          if (steps >= at) after++;
+          if (each === draftModel && ++steps === at) void engine.cancel(call);
+          return step(...args);
+        };
+      }
+      const ids = Uint32Array.from({ length: 40 }, (_, i) => (i * 31 + 3) % model.config.vocabSize);
+      const speculation = { by: "draft", ngram: 1, max: 15, isAdaptive: false } as const;
+      const { error } = await turn(engine, { ids, maxTokens: 30, sampling: GREEDY, speculation });
+      assert.deepEqual([steps, after, error], [at, 0, undefined]);
+      await engine.dispose();
+    }
+  });
+
   it("several replies with guesses share steps, and none waits for another's", async () => {
     const model = await modelOf("tiny-attn-first");
     const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
