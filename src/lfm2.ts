@@ -15,6 +15,7 @@ import type { KernelSource, Variant } from "./kernels/variants.ts";
 import { DTYPES, type DType, KV_DTYPES, type KvDType } from "./memory/dtype.ts";
 import { Model, type ModelParts } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
+import type { LanguageModel } from "./models/language-model.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { part } from "./part.ts";
 import { type LoadProgress, Meter, type Progress } from "./progress.ts";
@@ -75,7 +76,7 @@ export interface LoadOptions extends RemoteOptions {
   readonly engine?: "here" | "worker" | "auto" | undefined;
   /**
    * A smaller model with the same tokens, LFM2-350M beside LFM2-2.6B say, that guesses what this one will say; see `speculate`. It is loaded as its file stores
-   * it, into a memory of its own, and counts within `maxMemoryBytes`.
+   * it, into a memory of its own; both together stay within a `maxMemoryBytes` that is given.
    */
   readonly draft?: ModelSource | undefined;
   /** How calls guess tokens that do not say it themselves; default `"draft"` with a draft model, else not at all. It changes no token. */
@@ -295,13 +296,14 @@ async function loadOnce(
     const license = opened.hub?.license ?? (await licenseTold(checkpoint, opened, downloadBytes, options.signal));
     if (opened.isAtAddress) events.onFound({ file: checkpoint.sources[0]?.name ?? "", downloadBytes, license });
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
-    draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes });
-    const rest = maxMemoryBytes && Math.max(1, maxMemoryBytes - (draft?.model.memoryBytes ?? 0));
+    let target: LanguageModel | undefined;
+    draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes }, () => target?.memoryBytes ?? 0);
     const warning = threadWarning(platform, options.threads, parameterCount(checkpoint));
     const loaded = await loadModel(checkpoint, kernelsFor(platform, options), {
-      ...loadModelOptions({ ...options, dtype, maxMemoryBytes: rest }, meter),
+      ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, meter, () => draft?.model.memoryBytes ?? 0),
       ...runtimeOptions(platform, checkpoint, options),
     });
+    target = loaded.model;
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
     const { prefixCacheBytes, speculate = draft ? "draft" : undefined } = options;
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable(), { prefixCacheBytes, draftModel: draft?.model });
@@ -345,14 +347,22 @@ export function missingBytes(files: readonly ByteSource[]): number {
 }
 
 /** The draft model that a load asks for, as its file stores it. */
-async function draftFor(platform: Platform, target: Checkpoint, options: LoadOptions): Promise<DraftModel | undefined> {
+async function draftFor(
+  platform: Platform,
+  target: Checkpoint,
+  options: LoadOptions,
+  otherBytes: () => number,
+): Promise<DraftModel | undefined> {
   if (options.draft === undefined) return undefined;
   const { loadDraft } = await part("draft", () => import("./draft.ts"));
   const { source, hub, dtype } = await openSource(platform, options.draft, options);
   const optionsFor = (checkpoint: Checkpoint): LoadModelOptions => {
     const { maxPositionEmbeddings } = checkpoint.config;
     const maxContextTokens = options.maxContextTokens && Math.min(options.maxContextTokens, maxPositionEmbeddings);
-    return { ...loadModelOptions({ ...options, dtype, maxContextTokens }, undefined), ...runtimeOptions(platform, checkpoint, options) };
+    return {
+      ...loadModelOptions({ ...options, dtype, maxContextTokens }, undefined, otherBytes),
+      ...runtimeOptions(platform, checkpoint, options),
+    };
   };
   const draft = await loadDraft(source, target, kernelsFor(platform, options), optionsFor, options.signal);
   await hub?.keep();
@@ -382,10 +392,12 @@ export function checkContext({ config }: Checkpoint, maxContextTokens: number | 
   throw new InputError(`load: maxContextTokens: expected at most the model's ${config.maxPositionEmbeddings}, got ${maxContextTokens}.`);
 }
 
-function loadModelOptions(options: LoadOptions, meter: Meter | undefined): LoadModelOptions {
+/** @param otherBytes what the other of a model and its draft takes of `maxMemoryBytes`, where there is one: what addresses reach, each has for itself */
+function loadModelOptions(options: LoadOptions, meter: Meter | undefined, otherBytes: () => number): LoadModelOptions {
   const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal } = options;
   const onProgress = meter && ((p: Omit<Progress, "phase">): void => meter.report({ phase: "read", ...p }));
-  return { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress };
+  const shared = maxMemoryBytes === undefined ? undefined : otherBytes;
+  return { dtype, kvDtype, maxContextTokens, maxMemoryBytes, otherBytes: shared, variant, signal, onProgress };
 }
 
 /** The last that can fail: what was loaded is given back if it does. */

@@ -1,5 +1,6 @@
 // Guesses at tokens, so that one pass checks several: who makes them for a turn, and how many. A guess never chooses a token: generate.ts chooses each as it does
 // without, and keeps a guess only where it is that very token.
+import { MemoryError } from "../errors.ts";
 import { Acceptance, DraftBudget, MOST_DRAFTED, type Place } from "./draft-budget.ts";
 import { DraftModel } from "./draft-model.ts";
 import { type Draft, type Drafter, GivenDrafts, PromptLookup } from "./drafters.ts";
@@ -47,7 +48,7 @@ export class Speculator {
     return { ...this.#counts };
   }
 
-  /** @returns what guesses in a turn on `session`; nothing where there is no draft model for one that asks for it */
+  /** @returns what guesses in a turn on `session`; nothing where there is no draft model, or no memory for it, for one that asks for it */
   begin(session: Session, request: GenerateRequest, asked: SpeculationRequest, isCancelled: CancelCheck): Speculation | undefined {
     const { by } = asked;
     const known = this.#known.get(session) ?? { acceptance: new Map(), draftModel: undefined };
@@ -82,7 +83,12 @@ export class Speculator {
     if (asked.by === "given") return new GivenDrafts(asked.ids ?? []);
     if (asked.by === "prompt-lookup") return new PromptLookup(asked.ngram);
     if (!this.#draft) return undefined;
-    known.draftModel ??= new DraftModel(this.#draft, this.#draftCosts);
+    try {
+      known.draftModel ??= new DraftModel(this.#draft, this.#draftCosts);
+    } catch (error) {
+      if (error instanceof MemoryError) return undefined; // guesses are no reason to fail
+      throw error;
+    }
     known.draftModel.begin(request, isCancelled);
     return known.draftModel;
   }

@@ -24,17 +24,24 @@ export function formatBytes(bytes: number): string {
 /** A bump allocator with a mark: what was taken after it can be given back at once. */
 export class Arena {
   readonly memory: WasmMemory;
-  readonly limitBytes: number;
-  #next: number;
+  readonly #limitBytes: number;
+  readonly #otherBytes: () => number;
+  #next: number = HEAP_START;
 
   /**
    * @param memory the linear memory to hand out
    * @param limitBytes addresses stay below it; at most the 4 GiB that 32 bits reach
+   * @param otherBytes what another memory now takes of `limitBytes`
    */
-  constructor(memory: WasmMemory, limitBytes: number = ADDRESS_SPACE_BYTES) {
+  constructor(memory: WasmMemory, limitBytes: number = ADDRESS_SPACE_BYTES, otherBytes: () => number = () => 0) {
     this.memory = memory;
-    this.limitBytes = Math.min(limitBytes, ADDRESS_SPACE_BYTES);
-    this.#next = HEAP_START;
+    this.#limitBytes = limitBytes;
+    this.#otherBytes = otherBytes;
+  }
+
+  /** Addresses stay below it. */
+  get limitBytes(): number {
+    return Math.min(this.#limitBytes - this.#otherBytes(), ADDRESS_SPACE_BYTES);
   }
 
   /** The address that the next allocation gets, before alignment. */
@@ -69,7 +76,7 @@ export class Arena {
     const have = this.memory.buffer.byteLength;
     if (end <= have) return;
     const least = Math.ceil((end - have) / WASM_PAGE_BYTES);
-    const most = Math.floor((Math.min(this.limitBytes, ADDRESS_SPACE_BYTES) - have) / WASM_PAGE_BYTES);
+    const most = Math.floor((this.limitBytes - have) / WASM_PAGE_BYTES);
     try {
       this.memory.grow(Math.max(least, Math.min(most, GROWTH_BYTES / WASM_PAGE_BYTES)));
     } catch (cause) {

@@ -3,7 +3,7 @@ import { Lfm2Error, throwIfAborted } from "../errors.ts";
 import { COMMAND_BYTES } from "../kernels/commands.ts";
 import { cannotStart, type ThreadOptions, Threads } from "../kernels/threads.ts";
 import { instantiateKernels, type KernelInstance, type KernelSource, type Variant } from "../kernels/variants.ts";
-import { ADDRESS_SPACE_BYTES, Arena, HEAP_START } from "../memory/arena.ts";
+import { Arena, HEAP_START } from "../memory/arena.ts";
 import { type DType, type KvDType, WEIGHT_DTYPES, type WeightDType } from "../memory/dtype.ts";
 import { type WasmMemory, WebAssembly } from "../memory/wasm.ts";
 import { part } from "../part.ts";
@@ -29,6 +29,8 @@ export interface LoadModelOptions {
   readonly maxContextTokens?: number | undefined;
   /** Linear memory that the model may take; default the 4 GiB that addresses reach. */
   readonly maxMemoryBytes?: number | undefined;
+  /** Tells what another model now takes of `maxMemoryBytes`; default nothing. */
+  readonly otherBytes?: (() => number) | undefined;
   /** Rows of a prefill step; default 128. */
   readonly chunkTokens?: number | undefined;
   /** Build of the kernels; default the best that the engine runs. */
@@ -189,7 +191,7 @@ export async function loadModel(checkpoint: Checkpoint, source: KernelSource, op
   const { instance, run, range, draft: current } = await setUpThreads(checkpoint, source, options);
   const { memory } = instance;
   const { list, weights, plan } = current;
-  const arena = new Arena(memory, options.maxMemoryBytes ?? ADDRESS_SPACE_BYTES);
+  const arena = new Arena(memory, options.maxMemoryBytes, options.otherBytes);
   checkPlan(plan.items, arena.limitBytes, options.dtype, (dtype) => draft(checkpoint, instance, dtype, run, range).plan.totalBytes);
   arena.reserve(plan.totalBytes - HEAP_START, "the model");
   const threads = new Threads(instance, run.threads > 1 ? options.threads : undefined); // they start while the weights are read

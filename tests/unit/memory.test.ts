@@ -35,6 +35,12 @@ describe("arena", () => {
     assert.throws(() => arena.alloc(2 << 20, "a lot"), { name: "MemoryError", message: /2\.0 MiB for a lot, got 960 KiB/ });
     arena.alloc(1000, "little");
     assert.equal(new Arena(memory(), Number.MAX_SAFE_INTEGER).limitBytes, ADDRESS_SPACE_BYTES);
+    let others = 0;
+    const shared = new Arena(memory(), 1 << 20, () => others);
+    others = 1 << 19;
+    assert.throws(() => shared.alloc(500_000, "much"), { name: "MemoryError", message: /got 448 KiB/ });
+    others = 0;
+    shared.alloc(500_000, "much");
     assert.equal(formatBytes(1.5 * 2 ** 30), "1.5 GiB");
   });
 });

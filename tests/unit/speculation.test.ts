@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Folder, type GenerateOptions, inspect, load } from "lfm2-wasm";
+import { type Chat, type Folder, type GenerateOptions, inspect, load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
 import { larger } from "../../scripts/checkpoints/larger.mjs";
 import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
@@ -428,6 +428,20 @@ describe("speculation in the engine", () => {
     }
   });
 
+  it("goes on without guesses where the draft model has no memory for a session", async () => {
+    const model = await modelOf("tiny-deep");
+    const { memoryBytes: maxMemoryBytes } = model;
+    const draftModel = await modelOf("tiny-deep", { maxMemoryBytes });
+    const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0, draftModel });
+    assert.throws(() => {
+      for (;;) draftModel.openCache();
+    }, MemoryError);
+    const request = { ids: Uint32Array.of(1, 2, 3), maxTokens: 9, sampling: GREEDY };
+    const plain = await turn(engine, request);
+    assert.deepEqual(await turn(engine, { ...request, speculation: { by: "draft", ngram: 1, max: 4, isAdaptive: false } }), plain);
+    await engine.dispose();
+  });
+
   it("several replies with guesses share steps, and none waits for another's", async () => {
     const model = await modelOf("tiny-attn-first");
     const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
@@ -550,6 +564,37 @@ describe("speculation in the engine", () => {
       assert.ok(usage.draftedTokens! > 0.7 * (usage.outputTokens - 1), `${usage.draftedTokens} of ${usage.outputTokens}`);
     }
     model.dispose();
+  });
+
+  it("a model and its draft stay within maxMemoryBytes together, also as they grow", async () => {
+    const memories = new Set<WebAssembly.Memory>();
+    const { prototype } = WebAssembly.Memory;
+    const { grow } = prototype;
+    prototype.grow = function (pages) {
+      memories.add(this);
+      return grow.call(this, pages);
+    };
+    try {
+      const options = { kvDtype: "f32", prefixCacheBytes: 0, threads: 1 } as const;
+      const alone = await load(mini, options);
+      const maxMemoryBytes = 2 * alone.info.memoryBytes + (1 << 20);
+      alone.dispose();
+      memories.clear();
+      const model = await load(mini, { ...options, draft: mini, speculate: { by: "draft", adaptive: false, max: 2 }, maxMemoryBytes });
+      const chats: Chat[] = [];
+      await assert.rejects(
+        async () => {
+          while (chats.length < 50) await chats[chats.push(model.chat()) - 1]?.prompt("fox ".repeat(400), { maxTokens: 4 });
+        },
+        { name: "MemoryError" },
+      );
+      const bytes = [...memories].map(({ buffer }) => buffer.byteLength);
+      assert.equal(bytes.length, 2);
+      assert.ok(bytes[0]! + bytes[1]! <= maxMemoryBytes + 65_536, `${bytes} of ${maxMemoryBytes}`);
+      model.dispose();
+    } finally {
+      prototype.grow = grow;
+    }
   });
 });
 
