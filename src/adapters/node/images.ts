@@ -2,9 +2,8 @@
 import { mkdir, readdir, rm, stat, statfs, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import type { ImageStore } from "../../weights/packed-image.ts";
-import { openFile } from "./files.ts";
+import { openFile } from "./file-source.ts";
 import { createFile } from "./sink.ts";
-import { ownFolder } from "./store.ts";
 
 /** All images together. */
 const MOST_BYTES = 16 * 1024 * 1024 * 1024;
@@ -15,11 +14,6 @@ const DEAD_MS = 3_600_000;
 const SUFFIX = ".safetensors";
 const NAME = /^[0-9a-f]{16}\.safetensors$/;
 const PARTIAL = /^[0-9a-f]{16}\.safetensors\.[0-9a-f-]+\.partial$/;
-
-/** @returns the folder of images: in a cache that is named, or beside Hugging Face's tools' */
-export function imageFolder(dir: string | undefined, variable: (name: string) => string | undefined): string | undefined {
-  return ownFolder("packed", dir, variable);
-}
 
 interface Image {
   readonly path: string;

@@ -6,6 +6,7 @@ import { compileWasm, type FetchWasm, kernelSource, type WasmInput } from "../..
 import type { KernelBuild } from "../../kernels/variants.ts";
 import type { Platform, Runtime } from "../../lfm2.ts";
 import { openPath } from "./files.ts";
+import { cacheFolder, ownFolder, tokenPath, type Variable } from "./folders.ts";
 import { threadsOf } from "./threads.ts";
 
 /** Beside this module, each named as a whole, so that bundlers see the files. */
@@ -26,8 +27,7 @@ export const fetchWasm: FetchWasm = (address) => {
 /** What differs between the three. */
 export interface NodeLike {
   readonly runtime: Runtime;
-  /** A variable of the environment, if it may be read. */
-  readonly variable: (name: string) => string | undefined;
+  readonly variable: Variable;
   /** Whether files in a folder may be read and written without asking. */
   readonly mayUse?: (folder: string) => boolean;
   /** Whether a file may be read without asking. */
@@ -55,20 +55,18 @@ export function nodePlatform({ runtime, variable, mayUse = () => true, mayRead =
       get endpoint() {
         return variable("HF_ENDPOINT")?.trim() || undefined;
       },
-      token: async () => (await import("./token.ts")).tokenOf(variable, mayRead),
+      token: async () => (await import("./token.ts")).tokenOf(variable, tokenPath(variable), mayRead),
       get isOffline() {
         return /^(?:1|true|yes|on)$/i.test(variable("HF_HUB_OFFLINE")?.trim() ?? "");
       },
     },
     store: async (dir, kind) => {
-      const { addressFolder, cacheFolder, diskStore } = await import("./store.ts");
-      const folder = kind === "addresses" ? addressFolder(dir, variable) : (dir ?? cacheFolder(variable));
-      return folder !== undefined && mayUse(folder) ? diskStore(folder) : undefined;
+      const folder = kind === "addresses" ? ownFolder(kind, dir, variable) : (dir ?? cacheFolder(variable));
+      return folder !== undefined && mayUse(folder) ? (await import("./store.ts")).diskStore(folder) : undefined;
     },
     images: async (dir) => {
-      const { diskImages, imageFolder } = await import("./images.ts");
-      const folder = imageFolder(dir, variable);
-      return folder !== undefined && mayUse(folder) ? diskImages(folder) : undefined;
+      const folder = ownFolder("packed", dir, variable);
+      return folder !== undefined && mayUse(folder) ? (await import("./images.ts")).diskImages(folder) : undefined;
     },
     kernels: async (build) => {
       try {

@@ -3,17 +3,13 @@ import { randomUUID } from "node:crypto";
 import { type FileHandle, link, open, rename, rm, stat } from "node:fs/promises";
 import { StorageError } from "../../errors.ts";
 import type { FileSink } from "../../weights/sink.ts";
-
-const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? "";
+import { codeOf, refusal } from "./fs-errors.ts";
 
 function refused(what: string, path: string, cause: unknown): StorageError {
   if (cause instanceof StorageError) return cause;
   const isFull = ["ENOSPC", "EDQUOT", "EFBIG"].includes(codeOf(cause));
   const advice = isFull ? "Free some space, or name a place on another disk" : "Check the path";
-  return new StorageError(
-    `${path}: expected to ${what} the file, got an error of the file system: ${(cause as Error).message}. ${advice}.`,
-    { cause, ...(isFull ? { code: "storage-full" } : {}) },
-  );
+  return refusal(`${path}: expected to ${what} the file`, cause, isFull ? "storage-full" : undefined, advice);
 }
 
 const exists = (path: string): StorageError =>

@@ -1,23 +1,24 @@
 // The hub's token that the user's machine has: of the environment, else the one that `hf auth login` has stored. Node, Deno and Bun share it.
 import { readFile, stat } from "node:fs/promises";
-import { tokenPath } from "./store.ts";
+import type { Variable } from "./folders.ts";
 
 /** A token has 37 characters; what is longer than this is none. */
 const MOST_BYTES = 4096;
 
 /**
  * @param variable reads the environment
+ * @param path where the file would be
  * @param mayRead whether a file may be read without asking
  * @returns the token; undefined where there is none, where its file cannot be read or holds something else, and where HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it
  */
 export async function tokenOf(
-  variable: (name: string) => string | undefined,
+  variable: Variable,
+  path: string | undefined,
   mayRead: (path: string) => boolean,
 ): Promise<string | undefined> {
   if (/^(?:1|true|yes|on)$/i.test(variable("HF_HUB_DISABLE_IMPLICIT_TOKEN")?.trim() ?? "")) return undefined;
   const token = variable("HF_TOKEN")?.trim();
   if (token) return token;
-  const path = tokenPath(variable);
   if (path === undefined || !mayRead(path)) return undefined;
   try {
     const about = await stat(path);
