@@ -6,7 +6,7 @@
 //                  /refs/<branch or tag>               the commit that it pointed to
 // .locks/models--org--name/<blob>.lfm2-wasm.lock
 // .lfm2-wasm-trash-<any>                               a model that is being removed
-import type { Store, StoredModel, StoreFile } from "./store.ts";
+import type { StoreFile } from "./store.ts";
 
 const FOLDER = "models--";
 const PART = ".lfm2-wasm.incomplete";
@@ -36,21 +36,3 @@ export const lockPath = ({ repo, blob }: StoreFile): string => `${locksPath(repo
 
 /** @returns the commit that the text of a ref names */
 export const commitIn = (text: string | undefined): string | undefined => /^[0-9a-f]{40}$/.exec(text?.trim() ?? "")?.[0];
-
-/** @returns what a store holds of a model's commits. @param paths of all files in its folder */
-export async function revisionsOf(
-  store: Pick<Store, "revision" | "files">,
-  repo: string,
-  paths: readonly string[],
-): Promise<StoredModel["revisions"]> {
-  const names = new Map<string, string[]>();
-  for (const path of paths) {
-    const name = /^refs\/(.+)/.exec(path)?.[1];
-    const commit = name === undefined ? undefined : await store.revision(repo, name);
-    if (name !== undefined && commit !== undefined) names.set(commit, [...(names.get(commit) ?? []), name]);
-  }
-  const commits = new Set(paths.flatMap((path) => /^snapshots\/([0-9a-f]{40})\//.exec(path)?.[1] ?? []));
-  return Promise.all(
-    [...commits].map(async (commit) => ({ commit, names: names.get(commit) ?? [], files: await store.files(repo, commit) })),
-  );
-}

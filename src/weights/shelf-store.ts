@@ -8,6 +8,7 @@
 import { StorageError } from "../errors.ts";
 import { beginningBytes, openPile, removePile, wholeBytes } from "./pile.ts";
 import { PileWriter } from "./pile-writer.ts";
+import { revisionsOf } from "./revisions.ts";
 import { megabytes, type Shelf, textOf, writeText } from "./shelf.ts";
 import type { ByteSource } from "./source.ts";
 import type { LockOptions, Store, StoredFile, StoredModel, StoreFile, StoreLock, StorePart } from "./store.ts";
@@ -168,16 +169,8 @@ export class ShelfStore implements Store {
     const blobs = new Set(files.flatMap(({ path }) => /^blobs\/([0-9a-f]+)\//.exec(path)?.[1] ?? []));
     let partialBytes = 0;
     for (const blob of blobs) partialBytes += await beginningBytes(this.#shelf, this.#blob({ repo, blob }));
-    const names = new Map<string, string[]>();
-    for (const { path } of files) {
-      if (!path.startsWith("refs/")) continue;
-      const name = decodeURIComponent(path.slice("refs/".length));
-      const commit = await this.revision(repo, name);
-      if (commit !== undefined) names.set(commit, [...(names.get(commit) ?? []), name]);
-    }
-    const commits = new Set(files.flatMap(({ path }) => /^snapshots\/([0-9a-f]{40})\//.exec(path)?.[1] ?? []));
-    const revisions = [];
-    for (const commit of commits) revisions.push({ commit, names: names.get(commit) ?? [], files: await this.files(repo, commit) });
+    const paths = files.map(({ path }) => path);
+    const revisions = await revisionsOf(this, repo, paths, decodeURIComponent);
     return { id: repo, sizeBytes: files.reduce((sum, { bytes }) => sum + bytes, 0), partialBytes, revisions };
   }
 

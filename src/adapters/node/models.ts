@@ -6,6 +6,7 @@ import { basename, join } from "node:path";
 import { StorageError } from "../../errors.ts";
 import { isFileLocked } from "../../weights/file-lock.ts";
 import * as layout from "../../weights/hub-layout.ts";
+import { revisionsOf } from "../../weights/revisions.ts";
 import type { Store, StoredFile, StoredModel } from "../../weights/store.ts";
 import { isTemporary } from "./at-once.ts";
 import { orUndefined } from "./fs-errors.ts";
@@ -42,16 +43,13 @@ export async function filesIn(dir: string): Promise<readonly StoredFile[]> {
 async function modelOf(store: Store, id: string): Promise<StoredModel> {
   const files = await walk(join(store.place, layout.folderOf(id)));
   const sizes = new Map(files.filter(({ stats }) => stats.isFile()).map(({ stats }) => [`${stats.dev} ${stats.ino}`, stats.size])); // a hard link is the same file
+  const paths = files.map(({ path }) => path);
   const partials = files.filter(({ path }) => layout.isPart(path));
   return {
     id,
     sizeBytes: [...sizes.values()].reduce((sum, size) => sum + size, 0),
     partialBytes: partials.reduce((sum, { stats }) => sum + stats.size, 0),
-    revisions: await layout.revisionsOf(
-      store,
-      id,
-      files.map(({ path }) => path),
-    ),
+    revisions: await revisionsOf(store, id, paths),
   };
 }
 
