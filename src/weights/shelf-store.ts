@@ -152,6 +152,7 @@ export class ShelfStore implements Store {
   }
 
   async list(): Promise<readonly StoredModel[]> {
+    for (const name of (await this.#shelf.list("removed")).keys()) await this.#isThere(decodeURIComponent(name)); // or what is left would be listed once more
     const repos = new Set<string>();
     const all = await this.#shelf.list("models");
     for (const path of all.keys()) repos.add(path.slice(0, path.indexOf("/")));
@@ -175,9 +176,9 @@ export class ShelfStore implements Store {
   }
 
   async remove(repo: string): Promise<StoredModel | undefined> {
+    if (!(await this.#isThere(repo))) return undefined;
     const all = await this.#shelf.list("models");
-    const isHere = [...all.keys()].some((path) => path.startsWith(`${encode(repo)}/`));
-    if (!isHere || !(await this.#isThere(repo))) return undefined;
+    if (![...all.keys()].some((path) => path.startsWith(`${encode(repo)}/`))) return undefined;
     const model = await this.#model(repo, all);
     if ((await this.#shelf.host.heldLocks(this.#lockName(repo))).length > 0)
       throw new StorageError(

@@ -3,13 +3,13 @@ import { Lfm2Error, StorageError } from "../../errors.ts";
 import { megabytes } from "../../weights/shelf.ts";
 
 /** What a browser tells of the storage of an origin. */
-export interface Estimate {
+interface Estimate {
   readonly usage?: number;
   readonly quota?: number;
 }
 
 /** Of `navigator` what is used here. */
-export interface StorageNavigator {
+interface StorageNavigator {
   readonly storage?: { getDirectory?(): Promise<unknown>; estimate?(): Promise<Estimate> };
   readonly locks?: unknown;
 }
