@@ -86,7 +86,7 @@ const TABLES = {
     const each = Object.entries(tiles).map(([name, gmacs]) => `${name} ${rate(gmacs)}`);
     if (each.length) console.log(`\nThe tiles by themselves, 128 rows and a matrix in the second cache, GMAC/s: ${each.join(", ")}`);
   },
-  generate: ({ rows }) =>
+  generate: ({ rows, reference }) => {
     console.log(
       table(
         ["model", "how", "what", "tokens/s", "GB/s", "of read", "time / time at 0", "slowest step, ms"],
@@ -101,7 +101,11 @@ const TABLES = {
           r.slowestMs ? r.slowestMs.toFixed(0) : "",
         ]),
       ),
-    ),
+    );
+    const each = reference.map(({ dtype, name, far }) => `${dtype}, ${name}: ${far.toPrecision(2)}`);
+    if (each.length)
+      console.log(`\nChecked before, on a golden model, the largest distance of a logit from the float64 reference's: ${each.join("; ")}`);
+  },
   steps: ({ rows }) =>
     console.log(
       table(
@@ -226,10 +230,12 @@ for (const shape of new Set((results.generate?.rows ?? []).map((r) => r.shape)))
 const all = { ...about, ceilings, ...results };
 if (options.json) writeFileSync(options.json, `${JSON.stringify(all, null, 1)}\n`);
 if (options.compare) {
-  const { lines, slower } = compare(results, JSON.parse(readFileSync(options.compare, "utf8")));
+  const { lines, slower, both, alone } = compare(results, JSON.parse(readFileSync(options.compare, "utf8")));
   console.log(`\n## against ${options.compare}: new / old, larger is better\n\n${lines.join("\n")}`);
-  if (slower.length) process.exitCode = 1;
-  console.log(slower.length ? `\n${slower.length} became slower by more than 5 %` : "\nnothing became slower by more than 5 %");
+  if (alone.length) console.log(`\nin one of both only:\n\n${alone.join("\n")}`);
+  if (slower.length || !both) process.exitCode = 1;
+  const verdict = slower.length ? `${slower.length} became slower by more than 5 %` : "nothing became slower by more than 5 %";
+  console.log(both ? `\n${verdict}, of ${both} that both have` : "\nnothing to compare: no key stands in both");
 }
 if (missed.length) {
   process.exitCode = 1;

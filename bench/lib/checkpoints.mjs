@@ -21,6 +21,12 @@ async function made(path, make) {
 export const gguf = (shape, type) =>
   made(`build/bench/${shape}-${type}.gguf`, (out) => writeGguf(fromPreset(shape, 1), { type, head: type, out, tokenizer: TOKENIZER }));
 
+/** @returns the path of a GGUF of the golden model tiny-quant, as the reference had it: with Q4_0 the embedding has Q8_0 */
+export const tinyQuant = (type) =>
+  made(`build/bench/golden-tiny-quant-${type}.gguf`, (out) =>
+    writeGguf(fromPreset("tiny-quant", 1), { type, out, ...(type === "Q4_0" && { head: "Q8_0" }) }),
+  );
+
 /** @returns the path of a folder with bf16 weights, the same as in the GGUF before its rounding */
 export const folder = (shape) =>
   made(`build/bench/${shape}-bf16`, (dir) => writeCheckpoint(presetOf(shape), { seed: 1, dtype: "bf16", dir }));

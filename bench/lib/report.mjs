@@ -25,20 +25,28 @@ const TOLERANCE = 0.05;
 
 /**
  * Ratios to an older run, by key; larger is better everywhere (`value`).
- * @returns lines, and the keys that became slower
+ * @returns lines, the keys that became slower, how many both have, and the lines of those that stand in only one of them
  */
 export function compare(suites, old) {
   const lines = [];
   const slower = [];
+  const alone = [];
+  let both = 0;
   for (const [name, { rows }] of Object.entries(suites)) {
     const before = new Map((old[name]?.rows ?? []).map((row) => [row.key, row.value]));
     for (const { key, value } of rows) {
-      if (!before.has(key)) continue;
+      if (!before.has(key)) {
+        alone.push(`new    ${key}`);
+        continue;
+      }
+      both++;
       const ratio = value / before.get(key);
       const isSlower = ratio < 1 - TOLERANCE;
       if (isSlower) slower.push(key);
       lines.push(`${ratio.toFixed(3)} ${isSlower ? "SLOWER" : ratio > 1 + TOLERANCE ? "faster" : "      "} ${key}`);
     }
+    const now = new Set(rows.map(({ key }) => key));
+    for (const key of before.keys()) if (!now.has(key)) alone.push(`gone   ${key}`);
   }
-  return { lines, slower };
+  return { lines, slower, both, alone };
 }

@@ -8,6 +8,7 @@ import { fromPreset } from "../../scripts/checkpoints/make-gguf.mjs";
 import { gguf } from "../lib/checkpoints.mjs";
 import { writeOnnx } from "./onnx-file.mjs";
 import { findBrowser, startNode, startPage } from "./remote.mjs";
+import { outside } from "./scratch.mjs";
 
 export const VERSIONS = { "node-llama-cpp": "3.22.1", "@wllama/wllama": "2.4.0", "onnxruntime-web": "1.30.0", protobufjs: "7.6.6" };
 const LLAMA_BINARY = `@node-llama-cpp/${{ win32: "win", darwin: "mac" }[process.platform] ?? "linux"}-${process.arch}`;
@@ -37,11 +38,13 @@ export class Engines {
   /** Names of those that can run, ours first. */
   names = ["ours"];
   #scratch;
-  #isFull;
+  #options;
 
-  constructor({ scratch, peers, full }, note) {
+  constructor(options, note) {
+    const { peers } = options;
+    const scratch = outside(here("../.."), options.scratch);
     this.#scratch = scratch;
-    this.#isFull = full;
+    this.#options = options;
     mkdirSync(scratch, { recursive: true });
     if (!existsSync(join(scratch, "package.json"))) writeFileSync(join(scratch, "package.json"), '{ "type": "module", "private": true }\n');
     for (const peer of peers) {
@@ -57,7 +60,8 @@ export class Engines {
 
   #install(peer, note) {
     if (!PACKAGES[peer]) throw new Error(`expected some of ${PEERS.join(", ")}`);
-    if (peer === "wllama" && !findBrowser()) throw new Error("no Chromium on PATH; install one, or name it with CHROME_PATH");
+    if (peer === "wllama" && !findBrowser())
+      throw new Error("it needs a Chromium, and none is on PATH: apt-get install chromium, or name one in CHROMIUM");
     const has = (name) => existsSync(join(this.#scratch, "node_modules", name, "package.json"));
     const missing = Object.entries(PACKAGES[peer]).filter(([name]) => !has(name));
     if (missing.length) {
@@ -72,12 +76,22 @@ export class Engines {
   /** Whether the engine has the weights in that form, and is fast enough for them. */
   runs(engine, shape, type) {
     if (engine === "onnxruntime-web" && type !== "Q8_0") return false;
-    return this.#isFull || !LIMITS[engine] || LIMITS[engine].shapes.includes(shape);
+    return this.#options.full || !LIMITS[engine] || LIMITS[engine].shapes.includes(shape);
   }
 
   /** @param list "prefills" or "contexts" */
   measures(engine, list, n) {
-    return this.#isFull || !LIMITS[engine] || LIMITS[engine][list].includes(n);
+    return this.#options.full || !LIMITS[engine] || LIMITS[engine][list].includes(n);
+  }
+
+  /** Whether the run is to measure a peer at a cell, be it there or not. @param what "decode 0", "prefill 128", "start" or "warm start" */
+  asks(peer, shape, type, what) {
+    const { peers, types, parts, prefills, contexts } = this.#options;
+    if (!peers.includes(peer) || !types.includes(type) || !this.runs(peer, shape, type)) return false;
+    const [kind, n] = what.split(" ");
+    if (kind !== "prefill" && kind !== "decode") return parts.includes(kind);
+    const [list, numbers] = kind === "prefill" ? ["prefills", prefills] : ["contexts", contexts];
+    return parts.includes("speed") && numbers.includes(Number(n)) && this.measures(peer, list, Number(n));
   }
 
   isSlow = (engine) => engine in LIMITS;

@@ -24,6 +24,7 @@ export interface Goal {
   readonly against: string;
   readonly goal: number;
   readonly values: readonly { readonly value: number; readonly name: string }[];
+  readonly missing: readonly string[];
   readonly isReached: boolean | undefined;
 }
 export interface Machine {
@@ -35,6 +36,7 @@ export interface Run {
   readonly options: Options;
   readonly ceilings: { read(bytes: number): number; readonly together?: Readonly<Record<number, number>> };
   readonly firstPrompt: number;
+  readonly asks?: (peer: string, shape: string, type: string, what: string) => boolean;
 }
 export interface About {
   readonly date: string;

@@ -140,9 +140,9 @@ export async function startNode(script, { execPath = process.execPath, sampled =
 
 const BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
 
-/** @returns the path of a Chromium: `CHROME_PATH`, or the first found on PATH; undefined without one */
+/** @returns the path of a Chromium: `CHROMIUM` or `CHROME_PATH`, or the first found on PATH; undefined without one */
 export function findBrowser() {
-  const named = process.env.CHROME_PATH;
+  const named = process.env.CHROMIUM || process.env.CHROME_PATH;
   if (named) return named;
   const dirs = (process.env.PATH ?? "").split(":");
   return BROWSERS.flatMap((name) => dirs.map((dir) => join(dir, name))).find((path) => existsSync(path));

@@ -1,10 +1,12 @@
-// Whole steps: prefill and decode of a model by dtype, threads and build of the kernels, all in turns in one process. First their greedy ids are compared. Goals are asserted.
+// Whole steps: prefill and decode of a model by dtype, threads and build of the kernels, all in turns in one process. First each way is held to the reference's numbers on a golden model, and their
+// greedy ids to each other. Goals are asserted.
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { load } from "lfm2-wasm";
 import { checkpointOf } from "../lib/checkpoints.mjs";
 import { percent, times } from "../lib/goals.mjs";
 import { check, median } from "../lib/measure.mjs";
+import { againstReference } from "../lib/reference.mjs";
 import { readTogether } from "../lib/shared-read.mjs";
 import { greedy, prompt, take } from "../lib/stepper.mjs";
 import { macsPerToken, tileOf } from "../lib/tile.mjs";
@@ -131,8 +133,19 @@ async function* longDecodes(models, vocabulary, options, ceilings) {
   if (options.isQuick || !list.length) return;
   const { greedyBehind } = await import("../lib/long-context.mjs");
   for (const m of list) {
-    const long = greedyBehind(m.model, prompt(longBeginning, 3, vocabulary), context);
-    await take(long, 1 + LONG_STEPS);
+    const behind = ({ model }) => greedyBehind(model, prompt(longBeginning, 3, vocabulary), context);
+    const long = behind(m);
+    const expected = (await take(long, 1 + LONG_STEPS)).ids;
+    const other = models.find((o) => o !== m && o.kvDtype === m.kvDtype);
+    if (other) {
+      const again = behind(other);
+      const { ids } = await take(again, 1 + LONG_STEPS);
+      await again.return();
+      check(
+        String(ids) === String(expected),
+        `${other.name} gives other ids than ${m.name} behind ${context} tokens: ${ids}, expected ${expected}`,
+      );
+    }
     const each = [];
     for (let round = 0; round < options.rounds; round++) {
       const short = greedy(m.model, prompt(1, 3, vocabulary));
@@ -274,6 +287,7 @@ async function* chunks(shape, options, goals) {
 /** @returns rows with tokens/s */
 export async function generate({ ceilings, options, note, goals }) {
   const rows = [];
+  const reference = [];
   const add = async (part, shape, dtype, title) => {
     for await (const { model: _, ...measured } of part) {
       const { name, what, tps, gbps, ofRead, ofSequential, againstZero, slowestMs } = measured;
@@ -293,6 +307,11 @@ export async function generate({ ceilings, options, note, goals }) {
       try {
         const { model } = models[0];
         const { vocabSize } = model.config;
+        const held = await againstReference(dtype, models);
+        reference.push(...held.map((way) => ({ dtype, ...way })));
+        note(
+          `${dtype}, the reference's logits on a golden model: ${held.map(({ name, far }) => `${name}: within ${far.toPrecision(2)}`).join("; ")}`,
+        );
         await compare(models, vocabSize, title);
         note(`${title}: ${models.map((m) => m.name).join("; ")}: the same ${CHECKED_TOKENS} greedy ids`);
         const limit = model.info.maxContextTokens;
@@ -310,5 +329,5 @@ export async function generate({ ceilings, options, note, goals }) {
     if (asked(`${shape} q4k and q6k`)) await add(superBlocks(shape, options, note, goals), shape);
     if (asked(`${shape} chunks`)) await add(chunks(shape, options, goals), shape);
   }
-  return { rows };
+  return { rows, reference };
 }

@@ -1,6 +1,7 @@
 // Every kernel by itself: checked against float64 on sampled rows, then timed against the ceilings of the same process.
 import { leastMs } from "../lib/ceilings.mjs";
 import { fused } from "../lib/fused.mjs";
+import { percent } from "../lib/goals.mjs";
 import { CODES, EPS, Lab, near, rms, storedRows, up } from "../lib/lab.mjs";
 import { check, time, timeInTurns } from "../lib/measure.mjs";
 import * as shapes from "../shapes.mjs";
@@ -8,6 +9,13 @@ import * as shapes from "../shapes.mjs";
 /** What decoding reads comes from memory: products of few rows go through copies of the matrix that fill this much. */
 const STREAM_BYTES = 192 << 20;
 const FEW_ROWS = 4;
+
+/**
+ * Goals, lenient for a shared machine: of the roof with one row of int4 and int8 in large matrices (the plain build's int4 is bound by its decoding), of the tile by itself with 128 rows, of the
+ * rate of four rows with two and three (a tile of four for two would have half), of the read bandwidth for weights that packing only moves: it reads and writes them.
+ */
+const GOALS = { oneRow: { relaxed: 0.6, plain: 0.35 }, tile: 0.7, fewRows: 0.75, moved: 0.3 };
+const LARGE_BYTES = 2 << 20;
 
 const isQuantized = (dtype) => dtype.startsWith("q");
 const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
@@ -40,9 +48,8 @@ function checkProduct(lab, { y, x, N, K, M, dtype, row }, what) {
     }
 }
 
-/** One product, ready to run; `run` goes through the copies. */
+/** One product, ready to run; `run` goes through the copies. It stands behind what the lab holds. */
 function product(lab, dtype, N, K, M, copies) {
-  lab.reset();
   const matrix = lab.matrix(dtype, N, K, 7, copies);
   const x = lab.random(M * K, 3);
   const input = lab.put(x);
@@ -60,6 +67,7 @@ function product(lab, dtype, N, K, M, copies) {
 /** The rate of a dtype's product tile: 128 rows against a matrix that stays in the second cache. */
 export function tileRate(lab, dtype) {
   const [N, K, M] = [isQuantized(dtype) ? 256 : 64, 1024, 128];
+  lab.reset();
   return (M * N * K) / time(product(lab, dtype, N, K, M, 1).run, { ms: 40 }) / 1e6;
 }
 
@@ -73,7 +81,10 @@ function* products({ labs, ceilings, options, tiles }) {
           const copies = M <= FEW_ROWS ? Math.max(1, Math.ceil(STREAM_BYTES / labs[0].packedBytes(dtype, N, K))) : 1;
           const variants = isQuantized(dtype) ? labs : labs.slice(0, 1); // float products are the same code in both builds
           if (M > FEW_ROWS) for (const lab of variants) tiles[`${dtype} ${lab.variant}`] ??= tileRate(lab, dtype); // uses the lab's memory: before the product
-          const ready = variants.map((lab) => product(lab, dtype, N, K, M, copies));
+          const ready = variants.map((lab) => {
+            lab.reset();
+            return product(lab, dtype, N, K, M, copies);
+          });
           ready.forEach((p, i) => {
             p.check(`${title}, ${variants[i].variant}`);
           });
@@ -101,6 +112,30 @@ function* products({ labs, ceilings, options, tiles }) {
             yield row;
           }
         }
+}
+
+/** The tiles of two and three rows against that of four, in turns, on a matrix in the second cache. */
+function* fewRows({ labs: [lab], ceilings, options }) {
+  const [N, K, counts] = [256, 1024, [2, 3, 4]];
+  for (const dtype of ["q4", "q8"]) {
+    const title = `tile ${dtype} (${N}, ${K})`;
+    if (!options.wants(title)) continue;
+    lab.reset();
+    const ready = counts.map((M) => product(lab, dtype, N, K, M, 1));
+    ready.forEach((p, i) => {
+      p.check(`${title} M ${counts[i]}`);
+    });
+    const times = timeInTurns(
+      ready.map((p) => p.run),
+      options,
+    );
+    for (const [i, M] of counts.entries()) {
+      const [bytes, macs, ms] = [ready[i].bytes + M * (1.5 * K + 4 * N), M * N * K, times[i]];
+      const least = leastMs(ceilings, { bytes, macs, rate: ceilings.dot[lab.variant] });
+      const ofFour = macs / ms / ((4 * N * K) / times.at(-1));
+      yield { name: `${title} M ${M}`, kernel: "tile", dtype, M, variant: lab.variant, ms, bytes, macs, roof: least / ms, ofFour };
+    }
+  }
 }
 
 /** Keys and values of `S` positions in pages, normed and turned by nothing (cosines 1, sines 0) as the cache commands do it. */
@@ -388,8 +423,19 @@ function* others({ labs, ceilings, options }) {
     }
 }
 
+/** What a row says of the goals. */
+function addGoals(goals, { key, name, kernel, dtype, M, variant, bytes, roof, ofTile, ofFour }) {
+  const add = (what, value, atLeast) => goals.add(`${key}${what}`, value, { atLeast, show: percent });
+  if (kernel === "matmul" && ["q4", "q8"].includes(dtype) && bytes >= LARGE_BYTES) {
+    if (M === 1) add(", of roof", roof, GOALS.oneRow[variant]);
+    if (M === 128) add(", of its tile", ofTile, GOALS.tile);
+  }
+  if (kernel === "tile" && M < 4 && variant === "relaxed") add(", of 4 rows' rate", ofFour, GOALS.fewRows);
+  if (/^pack (\S+) to \1 .*from memory$/.test(name) && !/^pack q\dk/.test(name)) add(", of roof", roof, GOALS.moved);
+}
+
 /** @returns rows with ms, GB/s, GMAC/s and the share of the roof, and the rate of each dtype's tile */
-export async function kernels({ ceilings, options, note }) {
+export async function kernels({ ceilings, options, note, goals }) {
   const builds = ceilings.dot.relaxed === undefined ? ["plain"] : ["relaxed", "plain"];
   const labs = (options.variant ? builds.filter((b) => b === options.variant) : builds).map((variant) => new Lab(variant));
   if (!labs.length) throw new Error(`bench: this engine has no ${options.variant} kernels`);
@@ -397,6 +443,7 @@ export async function kernels({ ceilings, options, note }) {
   const rows = [];
   for (const row of (function* () {
     const context = { labs, ceilings, options, tiles };
+    yield* fewRows(context);
     yield* products(context);
     yield* attentions(context);
     yield* others(context);
@@ -412,6 +459,7 @@ export async function kernels({ ceilings, options, note }) {
     note(
       `${full.key}: ${full.ms.toFixed(3)} ms, ${full.gbps.toFixed(1)} GB/s, ${full.gmacs.toFixed(1)} GMAC/s, ${Math.round(100 * full.roof)} % of roof`,
     );
+    addGoals(goals, full);
   }
   return { rows, tiles };
 }

@@ -28,8 +28,6 @@ export const BENCH_ARGS: ArgsDef = {
 
 /** V8 compiles for speed what has run a few times: steps before anything is timed. */
 const WARM_UP_STEPS = 16;
-/** A context up to here is read again for every round; a longer one would take longer than what is measured, and its rounds follow each other. */
-const SHORT_CONTEXT = 128;
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 
 interface Setup {
@@ -62,6 +60,8 @@ interface Result {
   readonly decode: number;
   readonly context: number;
   readonly rounds: number;
+  /** Steps before anything was timed but the first token. */
+  readonly warm_up: number;
   readonly model: string;
   readonly dtypes: readonly string[];
   readonly kv_dtype: string;
@@ -114,7 +114,9 @@ class Stepper {
   readonly #vocabulary: number;
   readonly #signal: AbortSignal;
   #events: AsyncIterator<GenerateEvent> | undefined;
-  #calls = 0;
+  /** The number of the session that is open, or of the last one. */
+  #session = 0;
+  #isOpen = false;
   /** Tokens that the session holds. */
   position = 0;
 
@@ -127,14 +129,27 @@ class Stepper {
   /** Feeds a new prompt of `tokens` tokens. @returns ms to the first token */
   async start(tokens: number, salt: number): Promise<number> {
     await this.close();
-    const session = this.#calls++;
-    await this.#engine.open(session);
-    const ids = Uint32Array.from({ length: tokens }, (_, i) => (salt * 101 + i * 7919) % this.#vocabulary);
+    await this.#engine.open(++this.#session);
+    this.#isOpen = true;
+    return this.#feed(
+      Uint32Array.from({ length: tokens }, (_, i) => (salt * 101 + i * 7919) % this.#vocabulary),
+      0,
+    );
+  }
+
+  /** Goes back to where the session held `tokens` tokens: the last of them is fed again. */
+  async back(tokens: number): Promise<void> {
+    await this.#events?.return?.();
+    await this.#engine.rewind(this.#session, tokens - 1);
+    await this.#feed(Uint32Array.of(1), tokens - 1);
+  }
+
+  async #feed(ids: Uint32Array, from: number): Promise<number> {
     const request = { ids, maxTokens: Number.MAX_SAFE_INTEGER, stopIds: [], stop: [], sampling: GREEDY };
     const start = performance.now();
-    this.#events = this.#turn(session, request);
+    this.#events = this.#engine.generate(this.#session, this.#session, request)[Symbol.asyncIterator]();
     await this.next();
-    this.position = tokens;
+    this.position = from + ids.length;
     return performance.now() - start;
   }
 
@@ -153,21 +168,9 @@ class Stepper {
   async close(): Promise<void> {
     await this.#events?.return?.();
     this.#events = undefined;
+    if (this.#isOpen) await this.#engine.close(this.#session);
+    this.#isOpen = false;
   }
-
-  async *#turn(session: number, request: Parameters<Engine["generate"]>[2]): AsyncGenerator<GenerateEvent> {
-    try {
-      yield* this.#engine.generate(session, session, request);
-    } finally {
-      await this.#engine.close(session);
-    }
-  }
-}
-
-/** Brings the session to where `decode` steps from `context` on can be timed. */
-async function place(stepper: Stepper, { context, decode }: Setup, limit: number, round: number): Promise<void> {
-  if (round > 0 && context > SHORT_CONTEXT && stepper.position >= context && stepper.position + decode <= limit) return;
-  await stepper.start(Math.max(1, context), round);
 }
 
 async function timeSteps(stepper: Stepper, steps: number): Promise<number> {
@@ -181,8 +184,7 @@ interface Rates {
   readonly stepMs: number;
 }
 
-async function measure(stepper: Stepper, setup: Setup, limit: number, status: StatusLine): Promise<Rates> {
-  const { prefill, decode, rounds } = setup;
+async function measure(stepper: Stepper, { prefill, decode, context, rounds }: Setup, status: StatusLine): Promise<Rates> {
   const prompts: number[] = [];
   for (let round = 0; round < rounds; round++) {
     status.show(`prefill, round ${round + 1} of ${rounds}`);
@@ -191,24 +193,20 @@ async function measure(stepper: Stepper, setup: Setup, limit: number, status: St
   const steps: number[] = [];
   for (let round = 0; round < rounds; round++) {
     status.show(`decode, round ${round + 1} of ${rounds}`);
-    await place(stepper, setup, limit, round);
+    if (round === 0) await stepper.start(Math.max(1, context), 0);
+    else await stepper.back(Math.max(1, context)); // every round begins at the same context
     steps.push((await timeSteps(stepper, decode)) / decode);
   }
   return { prefillMs: median(prompts), stepMs: median(steps) };
 }
 
 /** Kernels of one prompt, and of `decode` steps. */
-async function timeKernels(
-  model: Model,
-  stepper: Stepper,
-  setup: Setup,
-  limit: number,
-): Promise<Record<"prefill" | "decode", readonly KernelTime[]>> {
+async function timeKernels(model: Model, stepper: Stepper, setup: Setup): Promise<Record<"prefill" | "decode", readonly KernelTime[]>> {
   const { engine } = model;
   await engine.profile(true);
   await stepper.start(setup.prefill, 0);
   const prefill = await engine.profile(false);
-  await place(stepper, setup, limit, 0);
+  await stepper.start(Math.max(1, setup.context), 0);
   await engine.profile(true);
   await timeSteps(stepper, setup.decode);
   return { prefill, decode: await engine.profile(false) };
@@ -224,8 +222,10 @@ async function run(model: Model, options: Options, loadMs: number, baseline: num
     await stepper.start(setup.prefill, 0);
     const ttftMs = performance.now(); // from the start of the process
     const limit = info.maxContextTokens;
-    await timeSteps(stepper, Math.min(WARM_UP_STEPS, limit - setup.prefill));
-    const { prefillMs, stepMs } = await measure(stepper, setup, limit, status);
+    if (setup.prefill + WARM_UP_STEPS > limit) await stepper.start(1, 0); // behind the prompt is no room for them
+    const warmUp = Math.min(WARM_UP_STEPS, limit - stepper.position);
+    await timeSteps(stepper, warmUp);
+    const { prefillMs, stepMs } = await measure(stepper, setup, status);
     const { memoryBytes } = await model.status();
     const peak = peakBytes(); // the probes take memory too
     status.show("what the machine can do");
@@ -234,7 +234,7 @@ async function run(model: Model, options: Options, loadMs: number, baseline: num
     const read = ceilings.read(stepBytes);
     const wantsProfile = options.flag("profile") || options.text("svg") !== undefined;
     if (wantsProfile) status.show("kernel by kernel");
-    const times = wantsProfile ? await timeKernels(model, stepper, setup, limit) : undefined;
+    const times = wantsProfile ? await timeKernels(model, stepper, setup) : undefined;
     const round = (x: number, digits = 1): number => Number(x.toFixed(digits));
     return {
       prefill_tps: round((1000 * setup.prefill) / prefillMs),
@@ -250,6 +250,7 @@ async function run(model: Model, options: Options, loadMs: number, baseline: num
       read_gbps: round(read, 2),
       decode_read_share: round(stepBytes / stepMs / 1e6 / read, 3),
       ...setup,
+      warm_up: warmUp,
       model: info.name,
       dtypes: info.dtypes,
       kv_dtype: info.kvDtype,

@@ -1,11 +1,13 @@
 // `npm run bench` itself: what it measures and how it compares, on one small kernel; and what `npm run bench:peers` says of its cells.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Goals, percent, times } from "../../bench/lib/goals.mjs";
+import { bars, roofline } from "../../bench/lib/svg.mjs";
 import { type Cell, goalsOf, report } from "../../bench/peers/goals.mjs";
+import { outside } from "../../bench/peers/scratch.mjs";
 import { larger } from "../../scripts/checkpoints/larger.mjs";
 import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
 import { distance, feed, sameBits, withModel } from "../golden/support.ts";
@@ -41,11 +43,16 @@ describe("npm run bench", () => {
     assert.ok(row.roof > 0 && old.ceilings.near > 0 && old.ceilings.far > 0);
     assert.ok(first.stdout.includes("| rmsnorm 350m (1, 1024) "));
 
+    old.kernels.rows.push({ ...row, key: "a kernel of old" });
     row.value *= 1e6; // as if it had been much faster: the machine is shared
     writeFileSync(path, JSON.stringify(old));
     const slower = bench(...ONE, "--compare", path);
     assert.equal(slower.status, 1);
     assert.match(slower.stdout, /^0\.000 SLOWER rmsnorm 350m \(1, 1024\)/m);
+    assert.match(
+      slower.stdout,
+      /\nin one of both only:\n\ngone {3}a kernel of old\n\n1 became slower by more than 5 %, of 1 that both have\n/,
+    );
 
     if (!pick({ gate: false, full: true })) return; // each run measures the machine's ceilings
     row.value /= 1e12;
@@ -68,6 +75,63 @@ describe("npm run bench", () => {
       ["a", "c"],
     );
   });
+
+  it("draws a mark for each value, all numbers", () => {
+    const points = [1, 30, 400].map((x, i) => ({ x, y: 5 * x ** 0.5, series: i ? "many rows" : "one row", title: `<${i}>` }));
+    const plot = roofline({
+      title: "a & b",
+      about: "here",
+      points,
+      slopes: [
+        ["memory", 25],
+        ["L2", 100],
+      ],
+      flats: [
+        ["dot", 109],
+        ["f32", 27],
+      ],
+    });
+    assert.equal(plot.match(/<circle /g)?.length, 3);
+    assert.equal(plot.match(/<line class="r/g)?.length, 4);
+    const groups = [
+      { name: "q4", values: [90, 8] },
+      { name: "q8", values: [undefined, 0.5] },
+    ];
+    const chart = bars({ title: "decode", about: "here", unit: "tokens/s", series: ["one", "two"], groups });
+    assert.equal(chart.match(/<rect [^>]*rx="2"><title>/g)?.length, 3);
+    for (const svg of [plot, chart]) {
+      assert.match(svg, /^<svg [^>]*>\n[\s\S]*<\/svg>\n$/);
+      assert.doesNotMatch(svg, /NaN|undefined|Infinity/);
+    }
+    assert.match(plot, /<title>a &#38; b<\/title>/);
+  });
+
+  // each prints its rows; goals may be missed where others want the machine
+  for (const [suite, ...args] of pick<readonly (readonly string[])[]>({
+    gate: [],
+    full: [
+      ["size"],
+      ["generate", "--quick", "--dtypes", "q4,q8"],
+      ["load", "--dtypes", "q4", "--rounds", "1", "--threads", "1", "--only", "^mini q4, 1 thread"],
+      ["steps", "--quick", "--dtypes", "q4"],
+      ["batch", "--quick", "--dtypes", "q4", "--threads", "1"],
+      ["cache", "--quick"],
+    ],
+  }))
+    it(`runs the suite ${suite} on the bundled model`, () => {
+      const path = join(dir, `${suite}.json`);
+      const { status, stdout, stderr } = bench(suite ?? "", "--shapes", "mini", ...args, "--json", path);
+      assert.equal(status, stdout.includes("\n## missed\n") ? 1 : 0, stderr);
+      const text = readFileSync(path, "utf8");
+      assert.doesNotMatch(text, /\bnull\b/, "a value that is no number"); // JSON has none for NaN
+      const { rows } = JSON.parse(text)[suite ?? ""] as { rows: Row[] };
+      assert.ok(rows.length > 0, stderr);
+      for (const { key, value } of rows) assert.ok(value > 0 && value < Number.POSITIVE_INFINITY, `${key}: ${value}`);
+      const table = stdout.split(`\n## ${suite}\n`)[1]?.split("\n\n")[1];
+      assert.equal(table?.trim().split("\n").length, rows.length + 2, stdout);
+      if (suite === "generate")
+        assert.match(stdout, /the largest distance of a logit from the float64 reference's: q4, (plain|relaxed), 1 thread: 0\.\d/);
+    });
 
   it("refuses a suite that it has not", () => {
     const { status, stderr } = bench("kernel");
@@ -178,6 +242,40 @@ describe("npm run bench:peers", () => {
     assert.match(image ?? "", /of a bf16 folder, in time: ≤ 1\.50× native's from its Q4_0 file$/);
     assert.deepEqual([measured, verdict], ["2.00× (350m, 1 thread)", "missed by 33 %"]);
     assert.deepEqual(rows("start to first token after 128: ≥ 1.50× native")[0]?.slice(1), ["1.51× (Q4_0, 350m, 1 thread, start)", "met"]);
+  });
+
+  it("names the cells that were asked for and not measured", () => {
+    const options = {
+      models: ["350m"],
+      types: ["Q4_0"],
+      threads: [1],
+      prefills: [128],
+      contexts: [0],
+      peers: ["wllama"],
+      rounds: 1,
+      slowRounds: 1,
+    };
+    const cells = { "350m Q4_0 1t decode 0": { tokens: 1, ms: { ours: [1] } } };
+    const asks = (peer: string, shape: string, type: string, what: string) =>
+      `${peer} ${shape} ${type} ${what}` === "wllama 350m Q4_0 decode 0";
+    const run = { cells, options, ceilings: { read: () => 25 }, firstPrompt: 128, asks };
+    const missing = goalsOf(run, { tile: () => 1, weightBytes: () => undefined }).filter((goal) => goal.missing.length);
+    assert.deepEqual(
+      missing.map(({ what, against, missing: names, isReached }) => [what, against, names, isReached]),
+      [["decode q4, context 0–512", "wllama", ["350m, 1 thread, decode 0"], undefined]],
+    );
+  });
+
+  it("refuses a scratch folder inside of the repository, also behind a link", () => {
+    const dir = mkdtempSync(join(tmpdir(), "lfm2-scratch-"));
+    try {
+      assert.equal(outside(".", join(dir, "a", "b")), join(dir, "a", "b"));
+      symlinkSync(process.cwd(), join(dir, "link"));
+      for (const path of [".", "build/peers", join(dir, "link"), join(dir, "link", "build", "none", "here")])
+        assert.throws(() => outside(".", path), { message: /--scratch: expected a folder outside of the repository, got / });
+    } finally {
+      rmSync(dir, { recursive: true, force: true });
+    }
   });
 
   it("has every cell: rates and ratios, starts, notes", () => {

@@ -4,6 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pick } from "../scale.ts";
 
 const SHORT = ["bench", "--rounds", "1", "--prefill", "40", "--decode", "8"];
 
@@ -27,9 +28,29 @@ describe("lfm2 bench", () => {
     assert.ok(result.ttft_ms > result.load_ms);
     assert.ok(result.memory_bytes > result.weight_bytes && result.weight_bytes > 2e6);
     assert.ok(result.peak_bytes > result.baseline_bytes && result.baseline_bytes > 1e7);
-    assert.deepEqual([result.prefill, result.decode, result.context, result.rounds], [40, 8, 200, 1]);
+    assert.deepEqual([result.prefill, result.decode, result.context, result.rounds, result.warm_up], [40, 8, 200, 1, 16]);
     assert.deepEqual([result.threads, result.kv_dtype, result.dtypes], [1, "f16", ["q8", "q4"]]);
     assert.equal(result.profile, undefined);
+  });
+
+  it("warms up where a prompt leaves no room for it; every round fits that ends where the context does", () => {
+    if (!pick({ gate: false, full: true })) return; // prompts as long as the bundled model takes
+    const { stdout, stderr, status } = lfm2([
+      "bench",
+      "--rounds",
+      "5",
+      "--prefill",
+      "2047",
+      "--context",
+      "1919",
+      "--decode",
+      "128",
+      "--json",
+    ]);
+    assert.deepEqual([status, stderr], [0, ""]);
+    const result = JSON.parse(stdout);
+    assert.deepEqual([result.warm_up, result.context, result.rounds], [16, 1919, 5]);
+    assert.ok(result.decode_tps > 0 && result.prefill_tps > 0);
   });
 
   it("runs what the options name", () => {

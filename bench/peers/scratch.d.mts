@@ -1,0 +1,1 @@
+export function outside(repository: string, scratch: string): string;
