@@ -12,10 +12,12 @@ const FEW_ROWS = 4;
 
 /**
  * Goals, lenient for a shared machine: of the roof with one row of int4 and int8 in large matrices (the plain build's int4 is bound by its decoding), of the tile by itself with 128 rows, of the
- * rate of four rows with two and three (a tile of four for two would have half), of the read bandwidth for weights that packing only moves: it reads and writes them.
+ * rate of four rows with two and three (without their tiles int4 would have 0.5 to 0.65 and 0.75 to 0.78), of the read bandwidth for weights that packing only moves: it reads and writes them.
  */
-const GOALS = { oneRow: { relaxed: 0.6, plain: 0.35 }, tile: 0.7, fewRows: 0.75, moved: 0.3 };
+const GOALS = { oneRow: { relaxed: 0.6, plain: 0.35 }, tile: 0.7, fewRows: { 2: 0.78, 3: 0.82 }, moved: 0.25 };
 const LARGE_BYTES = 2 << 20;
+/** The machine is shared: the best of so many is a small tile's rate. */
+const TILE_ROUNDS = 20;
 
 const isQuantized = (dtype) => dtype.startsWith("q");
 const dot = (a, b) => a.reduce((sum, v, i) => sum + v * b[i], 0);
@@ -125,10 +127,9 @@ function* fewRows({ labs: [lab], ceilings, options }) {
     ready.forEach((p, i) => {
       p.check(`${title} M ${counts[i]}`);
     });
-    const times = timeInTurns(
-      ready.map((p) => p.run),
-      options,
-    );
+    const runs = ready.map((p) => p.run);
+    const each = Array.from({ length: TILE_ROUNDS }, () => timeInTurns(runs, { rounds: 3, ms: 1 }));
+    const times = counts.map((_, i) => Math.min(...each.map((list) => list[i])));
     for (const [i, M] of counts.entries()) {
       const [bytes, macs, ms] = [ready[i].bytes + M * (1.5 * K + 4 * N), M * N * K, times[i]];
       const least = leastMs(ceilings, { bytes, macs, rate: ceilings.dot[lab.variant] });
@@ -430,7 +431,7 @@ function addGoals(goals, { key, name, kernel, dtype, M, variant, bytes, roof, of
     if (M === 1) add(", of roof", roof, GOALS.oneRow[variant]);
     if (M === 128) add(", of its tile", ofTile, GOALS.tile);
   }
-  if (kernel === "tile" && M < 4 && variant === "relaxed") add(", of 4 rows' rate", ofFour, GOALS.fewRows);
+  if (kernel === "tile" && M < 4) add(", of 4 rows' rate", ofFour, GOALS.fewRows[M]);
   if (/^pack (\S+) to \1 .*from memory$/.test(name) && !/^pack q\dk/.test(name)) add(", of roof", roof, GOALS.moved);
 }
 
