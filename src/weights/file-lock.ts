@@ -99,7 +99,11 @@ export async function lockFile(files: LockFiles, path: string, { signal, onWait 
     if ((await isStale(files, path, holder)) && (await breakLock(files, path, holder))) continue;
     if (!hasWaited) onWait?.();
     hasWaited = true;
-    await unlessAborted(new Promise<void>((resolve) => void setTimeout(resolve, POLL_MS)), signal);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const passed = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, POLL_MS);
+    });
+    await unlessAborted(passed, signal).finally(() => clearTimeout(timer));
   }
 }
 
