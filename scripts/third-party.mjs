@@ -29,10 +29,19 @@ function licenceOf(root, name) {
 /** What of a text tells it from others: not its spaces, nor the brackets of what a form leaves open. */
 const keyOf = (text) => text.replace(/[\s[\]{}]+/g, "");
 
+/** MIT's: what goes before this is whose it is, what follows is the same in all. */
+const PERMISSION = "Permission is hereby granted";
+
+/** @returns the part of a text that names its authors, if it can be told from the one that others share */
+function split(text) {
+  const at = text.indexOf(PERMISSION);
+  return at < 0 ? { head: "", body: text } : { head: text.slice(0, at).trim(), body: text.slice(at) };
+}
+
 /**
  * @param {string} root folder of the project
  * @param {readonly import("esbuild").Metafile[]} metafiles of everything that is bundled
- * @returns {string} every package of which code is in an output, with version, licence and its text; a text that several share stands once
+ * @returns {string} every package of which code is in an output, with version, licence, whose it is and its text; a text that several share stands once
  */
 export function thirdPartyLicenses(root, metafiles) {
   const inputs = metafiles.flatMap(({ outputs }) => Object.values(outputs).flatMap(({ inputs }) => Object.entries(inputs)));
@@ -41,11 +50,13 @@ export function thirdPartyLicenses(root, metafiles) {
   for (const name of [...names].sort()) {
     const { version, license } = JSON.parse(readFileSync(join(root, "node_modules", name, "package.json"), "utf8"));
     for (const text of licenceOf(root, name)) {
-      const part = parts.get(keyOf(text)) ?? { packages: [], text };
-      part.packages.push(`${name} ${version} (${license})`);
-      parts.set(keyOf(text), part);
+      const { head, body } = split(text);
+      const part = parts.get(keyOf(body)) ?? { packages: new Map(), body };
+      part.packages.set(head, [...(part.packages.get(head) ?? []), `${name} ${version} (${license})`]);
+      parts.set(keyOf(body), part);
     }
   }
-  const printed = [...parts.values()].map(({ packages, text }) => `${packages.join("\n")}\n\n${text}\n`);
+  const named = ([head, packages]) => `${packages.join("\n")}\n${head === "" ? "" : `\n${head}\n`}`;
+  const printed = [...parts.values()].map(({ packages, body }) => `${[...packages].map(named).join("\n")}\n${body}\n`);
   return `Code of these packages is part of files in this folder.\n\n${printed.join(`\n${"-".repeat(80)}\n\n`)}`;
 }
