@@ -20,7 +20,7 @@ import { ADDRESS_SPACE_BYTES } from "./memory/arena.ts";
 import { DTYPES, type DType } from "./memory/dtype.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type Plan, planModel } from "./models/load-model.ts";
-import { Meter } from "./progress.ts";
+import { type LoadProgress, Meter } from "./progress.ts";
 import { isRecord, quoted } from "./values.ts";
 import type { HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
@@ -135,12 +135,37 @@ export async function pullWith(platform: Platform, id: string, options: LoadOpti
   checkLoadOptions(options);
   throwIfAborted(options.signal);
   await storesOf(platform, options.cache);
+  const { draft, onProgress } = options;
+  const own = await pullOne(platform, id, options, onProgress && new Meter(onProgress));
+  if (draft === undefined || !(await isRemote(platform, draft, options))) return own;
+  // its bytes are counted behind the first ones
+  const behind = (p: LoadProgress): LoadProgress =>
+    p.phase === "download" || p.phase === "ready"
+      ? { ...p, loadedBytes: own.sizeBytes + p.loadedBytes, totalBytes: own.sizeBytes + p.totalBytes }
+      : p;
+  const its = await pullOne(platform, String(draft), options, onProgress && new Meter((p) => onProgress(behind(p))));
+  return {
+    ...own,
+    sizeBytes: own.sizeBytes + its.sizeBytes,
+    downloadedBytes: own.downloadedBytes + its.downloadedBytes,
+    warnings: [...own.warnings, ...its.warnings],
+  };
+}
+
+/** Whether a load takes `source` from the network or its cache. */
+async function isRemote(platform: Platform, source: ModelSource, options: LoadOptions): Promise<boolean> {
+  if (typeof source !== "string" && !(source instanceof URL)) return false;
+  const opened = await openSource(platform, source, options, { isReadOnly: true });
+  if (!isFolder(opened.source)) await opened.source.close?.();
+  return opened.isAtAddress === true || opened.hub !== undefined;
+}
+
+async function pullOne(platform: Platform, id: string, options: LoadOptions, meter?: Meter): Promise<Pulled> {
   const parsed = isAddress(id) ? id : parseHubId(String(id));
   if (!parsed)
     throw new InputError(
       `pull: expected a hub's id, org/name[@revision][:file or type], or an https: address, got ${quoted(String(id))}. A path is on this machine already.`,
     );
-  const meter = options.onProgress && new Meter(options.onProgress);
   const once = (isDoubtful: boolean): Promise<Pulled> =>
     typeof parsed === "string"
       ? pullAddress(platform, parsed, options, isDoubtful, meter)
@@ -259,17 +284,41 @@ export interface Availability {
   readonly status: "available" | "downloadable" | "downloading" | "unavailable";
   /** What must still be downloaded; 0 where that is not known. */
   readonly downloadBytes: number;
-  /** Linear memory that the model would take before its first token; 0 where that is not known. */
+  /** Linear memory that the model would take before its first token, with its draft; 0 where that is not known. */
   readonly memoryBytes: number;
   /** As the hub, the file or the README beside it tells it. */
   readonly license: string | undefined;
   readonly reason?: string;
 }
 
+/** From the best: of a model and its draft the worse one tells. */
+const STATUS = ["available", "downloadable", "downloading", "unavailable"] as const;
+
 /** Reads headers and the cache, no weights. */
 export async function availabilityWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Availability> {
   checkLoadOptions(options);
   throwIfAborted(options.signal);
+  const { draft, maxMemoryBytes: limit = platform.memoryBudgetBytes } = options;
+  if (draft === undefined) return availabilityOf(platform, source, options, limit);
+  const its = await availabilityOf(platform, draft, { ...options, maxContextTokens: undefined }, limit, true);
+  const own = await availabilityOf(platform, source, options, limit && Math.max(1, limit - its.memoryBytes));
+  return {
+    ...its,
+    ...own,
+    status: STATUS[Math.max(STATUS.indexOf(own.status), STATUS.indexOf(its.status))] ?? own.status,
+    downloadBytes: own.downloadBytes + its.downloadBytes,
+    memoryBytes: own.memoryBytes + its.memoryBytes,
+  };
+}
+
+/** @param isDraft it is loaded as its file stores it */
+async function availabilityOf(
+  platform: Platform,
+  source: ModelSource,
+  options: LoadOptions,
+  limitBytes: number = ADDRESS_SPACE_BYTES,
+  isDraft = false,
+): Promise<Availability> {
   let downloadBytes = 0;
   let memoryBytes = 0;
   let license: string | undefined;
@@ -283,11 +332,11 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
     try {
       license = opened.hub?.license ?? checkpoint.license ?? (await checkpoint.card?.(options.signal));
       checkContext(checkpoint, options.maxContextTokens);
-      const dtype = options.dtype ?? opened.dtype;
+      const dtype = isDraft ? opened.dtype : (options.dtype ?? opened.dtype);
       const planFor = plansOf(checkpoint, platform, options);
       const plan = await planFor(dtype);
       memoryBytes = plan.totalBytes;
-      await checkFits(plan, dtype, options.maxMemoryBytes ?? platform.memoryBudgetBytes ?? ADDRESS_SPACE_BYTES, planFor);
+      await checkFits(plan, dtype, limitBytes, planFor);
     } finally {
       await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
     }

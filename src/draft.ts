@@ -4,6 +4,7 @@ import type { KernelSource } from "./kernels/variants.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { LanguageModel } from "./models/language-model.ts";
 import { type LoadModelOptions, loadModel } from "./models/load-model.ts";
+import { rightError } from "./weights/opened.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
 
 /** A model that guesses for another. */
@@ -21,20 +22,20 @@ export async function loadDraft(
   source: ByteSource | Folder,
   target: Checkpoint,
   kernels: KernelSource,
-  optionsFor: (checkpoint: Checkpoint) => LoadModelOptions,
+  optionsFor: (checkpoint: Checkpoint) => Promise<LoadModelOptions>,
   signal?: AbortSignal,
 ): Promise<DraftModel> {
   const checkpoint = await openCheckpoint(source, signal);
   let model: LanguageModel | undefined;
   try {
     checkTokens(checkpoint, target);
-    const loaded = await loadModel(checkpoint, kernels, optionsFor(checkpoint));
+    const loaded = await loadModel(checkpoint, kernels, await optionsFor(checkpoint));
     model = loaded.model;
     await checkpoint.verify(signal);
     return { model, name: checkpoint.names[0] ?? "" };
   } catch (error) {
     model?.dispose();
-    throw error;
+    throw await rightError(error, checkpoint.sources, signal);
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }

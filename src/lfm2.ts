@@ -18,7 +18,7 @@ import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { LanguageModel } from "./models/language-model.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { part } from "./part.ts";
-import { type LoadProgress, Meter, type Progress } from "./progress.ts";
+import { type LoadProgress, Meter } from "./progress.ts";
 import { checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { parseHubId } from "./weights/hub-id.ts";
@@ -287,20 +287,28 @@ async function loadOnce(
   const onKept = (): void => {
     trial.isFromHub = true;
   };
-  const opened = await openSource(platform, source, options, { ...events, onFound, onKept, isDoubtful: trial.isDoubtful });
+  const use: SourceUse = { ...events, onFound, onKept, isDoubtful: trial.isDoubtful };
+  const opened = await openSource(platform, source, options, use);
   const checkpoint = await openCheckpoint(opened.source, options.signal);
-  let draft: DraftModel | undefined;
+  let draft: LoadedDraft | undefined;
   try {
     checkContext(checkpoint, options.maxContextTokens);
-    const downloadBytes = opened.isAtAddress ? missingBytes(checkpoint.sources) : 0;
-    const license = opened.hub?.license ?? (await licenseTold(checkpoint, opened, downloadBytes, options.signal));
-    if (opened.isAtAddress) events.onFound({ file: checkpoint.sources[0]?.name ?? "", downloadBytes, license });
+    const license = await foundAt(checkpoint, opened, events, options.signal);
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
     let target: LanguageModel | undefined;
-    draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes }, () => target?.memoryBytes ?? 0);
+    let [before, after] = [0, tensorBytes(checkpoint)]; // the draft is read first
+    const onProgress: LoadModelOptions["onProgress"] =
+      meter &&
+      (({ file, loadedBytes, totalBytes }) =>
+        meter.report({ phase: "read", file, loadedBytes: before + loadedBytes, totalBytes: before + totalBytes + after }));
+    draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes }, use, events, {
+      otherBytes: () => target?.memoryBytes ?? 0,
+      onProgress,
+    });
+    [before, after] = [draft?.bytes ?? 0, 0];
     const warning = threadWarning(platform, options.threads, parameterCount(checkpoint));
     const loaded = await loadModel(checkpoint, kernelsFor(platform, options), {
-      ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, meter, () => draft?.model.memoryBytes ?? 0),
+      ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, { otherBytes: () => draft?.model.memoryBytes ?? 0, onProgress }),
       ...runtimeOptions(platform, checkpoint, options),
     });
     target = loaded.model;
@@ -314,7 +322,7 @@ async function loadOnce(
         ...modelInfo(checkpoint, loaded),
         license,
         runtime: platform.runtime,
-        warnings: [opened.warning, opened.unproved?.(checkpoint.sources), warning].filter((w) => w !== undefined),
+        warnings: [...warningsOf(opened, checkpoint), warning, ...(draft?.warnings ?? [])].filter((w) => w !== undefined),
         speculate,
         draft: draft?.name,
       },
@@ -329,6 +337,18 @@ async function loadOnce(
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
 }
+
+/** Tells of an address what is to be downloaded, which its headers know. @returns the licence */
+async function foundAt(checkpoint: Checkpoint, opened: Opened, events: HubEvents, signal?: AbortSignal): Promise<string | undefined> {
+  const downloadBytes = opened.isAtAddress ? missingBytes(checkpoint.sources) : 0;
+  const license = opened.hub?.license ?? (await licenseTold(checkpoint, opened, downloadBytes, signal));
+  if (opened.isAtAddress) events.onFound({ file: checkpoint.sources[0]?.name ?? "", downloadBytes, license });
+  return license;
+}
+
+const warningsOf = ({ warning, unproved }: Opened, { sources }: Checkpoint): (string | undefined)[] => [warning, unproved?.(sources)];
+
+const tensorBytes = ({ tensors }: Checkpoint): number => [...tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
 
 /** What a checkpoint tells of its licence. A card on the network is one more question, which is asked before a download alone. */
 export async function licenseTold(
@@ -346,27 +366,42 @@ export function missingBytes(files: readonly ByteSource[]): number {
   return files.reduce((sum, file) => sum + (file.missingBytes ?? file.size), 0);
 }
 
+interface LoadedDraft extends DraftModel {
+  /** Of its tensors, as stored. */
+  readonly bytes: number;
+  readonly warnings: readonly (string | undefined)[];
+}
+
+/** What of a load's options depends on the other of a model and its draft. */
+type Beside = Pick<LoadModelOptions, "onProgress"> & { readonly otherBytes: () => number };
+
 /** The draft model that a load asks for, as its file stores it. */
 async function draftFor(
   platform: Platform,
   target: Checkpoint,
   options: LoadOptions,
-  otherBytes: () => number,
-): Promise<DraftModel | undefined> {
+  use: SourceUse,
+  events: HubEvents,
+  beside: Beside,
+): Promise<LoadedDraft | undefined> {
   if (options.draft === undefined) return undefined;
   const { loadDraft } = await part("draft", () => import("./draft.ts"));
-  const { source, hub, dtype } = await openSource(platform, options.draft, options);
-  const optionsFor = (checkpoint: Checkpoint): LoadModelOptions => {
+  const opened = await openSource(platform, options.draft, options, use);
+  const { source, hub, dtype } = opened;
+  let told: Pick<LoadedDraft, "bytes" | "warnings"> = { bytes: 0, warnings: [] };
+  const optionsFor = async (checkpoint: Checkpoint): Promise<LoadModelOptions> => {
+    await foundAt(checkpoint, opened, events, options.signal);
+    told = { bytes: tensorBytes(checkpoint), warnings: warningsOf(opened, checkpoint) };
     const { maxPositionEmbeddings } = checkpoint.config;
     const maxContextTokens = options.maxContextTokens && Math.min(options.maxContextTokens, maxPositionEmbeddings);
     return {
-      ...loadModelOptions({ ...options, dtype, maxContextTokens }, undefined, otherBytes),
+      ...loadModelOptions({ ...options, dtype, maxContextTokens }, beside),
       ...runtimeOptions(platform, checkpoint, options),
     };
   };
   const draft = await loadDraft(source, target, kernelsFor(platform, options), optionsFor, options.signal);
   await hub?.keep();
-  return draft;
+  return { ...draft, ...told };
 }
 
 /** What a load takes of the runtime. */
@@ -392,10 +427,9 @@ export function checkContext({ config }: Checkpoint, maxContextTokens: number | 
   throw new InputError(`load: maxContextTokens: expected at most the model's ${config.maxPositionEmbeddings}, got ${maxContextTokens}.`);
 }
 
-/** @param otherBytes what the other of a model and its draft takes of `maxMemoryBytes`, where there is one: what addresses reach, each has for itself */
-function loadModelOptions(options: LoadOptions, meter: Meter | undefined, otherBytes: () => number): LoadModelOptions {
+/** Of a `maxMemoryBytes` both take their part; what addresses reach, each has for itself. */
+function loadModelOptions(options: LoadOptions, { otherBytes, onProgress }: Beside): LoadModelOptions {
   const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal } = options;
-  const onProgress = meter && ((p: Omit<Progress, "phase">): void => meter.report({ phase: "read", ...p }));
   const shared = maxMemoryBytes === undefined ? undefined : otherBytes;
   return { dtype, kvDtype, maxContextTokens, maxMemoryBytes, otherBytes: shared, variant, signal, onProgress };
 }

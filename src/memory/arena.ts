@@ -41,7 +41,7 @@ export class Arena {
 
   /** Addresses stay below it. */
   get limitBytes(): number {
-    return Math.min(this.#limitBytes - this.#otherBytes(), ADDRESS_SPACE_BYTES);
+    return Math.max(0, Math.min(this.#limitBytes - this.#otherBytes(), ADDRESS_SPACE_BYTES));
   }
 
   /** The address that the next allocation gets, before alignment. */

@@ -90,6 +90,7 @@ describe("the cache on a disk", () => {
     const split = filesOf(writeFiles(join(root, "split"), validSplit()));
     server = await serve({
       "org/mini": { "mini.gguf": mini },
+      "org/noted": { "draft.gguf": mini },
       "org/noise": { "x.gguf": content },
       "org/folder": filesOf(join("models", "lfm2-mini")),
       "org/tiny": filesOf(checkpointFolder("tiny-gqa3")),
@@ -363,6 +364,54 @@ describe("the cache on a disk", () => {
     server.log.length = 0;
     assert.deepEqual(await tokensOf(await load("org/mini", options())), right);
     assert.deepEqual([sent(), partials()], [0, []]);
+  });
+
+  it("a draft is found, told, proved and fetched again as its model is", async () => {
+    const events: LoadProgress[] = [];
+    const both = options({ draft: "org/noted", onProgress: (p) => events.push(p) });
+    (await load("org/mini", both)).dispose();
+    assert.deepEqual(
+      events.filter((p) => p.phase === "open").map((p) => [p.file, p.totalBytes, p.license]),
+      [
+        ["mini.gguf", mini.length, "lfm1.0"],
+        ["draft.gguf", mini.length, "lfm1.0"],
+      ],
+    );
+    assert.ok(
+      events.every((p, i) => p.phase === "open" || (p.loadedBytes <= p.totalBytes && p.loadedBytes >= (events[i - 1]?.loadedBytes ?? 0))),
+    );
+    assert.equal(events.filter((p) => p.phase === "ready").length, 1);
+    const read = events.filter((p) => p.phase === "read");
+    assert.deepEqual([...new Set(read.map((p) => p.file))], ["draft.gguf", "mini.gguf"]);
+    assert.equal(new Set(read.map((p) => p.totalBytes)).size, 1);
+    const blob = join(model("org/noted"), "snapshots", commitOf("org/noted"), "draft.gguf");
+    writeFileSync(blob, Buffer.from(mini).fill(7, 0, 64));
+    (await load("org/mini", both)).dispose();
+    assert.deepEqual(readFileSync(blob), mini);
+  });
+
+  it("pull and availability answer for the draft, too", async () => {
+    const both = options({ draft: "org/noted" });
+    const own = await availability("org/mini", options());
+    const before = await availability("org/mini", both);
+    assert.deepEqual([before.status, before.downloadBytes, before.memoryBytes], ["downloadable", 2 * mini.length, 2 * own.memoryBytes]);
+    const maxMemoryBytes = 2 * own.memoryBytes - 1;
+    const tight = await availability("org/mini", { ...both, maxMemoryBytes });
+    assert.deepEqual([tight.status, /needs /.test(tight.reason ?? "")], ["unavailable", true]);
+    const events: LoadProgress[] = [];
+    const pulled = await pull("org/mini", { ...both, onProgress: (p) => events.push(p) });
+    assert.deepEqual([pulled.id, pulled.sizeBytes, pulled.downloadedBytes], ["org/mini", 2 * mini.length, 2 * mini.length]);
+    assert.deepEqual(
+      events.filter((p) => p.phase === "open").map((p) => p.file),
+      ["mini.gguf", "draft.gguf"],
+    );
+    const downloads = events.filter((p) => p.phase === "download");
+    assert.ok(downloads.every((p, i) => p.loadedBytes <= p.totalBytes && p.loadedBytes >= (downloads[i - 1]?.loadedBytes ?? 0)));
+    assert.equal(events.at(-1)?.loadedBytes, 2 * mini.length);
+    server.log.length = 0;
+    assert.equal((await availability("org/mini", both)).status, "available");
+    (await load("org/mini", both)).dispose();
+    assert.equal(sent(), 0);
   });
 
   it("availability tells what is missing, what fits, and what cannot be, without the weights", async () => {
