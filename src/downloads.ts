@@ -15,6 +15,8 @@ import {
   missingBytes,
   openSource,
   type Platform,
+  parameterCount,
+  plannedThreads,
 } from "./lfm2.ts";
 import { ADDRESS_SPACE_BYTES } from "./memory/arena.ts";
 import { DTYPES, type DType } from "./memory/dtype.ts";
@@ -354,7 +356,8 @@ type PlanFor = (dtype: DType | undefined) => Promise<Plan>;
 
 function plansOf(checkpoint: Checkpoint, platform: Platform, options: LoadOptions): PlanFor {
   const { kvDtype, maxContextTokens, variant } = options;
-  return (dtype) => planModel(checkpoint, kernelsFor(platform, options), { dtype, kvDtype, maxContextTokens, variant });
+  const threads = plannedThreads(platform, options, parameterCount(checkpoint));
+  return (dtype) => planModel(checkpoint, kernelsFor(platform, options), { dtype, kvDtype, maxContextTokens, variant, threads });
 }
 
 /** @throws MemoryError that names a dtype that would fit */

@@ -11,7 +11,7 @@ import {
   openSource,
   type Platform,
   parameterCount,
-  threadOptions,
+  plannedThreads,
 } from "./lfm2.ts";
 import type { DType, WeightDType } from "./memory/dtype.ts";
 import { DTYPES } from "./memory/dtype.ts";
@@ -125,7 +125,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
     let dtypes: ReadonlyMap<string, WeightDType> = new Map();
     let smallest: ReadonlyMap<string, WeightDType> = new Map();
     let kernels: Inspection["kernels"];
-    const threads = threadOptions(platform.threads, "auto", parameterCount(checkpoint));
+    const threads = plannedThreads(platform, {}, parameterCount(checkpoint));
     for (const dtype of [undefined, ...DTYPES]) {
       const planned = await planIfLoadable(checkpoint, kernelsFor(platform, options), { dtype, kvDtype, threads });
       if (!planned) break;

@@ -109,6 +109,8 @@ export interface Platform {
   readonly images?: ((dir: string | undefined) => Promise<ImageStore | undefined>) | undefined;
   /** Starts threads; left out where a runtime has none. */
   readonly threads?: ThreadSource | undefined;
+  /** Of the worker that `engine: "auto"` means, where that is elsewhere. */
+  readonly workerThreads?: ThreadSource | undefined;
   /** Why there are no threads, where a number of them is a wish that may fail: one thread then does, and `info.warnings` tells. */
   readonly noThreads?: string | undefined;
   /** Puts an engine elsewhere: in a worker, or behind whatever carries messages. */
@@ -206,6 +208,16 @@ export function threadOptions(
   }
   const count = Math.floor(Math.min(source?.available() ?? 1, AUTO_THREADS, parameters / PARAMETERS_PER_THREAD));
   return source && count > 1 ? { count, source, isRequired: false } : undefined;
+}
+
+/** @returns the threads that a load from here would compute with, in the worker that it starts where there is one */
+export function plannedThreads(
+  { threads: own, workerThreads, noThreads }: Platform,
+  { engine, threads }: LoadOptions,
+  parameters: number,
+): ThreadOptions | undefined {
+  const source = (engine === "here" ? undefined : workerThreads) ?? own;
+  return threadOptions(source, source || noThreads === undefined ? threads : 1, parameters);
 }
 
 /** @returns what is told of threads that would have been of use, where there are none and that is no error */

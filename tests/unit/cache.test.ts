@@ -21,9 +21,12 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { availability, inspect, type LoadOptions, type LoadProgress, listModels, load, type Model, pull, removeModel } from "lfm2-wasm";
+import { openPath } from "../../src/adapters/node/files.ts";
+import { threadsOf } from "../../src/adapters/node/threads.ts";
+import { availabilityWith } from "../../src/downloads.ts";
 import { validSharded, validSplit } from "../bad-files/catalogue.mjs";
 import { writeFiles } from "../bad-files/write.ts";
-import { checkpointFolder } from "../golden/support.ts";
+import { checkpointFolder, kernels } from "../golden/support.ts";
 import { pick } from "../scale.ts";
 import { type BadServer, SCENARIOS, type Scenario, serve } from "../tools/bad-server.ts";
 import { allOf, IMPATIENT, noise, STALL_MS, untilQuiet } from "./network.ts";
@@ -412,6 +415,18 @@ describe("the cache on a disk", () => {
     assert.equal((await availability("org/mini", both)).status, "available");
     (await load("org/mini", both)).dispose();
     assert.equal(sent(), 0);
+  });
+
+  it("availability plans with the threads of a load", async () => {
+    const bytes = async (threads: number): Promise<number> => (await availability("models/lfm2-mini", { threads })).memoryBytes;
+    const [one, two] = [await bytes(1), await bytes(2)];
+    assert.ok(two > one);
+    // a page's own thread has none, the worker that it starts has
+    const workerThreads = threadsOf(pathToFileURL(join("dist", "thread.js")));
+    const page = { runtime: "browser", open: openPath, kernels, noThreads: "a page", workerThreads } as const;
+    const planned = async (more: LoadOptions): Promise<number> =>
+      (await availabilityWith(page, "models/lfm2-mini", { threads: 2, ...more })).memoryBytes;
+    assert.deepEqual([await planned({}), await planned({ engine: "here" })], [two, one]);
   });
 
   it("availability tells what is missing, what fits, and what cannot be, without the weights", async () => {

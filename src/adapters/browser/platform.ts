@@ -43,6 +43,9 @@ export const browserPlatform = (sharing?: NetworkPlatform["sharing"]): Platform 
   get threads() {
     return noThreads() === undefined ? threads : undefined;
   },
+  get workerThreads() {
+    return noThreads(false) === undefined ? threads : undefined;
+  },
   get noThreads() {
     return noThreads();
   },

@@ -33,9 +33,9 @@ export const threads: ThreadSource = {
   },
 };
 
-/** @returns why there are no threads here; undefined where there are */
-export function noThreads(): string | undefined {
-  if ("document" in globalThis) return 'a page\'s own thread cannot wait for others: leave engine: "here" out';
+/** @returns why there are no threads here, or, of a page, in a worker of it; undefined where there are */
+export function noThreads(isHere: boolean = true): string | undefined {
+  if (isHere && "document" in globalThis) return 'a page\'s own thread cannot wait for others: leave engine: "here" out';
   if (!("Worker" in globalThis)) return "a service worker starts no workers";
   if ((globalThis as { readonly crossOriginIsolated?: boolean }).crossOriginIsolated === true) return undefined;
   return (
