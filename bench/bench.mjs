@@ -174,6 +174,11 @@ for (const [name, result] of Object.entries(results)) {
     );
 }
 
+if (!Object.values(results).some(({ rows }) => rows.length)) {
+  process.exitCode = 1;
+  console.log("\nnothing was measured: no cell is named as --only and --shapes want it");
+}
+
 const RESULTS = "bench/results";
 mkdirSync(RESULTS, { recursive: true });
 const draw = (name, svg) => {

@@ -11,6 +11,9 @@ const JAVASCRIPT_MS = 0.03;
 const SWITCH_SHARE = 0.01;
 const BUSY = 1.3;
 
+/** What takes less than a nanosecond counts as one: ratios to other runs stay numbers. */
+const LEAST = 1e-6;
+
 const CHECKED_TOKENS = 24;
 const QUIET_STEPS = 32;
 const BUSY_STEPS = 48;
@@ -122,7 +125,7 @@ export async function steps({ options, note, goals }) {
       for (const part of [outside, busy])
         for await (const { goal, ...row } of part(path, asked, title, options, note)) {
           if (!options.wants(row.key)) continue;
-          rows.push({ ...row, cost: row.value, value: 1 / row.value });
+          rows.push({ ...row, cost: row.value, value: 1 / Math.max(row.value, LEAST) });
           if (goal) goals.add(row.key, row.value, { ...goal, text: row.text });
           else note(`${row.key}: ${row.text}`);
         }

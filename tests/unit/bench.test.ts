@@ -112,7 +112,7 @@ describe("npm run bench", () => {
     full: [
       ["size"],
       ["generate", "--quick", "--dtypes", "q4,q8"],
-      ["load", "--dtypes", "q4", "--rounds", "1", "--threads", "1", "--only", "^mini q4, 1 thread"],
+      ["load", "--dtypes", "q4", "--rounds", "1", "--threads", "1"],
       ["steps", "--quick", "--dtypes", "q4"],
       ["batch", "--quick", "--dtypes", "q4", "--threads", "1"],
       ["cache", "--quick"],
