@@ -1,19 +1,22 @@
-// What quantization costs in quality: divergence from f32, agreement and perplexity of the bundled model on held-out text, for each element type of weights and cache.
+// What quantization costs in quality: divergence from f32, agreement and perplexity, of the bundled model on held-out text for each element type of weights and cache,
+// and of the golden models, whose weights are random, on the ids of their goldens.
 //
 //   npm run quality                   Markdown, over all held-out documents
 //   npm run quality -- --json         the same as JSON
 //   npm run quality -- --documents 20 fewer of them
-import { mkdirSync, readFileSync } from "node:fs";
+//   npm run quality -- --golden       the golden models alone
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { ensureBuilt } from "../scripts/build.mjs";
+import { presetOf, writeCheckpoint } from "../scripts/checkpoints/make-checkpoint.mjs";
 import { encodeDocuments, measure, quantizedFile } from "./quality/measure.mjs";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const args = process.argv.slice(2);
 const at = args.indexOf("--documents");
-const known = (a, i) => a === "--json" || (at >= 0 && (i === at || i === at + 1));
-if (!args.every(known)) throw new Error(`usage: npm run quality -- [--json] [--documents N]; got ${args.join(" ")}`);
+const known = (a, i) => a === "--json" || a === "--golden" || (at >= 0 && (i === at || i === at + 1));
+if (!args.every(known)) throw new Error(`usage: npm run quality -- [--json] [--golden] [--documents N]; got ${args.join(" ")}`);
 const documents = JSON.parse(readFileSync("bench/quality/heldout.json", "utf8")).slice(0, at >= 0 ? Number(args[at + 1]) : undefined);
 if (documents.length === 0) throw new Error(`--documents: expected a number from 1, got ${args[at + 1]}`);
 
@@ -31,11 +34,11 @@ const file = (type, head) => {
   return out;
 };
 
-const rows = await measure({ load, file, texts: (model) => encodeDocuments(model.tokenizer, documents) });
-if (args.includes("--json")) console.log(JSON.stringify({ documents: documents.length, rows }, null, 1));
-else {
-  const kl = (v) => (v < 1e-9 ? "0" : v.toPrecision(2));
-  const percent = (v) => `${(100 * v).toFixed(2)} %`;
+const kl = (v) => (v < 1e-9 ? "0" : v.toPrecision(2));
+const percent = (v) => `${(100 * v).toFixed(2)} %`;
+
+/** The bundled model's table. */
+function printBundled(rows) {
   const { replies, all } = rows[0];
   console.log(
     `lfm2-mini (4 M weights), ${documents.length} held-out documents: ${replies.tokens} tokens of replies, ${all.tokens} in all.\n`,
@@ -58,4 +61,39 @@ else {
       `\n${name}: int8 activations make ${share("replies")} of the KL in replies, ${share("all")} over all; alone, from the same weights, ${alone} nats.`,
     );
   }
+}
+
+/** @returns the rows of each golden model, as a load quantizes it */
+async function measureGolden() {
+  const models = {};
+  const goldens = join("tests", "golden", "data", "models");
+  for (const name of readdirSync(goldens).filter((entry) => entry.startsWith("tiny-"))) {
+    const { long: ids } = JSON.parse(readFileSync(join(goldens, name, "golden.json"), "utf8"));
+    const dir = join("build", "quality", name);
+    rmSync(dir, { recursive: true, force: true });
+    writeCheckpoint(presetOf(name), { seed: 1, dtype: "bf16", dir });
+    models[name] = await measure({ load, folder: dir, texts: () => [{ ids, isReply: ids.map(() => false) }] });
+  }
+  return models;
+}
+
+/** One line a model: as the kernels run it, with f16 keys and values. */
+function printGolden(models) {
+  console.log("\n| golden model | KL to f32, q8 | q4 | same first choice, q8 | q4 | perplexity, f32 | q8 | q4 |");
+  console.log("|---|---|---|---|---|---|---|---|");
+  for (const [name, rows] of Object.entries(models)) {
+    const [q8, q4] = ["q8", "q4"].map((type) => rows.find((r) => r.name === type && r.kv === "f16").all);
+    const perplexities = [rows[0].all, q8, q4].map((a) => a.perplexity.toFixed(1)).join(" | ");
+    console.log(`| ${name} | ${kl(q8.kl)} | ${kl(q4.kl)} | ${percent(q8.top1)} | ${percent(q4.top1)} | ${perplexities} |`);
+  }
+}
+
+const rows = args.includes("--golden")
+  ? undefined
+  : await measure({ load, file, texts: (model) => encodeDocuments(model.tokenizer, documents) });
+const golden = await measureGolden();
+if (args.includes("--json")) console.log(JSON.stringify({ documents: documents.length, rows, golden }, null, 1));
+else {
+  if (rows) printBundled(rows);
+  printGolden(golden);
 }

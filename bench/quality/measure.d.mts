@@ -25,7 +25,8 @@ export function quantizedFile(folder: string, type: string, head: string, out: s
 export function measure(o: {
   // biome-ignore lint/suspicious/noExplicitAny: the package's own load and model, which this file does not import
   readonly load: (source: any, options: any) => Promise<any>;
-  readonly file: (type: string, head: string) => string;
+  readonly file?: (type: string, head: string) => string;
+  readonly folder?: string;
   // biome-ignore lint/suspicious/noExplicitAny: as above
   readonly texts: (model: any) => readonly Text[];
 }): Promise<Row[]>;

@@ -145,6 +145,17 @@ function subjects(caches) {
   ];
 }
 
+/** As `subjects`, of a folder whose matrices a load quantizes: what rounded weights alone cost is not among it. */
+function subjectsByDtype(caches) {
+  return [
+    ...["f32", ...caches].map((kv) => ({ name: "f32", kv, activations: "f32", options: { dtype: "f32", kvDtype: kv } })),
+    { name: "bf16", kv: "f32", activations: "f32", options: { dtype: "bf16", kvDtype: "f32" } },
+    ...["q8", "q4"].flatMap((dtype) =>
+      ["f32", ...caches].map((kv) => ({ name: dtype, kv, activations: "int8", options: { dtype, kvDtype: kv } })),
+    ),
+  ];
+}
+
 /** Writes the folder's checkpoint as a GGUF: BF16 as it is, Q8_0 and Q4_0 as a load quantizes, by the package's own command. */
 export function quantizedFile(folder, type, head, out) {
   if (type === "BF16")
@@ -159,15 +170,17 @@ export function quantizedFile(folder, type, head, out) {
  * Measures every type of weights and cache for one model.
  * @param {object} o
  * @param {(source: any, options: any) => Promise<any>} o.load the package's
- * @param {(type: string, head: string) => string} o.file the path of a GGUF with these types of matrices and embedding
+ * @param {(type: string, head: string) => string} [o.file] the path of a GGUF with these types of matrices and embedding
+ * @param {string} [o.folder] in place of `file`: a checkpoint that a load quantizes
  * @param {(model: any) => Text[]} o.texts what to read
  * @returns {Promise<Row[]>} the exact model first
  */
-export async function measure({ load, file, texts }) {
-  const list = subjects(await cacheTypes(load, file("BF16", "BF16")));
+export async function measure({ load, file, folder, texts }) {
+  const caches = await cacheTypes(load, folder ?? file("BF16", "BF16"));
+  const list = folder === undefined ? subjects(caches) : subjectsByDtype(caches);
   const models = [];
   try {
-    for (const s of list) models.push(await load(file(s.file.type, s.file.head), { ...s.options, threads: 1 }));
+    for (const s of list) models.push(await load(folder ?? file(s.file.type, s.file.head), { ...s.options, threads: 1 }));
     const results = list.map(() => ({ total: new Comparison(), activations: new Comparison() }));
     for (const text of texts(models[0])) {
       let exact;
@@ -177,7 +190,7 @@ export async function measure({ load, file, texts }) {
         const q = logSoftmax(logits.data, logits.dims[2]);
         exact ??= q;
         if (activations === "f32") weights = q;
-        else if (kv === "f32") results[i].activations.add(text, weights, q);
+        else if (kv === "f32" && folder === undefined) results[i].activations.add(text, weights, q);
         results[i].total.add(text, exact, q);
       }
     }
@@ -186,7 +199,7 @@ export async function measure({ load, file, texts }) {
       kv,
       activations,
       ...results[i].total.mean(),
-      ...(activations === "int8" && kv === "f32" ? { activationsAlone: results[i].activations.mean() } : {}),
+      ...(activations === "int8" && kv === "f32" && folder === undefined ? { activationsAlone: results[i].activations.mean() } : {}),
     }));
   } finally {
     for (const model of models) model.dispose();
