@@ -1,10 +1,10 @@
 // A conversation with a cache of its own: each turn renders the history anew and computes only what the cache does not hold.
-import { checkObject } from "./checks.ts";
+import { checkNames } from "./checks.ts";
 import { AbortError, FormatError, InputError } from "./errors.ts";
 import { type Lane, Relay, through } from "./relay.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
 import type { Message } from "./text/messages.ts";
-import { checkContextFull, type GenerateOptions, unlessAborted } from "./turn.ts";
+import { checkCall, checkContextFull, type GenerateOptions, unlessAborted } from "./turn.ts";
 import { isRecord, kindOf } from "./values.ts";
 
 /** How a conversation begins. */
@@ -16,6 +16,8 @@ export interface ChatOptions {
   /** What the chat's turns do when they have outgrown the context, unless their own options say otherwise; default `"error"`. */
   readonly onContextFull?: GenerateOptions["onContextFull"];
 }
+
+const KEYS: Readonly<Record<keyof ChatOptions, 1>> = { system: 1, messages: 1, onContextFull: 1 };
 
 /** Options of a turn of a chat: those of `generate`, but `raw`. */
 export type ChatTurnOptions = Omit<GenerateOptions, "raw">;
@@ -106,7 +108,7 @@ export class Chat {
 
   /** @internal */
   constructor(host: ChatHost, options: ChatOptions) {
-    const { system, messages = [], onContextFull } = checkObject("chat", options);
+    const { system, messages = [], onContextFull } = checkNames("chat", options, "ChatOptions", KEYS);
     if (system !== undefined && typeof system !== "string") {
       throw new InputError(`chat: system: expected a text, got ${kindOf(system)}. Pass the system message's text.`);
     }
@@ -242,7 +244,7 @@ export class Chat {
     input: string | readonly Message[],
     options: ChatTurnOptions,
   ): AsyncGenerator<Part, undefined, IteratorResult<Part> | undefined> {
-    const { signal, onAbort } = checkObject("options", options);
+    const { signal, onAbort } = checkCall(options);
     try {
       await unlessAborted(before?.settle(), signal);
     } catch (error) {

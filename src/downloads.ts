@@ -4,7 +4,7 @@ import { InputError, Lfm2Error, PlatformError, StorageError, throwIfAborted } fr
 import { findModel, openUnlisted } from "./from-network.ts";
 import {
   checkContext,
-  checkLoadOptions,
+  checkLoadCall,
   hubEvents,
   isAddress,
   isWorthAnother,
@@ -134,7 +134,7 @@ export interface Pulled {
 
 /** Downloads all that a load of the model would read into the cache. */
 export async function pullWith(platform: Platform, id: string, options: LoadOptions = {}): Promise<Pulled> {
-  checkLoadOptions(options);
+  checkLoadCall(options);
   throwIfAborted(options.signal);
   await storesOf(platform, options.cache);
   const { draft, onProgress } = options;
@@ -298,7 +298,7 @@ const STATUS = ["available", "downloadable", "downloading", "unavailable"] as co
 
 /** Reads headers and the cache, no weights. */
 export async function availabilityWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Availability> {
-  checkLoadOptions(options);
+  checkLoadCall(options);
   throwIfAborted(options.signal);
   const { draft, maxMemoryBytes: limit = platform.memoryBudgetBytes } = options;
   if (draft === undefined) return availabilityOf(platform, source, options, limit);

@@ -93,6 +93,9 @@ const KEYS: Readonly<Record<keyof GenerationDefaults, keyof typeof KINDS>> = {
   stopStrings: "text",
 };
 
+/** What a file and a call may say, by name. */
+export const GENERATION_KEYS: Readonly<Record<keyof GenerationDefaults, string>> = KEYS;
+
 /** What would change the tokens and is not there, with the value that asks for nothing. */
 const UNSUPPORTED: Readonly<Record<string, unknown>> = {
   renormalize_logits: false,
@@ -108,9 +111,6 @@ const UNSUPPORTED: Readonly<Record<string, unknown>> = {
   watermarking_config: null,
   top_h: null,
 };
-
-/** @returns whether a file and a call may say it */
-export const isGenerationKey = (name: string): boolean => Object.hasOwn(KEYS, name);
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`);
 

@@ -3,7 +3,7 @@ import { UnsupportedError } from "./errors.ts";
 import { PAGE_POSITIONS } from "./kernels/commands.ts";
 import type { KernelSource, Variant } from "./kernels/variants.ts";
 import {
-  checkLoadOptions,
+  checkLoadCall,
   hubEvents,
   kernelsFor,
   type LoadOptions,
@@ -113,7 +113,7 @@ const counting = async (source: ByteSource | Folder, meter: Meter): Promise<Byte
 
 /** Reads a checkpoint's headers with what `platform` provides. */
 export async function inspectWith(platform: Platform, source: ModelSource, options: InspectOptions = {}): Promise<Inspection> {
-  checkLoadOptions(options);
+  checkLoadCall(options);
   const { kvDtype = "f16", signal, onProgress } = options;
   const meter = onProgress && new Meter(onProgress);
   const opened = await openSource(platform, source, options, { isReadOnly: true, onFound: hubEvents(meter).onFound });

@@ -1,7 +1,7 @@
 // load(): from wherever a checkpoint lives to a Model. Knows the order of things, no runtime: an adapter hands it functions.
 
 import { type CacheOptions, checkCacheOption, imagesFor, type OpenStore } from "./cache.ts";
-import { checkObject } from "./checks.ts";
+import { checkNames, checkObject } from "./checks.ts";
 import type { DraftModel } from "./draft.ts";
 import { FormatError, InputError, Lfm2Error, PlatformError, throwIfAborted, UnsupportedError } from "./errors.ts";
 import type { Opened, SourceUse } from "./from-network.ts";
@@ -162,7 +162,7 @@ export async function openSource(platform: Platform, source: ModelSource, option
   return { source: await openObject(source, options.signal) };
 }
 
-export function checkLoadOptions(options: LoadOptions): void {
+function checkLoadOptions(options: LoadOptions): void {
   const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, prefixCacheBytes, threads, variant, engine } = checkObject("load", options);
   const one = (name: string, value: unknown, allowed: readonly unknown[]): void => {
     if (value === undefined || allowed.includes(value)) return;
@@ -188,6 +188,33 @@ export function checkLoadOptions(options: LoadOptions): void {
   checkCacheOption(options.cache);
   if (threads !== undefined && threads !== "auto" && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS))
     throw new InputError(`load: threads: expected "auto" or a whole number from 1 to ${MOST_THREADS}, got ${String(threads)}.`);
+}
+
+const KEYS: Readonly<Record<keyof LoadOptions, 1>> = {
+  endpoint: 1,
+  token: 1,
+  fetch: 1,
+  network: 1,
+  dtype: 1,
+  kvDtype: 1,
+  maxContextTokens: 1,
+  prefixCacheBytes: 1,
+  maxMemoryBytes: 1,
+  threads: 1,
+  variant: 1,
+  wasm: 1,
+  cache: 1,
+  engine: 1,
+  draft: 1,
+  speculate: 1,
+  onProgress: 1,
+  signal: 1,
+};
+
+/** As `checkLoadOptions`, and by name: what a caller says, where a worker's load is told what has been checked. */
+export function checkLoadCall(options: LoadOptions): void {
+  checkLoadOptions(options);
+  checkNames("load", options, "LoadOptions", KEYS);
 }
 
 /** @returns how `threads` is to be met for a checkpoint of that many parameters; undefined for one thread */
@@ -231,6 +258,7 @@ function threadWarning({ noThreads }: Platform, threads: number | "auto" = "auto
  * @throws as `loadParts`
  */
 export async function loadWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Model> {
+  checkLoadCall(options);
   return new Model(await loadParts(platform, source, options));
 }
 

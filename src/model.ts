@@ -19,7 +19,7 @@ import type { ChatTemplate } from "./text/chat-template.ts";
 import { checkMessages, type Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
-import { checkContextFull, checkOptions, type GenerateOptions, runTurn, type TurnRequest } from "./turn.ts";
+import { checkCall, checkContextFull, checkOptions, type GenerateOptions, runTurn, type TurnRequest } from "./turn.ts";
 import { kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
@@ -309,7 +309,7 @@ export class Model {
     input: ModelInput,
     options: GenerateOptions,
   ): AsyncGenerator<Part, undefined, IteratorResult<Part> | undefined> {
-    checkObject("options", options);
+    checkCall(options);
     const session = await this.#open();
     lane.take = (part) => part;
     try {
@@ -323,7 +323,7 @@ export class Model {
   #turn(session: number, input: ModelInput, options: GenerateOptions, droppedMessages = 0): AsyncIterableIterator<Part, undefined> {
     return runTurn(this.#parts.engine, session, async () => {
       const { sampling, generation, speculate, draft, stopIds } = this.info;
-      const all = withDefaults(checkObject("options", options), generation, sampling.temperature);
+      const all = withDefaults(options, generation, sampling.temperature);
       const prompt = await this.#prompt(input, all, droppedMessages);
       const request = checkOptions(
         prompt,

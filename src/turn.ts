@@ -1,4 +1,5 @@
 // A turn on the caller's side: options checked, ids sent, events folded into parts. Speaks to the engine only in plain data.
+import { checkNames } from "./checks.ts";
 import type { Prompt } from "./context.ts";
 import { AbortError, InputError, throwIfAborted } from "./errors.ts";
 import type {
@@ -12,8 +13,8 @@ import type {
   Timings,
 } from "./generate/engine.ts";
 import type { TokenLogprob } from "./generate/logprobs.ts";
-import { checkProcessors, type ProcessorOptions } from "./generate/processors.ts";
-import { resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
+import { CHECKS, checkProcessors, type ProcessorOptions } from "./generate/processors.ts";
+import { RANGES, resolveSampling, type Sampling, type SamplingOptions } from "./generate/sampler.ts";
 import { checkStop } from "./generate/stop.ts";
 import { type Lane, LEAVE, Relay, through } from "./relay.ts";
 import type { Part, PromptProgress, ReplySequence } from "./reply.ts";
@@ -102,6 +103,36 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly signal?: AbortSignal | undefined;
   /** What an abort does: `"throw"` an AbortError (default), or `"return"` what there is, with finishReason `"interrupted"`. */
   readonly onAbort?: "throw" | "return" | undefined;
+}
+
+/** The options that are neither sampling's nor the rules'; the compiler misses none. */
+const KEYS: Readonly<Record<Exclude<keyof GenerateOptions, keyof SamplingOptions | keyof ProcessorOptions>, 1>> = {
+  maxTokens: 1,
+  maxLength: 1,
+  logprobs: 1,
+  topLogprobs: 1,
+  promptLogprobs: 1,
+  numBeams: 1,
+  sampleBeams: 1,
+  lengthPenalty: 1,
+  earlyStopping: 1,
+  numReturnSequences: 1,
+  processors: 1,
+  stoppingCriteria: 1,
+  speculate: 1,
+  stop: 1,
+  stopIds: 1,
+  onContextFull: 1,
+  endIds: 1,
+  raw: 1,
+  onProgress: 1,
+  signal: 1,
+  onAbort: 1,
+};
+
+/** @returns `options`. @throws InputError when they are no object, or say what there is not */
+export function checkCall(options: GenerateOptions): GenerateOptions {
+  return checkNames("options", options, "GenerateOptions", KEYS, RANGES, CHECKS);
 }
 
 /** Everything that a turn needs, checked. */

@@ -169,7 +169,8 @@ const isBias = (value: unknown): boolean => typeof value === "number" && value <
 const isList = (value: unknown, isItem: (item: unknown) => boolean): boolean =>
   Array.isArray(value) && value.length <= MAX_SEQUENCES && value.every(isItem);
 
-const CHECKS: Readonly<Record<keyof ProcessorOptions, readonly [expected: string, isValid: (value: unknown) => boolean]>> = {
+/** By option: what it may be. */
+export const CHECKS: Readonly<Record<keyof ProcessorOptions, readonly [expected: string, isValid: (value: unknown) => boolean]>> = {
   logitBias: [
     "an object from token ids to numbers",
     (value) => typeof value === "object" && value !== null && Object.entries(value).every(([id, bias]) => isId(Number(id)) && isBias(bias)),

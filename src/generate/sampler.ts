@@ -2,6 +2,7 @@
 // Tokens must not depend on the JavaScript engine: exponentials come from the kernels, everything else here is + - × ÷ and comparison.
 import { FormatError, InputError, type Lfm2Error, type Lfm2ErrorOptions } from "../errors.ts";
 import type { LargestLogits, Logits, TopLogits } from "../kernels/logits.ts";
+import { kindOf } from "../values.ts";
 import { random } from "./philox.ts";
 import type { Rules } from "./processors.ts";
 import { bucketAt, type Candidates, fillBuckets, idsBetween, smallestOf, sortByScore } from "./selection.ts";
@@ -61,7 +62,8 @@ const between = (low: number, high: number, advice: string): Range => ({
   isValid: (value) => value >= low && value <= high,
 });
 
-const ranges: Readonly<Record<keyof Sampling, Range>> = {
+/** By option: what it may be. */
+export const RANGES: Readonly<Record<keyof Sampling, Range>> = {
   temperature: between(0, 100, "0 is greedy, 0.1 to 1 is usual."),
   topK: {
     expected: "an integer of 0 or more",
@@ -93,17 +95,10 @@ export function checkSampling(
   where = "sampling",
   Class: new (message: string, options?: Lfm2ErrorOptions) => Lfm2Error = InputError,
 ): void {
-  for (const [name, range] of Object.entries(ranges)) {
+  for (const [name, range] of Object.entries(RANGES)) {
     const value: unknown = options[name as keyof SamplingOptions];
     if (value === undefined || (typeof value === "number" && range.isValid(value))) continue;
-    const got =
-      typeof value === "number"
-        ? String(value)
-        : typeof value === "string"
-          ? JSON.stringify(value)
-          : value === null
-            ? "null"
-            : typeof value;
+    const got = typeof value === "number" ? String(value) : typeof value === "string" ? JSON.stringify(value) : kindOf(value);
     throw new Class(`${where}: expected ${name} to be ${range.expected}, got ${got}. ${range.advice}`);
   }
 }

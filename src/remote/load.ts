@@ -1,7 +1,7 @@
 // load(): here, or in a worker that an adapter starts. What only a worker needs comes when it is needed.
 
 import { PlatformError } from "../errors.ts";
-import { checkLoadOptions, type LoadOptions, loadParts, loadWith, type ModelSource, type Platform } from "../lfm2.ts";
+import { checkLoadCall, type LoadOptions, loadParts, loadWith, type ModelSource, type Platform } from "../lfm2.ts";
 import { Model } from "../model.ts";
 import { part } from "../part.ts";
 import type { EngineWorkers } from "./workers.ts";
@@ -30,7 +30,7 @@ export async function loadModelWith(
   source: ModelSource,
   options: LoadOptions = {},
 ): Promise<Model> {
-  checkLoadOptions(options);
+  checkLoadCall(options);
   const { engine = "auto" } = options;
   if (engine === "here" || (engine === "auto" && !workers?.isDefault)) return loadWith(platform, source, options);
   if (!workers) throw new NoStart(new Error("this runtime has no workers"));

@@ -1,5 +1,6 @@
 // The model behind an address, as OpenAI's API has it: (Request) => Promise<Response>, for whatever calls fetch handlers. Closed by default: no page of another
 // origin may ask, bodies and the queue have a limit, and a client that leaves ends its reply.
+import { checkNames } from "../checks.ts";
 import { AbortError } from "../errors.ts";
 import type { Model } from "../model.ts";
 import type { Part } from "../reply.ts";
@@ -30,6 +31,8 @@ export interface HandlerOptions {
   readonly onError?: ((error: unknown) => void) | undefined;
 }
 
+const KEYS: Readonly<Record<keyof HandlerOptions, 1>> = { name: 1, apiKey: 1, origins: 1, maxBodyBytes: 1, maxRequests: 1, onError: 1 };
+
 /** A model, or what gives one: loading may wait for the first request. */
 export type ModelProvider = Model | (() => Model | Promise<Model>);
 
@@ -44,12 +47,14 @@ export type Handle = (request: Request, environment?: unknown, context?: unknown
 /**
  * Serves a model as OpenAI's API: `POST /v1/chat/completions` (text, plain and streamed), `GET /v1/models`, `GET /health`. Errors are OpenAI's error objects with
  * their status. What would change a reply and cannot be honoured (tools, images, `n`) is refused, not ignored.
+ * @throws InputError for an option that there is not: a key by another name would guard nothing
  * @example
  * import { load } from "lfm2-wasm";
  * import { createHandler } from "lfm2-wasm/server";
  * export default { fetch: createHandler(() => load("LiquidAI/LFM2-350M")) };
  */
 export function createHandler(model: ModelProvider, options: HandlerOptions = {}): Handle {
+  checkNames("createHandler", options, "HandlerOptions", KEYS);
   return new Handler(model, options).handle;
 }
 

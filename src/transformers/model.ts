@@ -11,7 +11,8 @@ import {
   type ModelSource,
   type Tensor,
 } from "lfm2-wasm";
-import { type GenerationDefaults, generationDefaults, isGenerationKey, present } from "../generation-config.ts";
+import { checkNames } from "../checks.ts";
+import { type GenerationDefaults, GENERATION_KEYS, generationDefaults, present } from "../generation-config.ts";
 import { isRecord, kindOf } from "../values.ts";
 import { Lfm2Config } from "./config.ts";
 import { randomCheckpoint } from "./random.ts";
@@ -230,23 +231,19 @@ function matrix(name: string, batch: unknown): number[][] {
 }
 
 /** What a call says, and no file. */
-const CALL_KEYS: readonly string[] = [
-  "inputIds",
-  "attentionMask",
-  "logitsProcessor",
-  "stoppingCriteria",
-  "seed",
-  "signal",
-] satisfies (keyof GenerationConfig)[];
+const CALL_KEYS: Readonly<Record<Exclude<keyof GenerationConfig, keyof GenerationDefaults>, 1>> = {
+  inputIds: 1,
+  attentionMask: 1,
+  logitsProcessor: 1,
+  stoppingCriteria: 1,
+  seed: 1,
+  signal: 1,
+};
 
 /** Each row as it is, and its real tokens. */
 function rowsOf(options: GenerationConfig): { columns: number[]; ids: Uint32Array }[] {
   if (!isRecord(options)) throw new InputError(`generate: expected an object with inputIds, got ${kindOf(options)}.`);
-  const strange = Object.keys(options).find((name) => !isGenerationKey(name) && !CALL_KEYS.includes(name));
-  if (strange !== undefined)
-    throw new InputError(
-      `generate: expected the reference's names in camelCase, got ${JSON.stringify(strange)}. Write maxNewTokens, doSample, topK; ready() gives the model that has options of its own.`,
-    );
+  checkNames("generate", options, "GenerationConfig", CALL_KEYS, GENERATION_KEYS);
   const rows = matrix("inputIds", options.inputIds);
   const mask = options.attentionMask === undefined ? undefined : matrix("attentionMask", options.attentionMask);
   if (mask && (mask.length !== rows.length || mask[0]?.length !== rows[0]?.length || mask.some((row) => row.some((n) => n > 1))))

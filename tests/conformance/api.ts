@@ -821,6 +821,24 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
           [`${what} with no signal`, () => call({ signal: {} } as never), "InputError", RegExp(`${where}: signal: .*AbortSignal.*object`)],
           [`${what} with no function`, () => call({ onProgress: 5 } as never), "InputError", RegExp(`${where}: onProgress: .*number`)],
         ]),
+        ...(
+          [
+            ["generate", "options", () => model.generate("Hi", { max_tokens: 2 } as never), "maxTokens"],
+            ["generate", "options", () => model.generate("Hi", { maxNewTokens: 2 } as never), "maxTokens"],
+            ["generate", "options", () => model.generate(["Hi", "Ho"], [{}, { top_k: 40 } as never]), "topK"],
+            ["a stream", "options", () => model.stream("Hi", { MinTokens: 1 } as never).reply, "minTokens"],
+            ["a stream", "options", () => model.stream("Hi", { grammar: 1 } as never).reply],
+            ["a chat", "options", () => model.chat().prompt("Hi", { stop_ids: [] } as never), "stopIds"],
+            ["opening a chat", "chat", async () => model.chat({ temperature: 0 } as never)],
+            ["load", "load", () => load(mini, { dType: "q4" } as never), "dtype"],
+            ["forward", "forward", () => model.forward({ input_ids: [1] } as never), "inputIds"],
+          ] satisfies [string, string, () => Promise<unknown>, string?][]
+        ).map(([what, where, call, meant]): Case => {
+          const told = RegExp(
+            `${where}: expected names that \\w+ lists, got "\\w+"\\. ${meant === undefined ? "Leave it out" : `Write ${meant}`}\\.`,
+          );
+          return [`${what} with an option that there is not, ${meant}`, call, "InputError", told];
+        }),
         ["score with no options", () => model.score("Hi", null as never), "InputError", /score: expected an object.*null/],
         ["stop ids that are no list", () => model.generate("Hi", { stopIds: 5 as never }), "InputError", /stopIds.*number/],
         ["half a stop id", () => model.generate("Hi", { stopIds: [1.5] }), "InputError", /stopIds/],
@@ -856,6 +874,10 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
       }
 
       it("leaves nothing behind", () => isIdle(model));
+
+      it("an option that is undefined is none, whatever its name", async () => {
+        await model.generate("Hi", { maxTokens: 1, max_tokens: undefined } as object);
+      });
 
       it("a context that runs full ends the reply", async () => {
         const small = await load(mini, { maxContextTokens: 40 });

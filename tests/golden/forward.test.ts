@@ -361,7 +361,7 @@ describe("forward goldens", () => {
     await refused({ inputIds: ids, attentionMask: [1, 1] }, /attentionMask: expected \(1,3\), got \(1,2\)/);
     await refused({ inputIds: ids, attentionMask: [1, 1, 0.5] }, /attentionMask/);
     for (const name of ["attention_mask", "logits_to_keep", "maxTokens"])
-      await refused({ inputIds: ids, [name]: 1 } as object, new RegExp(`names in camelCase, got "${name}"`));
+      await refused({ inputIds: ids, [name]: 1 } as object, new RegExp(`names that ForwardInput lists, got "${name}"`));
     await refused({ inputIds: ids, positionIds: [0, 1] }, /positionIds/);
     await refused({ inputIds: ids, labels: [1, 2, -7] }, /labels/);
     await refused({ inputIds: ids, labels: ids, logitsToKeep: 1 }, /logitsToKeep: expected all columns where there are labels/);

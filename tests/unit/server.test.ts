@@ -150,6 +150,7 @@ describe("createHandler", () => {
 
   it("routes and their statuses", async () => {
     const handle = handler({ apiKey: "secret", name: "own", origins: ["https://page.test"] });
+    assert.throws(() => handler({ apikey: "secret" } as object), { name: "InputError", message: /"apikey"\. Write apiKey\./ });
     const ask = (path: string, init: RequestInit = {}) => handle(new Request(ADDRESS + path, init));
     const authorization = "Bearer secret";
     assert.deepEqual(await (await ask("/health")).json(), { status: "ok" });

@@ -382,10 +382,15 @@ describe("lfm2-wasm/transformers", () => {
       await fails({ inputIds: [[1], [1, 2]] }, InputError);
       await fails({ inputIds: [] }, InputError);
       await fails({ inputIds: [99999] }, InputError);
-      for (const name of ["maxTokens", "max_new_tokens", "frequencyPenalty", "useCache"])
+      for (const [name, advice] of [
+        ["maxTokens", "Write maxNewTokens"],
+        ["max_new_tokens", "Write maxNewTokens"],
+        ["frequencyPenalty", "Leave it out"],
+        ["useCache", "Leave it out"],
+      ] as const)
         await assert.rejects(model.generate({ inputIds, [name]: 3 } as never), {
           name: "InputError",
-          message: new RegExp(`generate: expected the reference's names in camelCase, got "${name}"\\. `),
+          message: `[lfm2] generate: expected names that GenerationConfig lists, got "${name}". ${advice}.`,
         });
     });
   });
