@@ -1,6 +1,7 @@
 // Rules on the logits before a token is drawn, in the reference's order: bias, penalties, banned and forced tokens. Sees a row of logits and ids; knows no text.
 // A token must not depend on the JavaScript engine: only + - × ÷ and comparison here.
 import { InputError } from "../errors.ts";
+import { isRecord } from "../values.ts";
 import type { History } from "./history.ts";
 
 /** Rules on which tokens may come. What is absent is off. Ids are token ids. */
@@ -161,6 +162,9 @@ export function rulesOf(options: ProcessorOptions, history: History, setting: Pr
   return { removeInvalidValues: options.removeInvalidValues ?? false, before: apply([bias]), after: apply(AFTER_PENALTY) };
 }
 
+/** Of no class, of whichever realm: only an Object.prototype has none itself. */
+const isPlain = (value: unknown): value is object =>
+  isRecord(value) && Object.getPrototypeOf(Object.getPrototypeOf(value) ?? Object.prototype) === null;
 const isId = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
 const isIds = (value: unknown): boolean => Array.isArray(value) && value.length > 0 && value.length <= MAX_SEQUENCES && value.every(isId);
 const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) >= 0;
@@ -172,8 +176,8 @@ const isList = (value: unknown, isItem: (item: unknown) => boolean): boolean =>
 /** By option: what it may be. */
 export const CHECKS: Readonly<Record<keyof ProcessorOptions, readonly [expected: string, isValid: (value: unknown) => boolean]>> = {
   logitBias: [
-    "an object from token ids to numbers",
-    (value) => typeof value === "object" && value !== null && Object.entries(value).every(([id, bias]) => isId(Number(id)) && isBias(bias)),
+    "an object (no Map) from token ids to numbers",
+    (value) => isPlain(value) && Object.entries(value).every(([id, bias]) => /^\d+$/.test(id) && isId(Number(id)) && isBias(bias)),
   ],
   sequenceBias: [
     "a list of [ids, bias]",

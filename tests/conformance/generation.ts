@@ -372,7 +372,8 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
 
     it("refuses what is no rule", async () => {
       await throwsInput(model, { badWordsIds: [[]] }, /badWordsIds: expected a list of lists of token ids, none of them empty/);
-      await throwsInput(model, { logitBias: { x: 1 } as never }, /logitBias: expected an object from token ids/);
+      for (const logitBias of [{ x: 1 }, { "": 1 }, { "1e2": 1 }, { 1: "2" }, new Map([[1, 2]]), [1, 2], new Float32Array(2), null])
+        await throwsInput(model, { logitBias: logitBias as never }, /logitBias: expected an object \(no Map\) from token ids/);
       await throwsInput(model, { exponentialDecayLengthPenalty: [1, 0] }, /exponentialDecayLengthPenalty/);
       await throwsInput(model, { topLogprobs: 21 }, /topLogprobs: expected a whole number from 0 to 20/);
       await throwsInput(model, { typicalP: 2 }, /typicalP/);

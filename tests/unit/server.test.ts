@@ -128,6 +128,7 @@ describe("createHandler", () => {
       [{ messages, max_completion_tokens: "9" }, "max_completion_tokens", "invalid_value"],
       [{ messages, stop: [""] }, "stop", "invalid_value"],
       [{ messages, logit_bias: { x: 1 } }, "logit_bias", "invalid_value"],
+      [{ messages, logit_bias: [1, 2] }, "logit_bias", "invalid_value"],
       [{ messages, stream: "yes" }, "stream", "invalid_value"],
       [{ messages, stream_options: 1 }, "stream_options", "invalid_value"],
       [{ messages, stream: true, top_p: 7 }, "top_p", "invalid_value"],
