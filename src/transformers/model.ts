@@ -12,7 +12,7 @@ import {
   type Tensor,
 } from "lfm2-wasm";
 import { checkNames } from "../checks.ts";
-import { type GenerationDefaults, GENERATION_KEYS, generationDefaults, present } from "../generation-config.ts";
+import { GENERATION_KEYS, type GenerationDefaults, generationDefaults, present } from "../generation-config.ts";
 import { isRecord, kindOf } from "../values.ts";
 import { Lfm2Config } from "./config.ts";
 import { randomCheckpoint } from "./random.ts";
@@ -195,10 +195,10 @@ export class Lfm2ForCausalLM extends Lfm2PreTrainedModel {
         seed: seed === undefined ? undefined : seed + b * numReturnSequences,
       }),
     );
-    const replies = await model.generate(
-      rows.map(({ ids }) => ids),
-      each,
-    );
+    const prompts = rows.map(({ ids }) => ids);
+    const replies = await model.generate(prompts, each).catch((error: unknown) => {
+      throw inTheirNames(error);
+    });
     const out = replies.flatMap(({ tokens, sequences = [{ tokens }] }, b) =>
       sequences.map((sequence) => [...rows[b]!.columns, ...sequence.tokens]),
     );
@@ -253,6 +253,27 @@ function rowsOf(options: GenerationConfig): { columns: number[]; ids: Uint32Arra
 
 /** What a call leaves out when it generates no more than this. */
 const DEFAULT_NEW_TOKENS = 20;
+
+/** The package's options that have another name here. */
+const THEIRS: Readonly<Record<string, string>> = {
+  maxTokens: "maxNewTokens",
+  minTokens: "minNewTokens",
+  stop: "stopStrings",
+  stopIds: "eosTokenId",
+  processors: "logitsProcessor",
+};
+
+/** @returns an error about an option, with the name that it has here, and whatever else it is given as it is */
+function inTheirNames(error: unknown): unknown {
+  if (!(error instanceof InputError)) return error;
+  const { message, code, cause } = error;
+  const named = message
+    .replace(/^\[lfm2\] (?:options: )?(\w+)(?=: )/, (text, name: string) =>
+      Object.hasOwn(THEIRS, name) ? `generate: ${THEIRS[name]}` : text,
+    )
+    .replace("to generate up to the end of the context", `for ${DEFAULT_NEW_TOKENS}, or what generation_config.json says`);
+  return named === message ? error : new InputError(named, { code, cause });
+}
 const DEFAULT_TOP_K = 50;
 
 /** The reference's options as the package's, but for each row's own. Nothing is left to a checkpoint's recommendation. */

@@ -382,6 +382,17 @@ describe("lfm2-wasm/transformers", () => {
       await fails({ inputIds: [[1], [1, 2]] }, InputError);
       await fails({ inputIds: [] }, InputError);
       await fails({ inputIds: [99999] }, InputError);
+      for (const [name, value, theirs] of [
+        ["maxNewTokens", 0, "got 0. Leave it out for 20, or what generation_config.json says."],
+        ["minNewTokens", -1, "got -1. "],
+        ["stopStrings", "", "got an empty one. "],
+        ["logitsProcessor", 5, "got number. "],
+        ["eosTokenId", -1, "got [-1]. "],
+      ] as const)
+        await assert.rejects(model.generate({ inputIds, [name]: value } as never), (error: Error) => {
+          assert.ok(error instanceof InputError && error.message.startsWith(`[lfm2] generate: ${name}: expected `), error.message);
+          return error.message.includes(theirs);
+        });
       for (const [name, advice] of [
         ["maxTokens", "Write maxNewTokens"],
         ["max_new_tokens", "Write maxNewTokens"],
