@@ -127,10 +127,7 @@ describe("examples", () => {
     const folder = join(project, name);
     cpSync(join("examples", name), folder, { recursive: true });
     prepare?.(folder);
-    const manifest = join(folder, "package.json");
-    const { scripts = {} } = existsSync(manifest)
-      ? (JSON.parse(readFileSync(manifest, "utf8")) as { scripts?: Record<string, string> })
-      : {};
+    const { scripts = {} } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { scripts?: Record<string, string> };
     if (scripts.build) {
       mkdirSync(join(folder, "out"), { recursive: true });
       const env = { ...process.env, WRANGLER_SEND_METRICS: "false", NEXT_TELEMETRY_DISABLED: "1", NO_COLOR: "1" };
