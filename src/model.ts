@@ -2,7 +2,7 @@
 
 import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
 import { checkObject } from "./checks.ts";
-import { dropOldest, type Prompt } from "./context.ts";
+import type { Prompt } from "./context.ts";
 import { AbortError, InputError, UnsupportedError } from "./errors.ts";
 import type { ForwardHost, ForwardInput, ForwardOutput } from "./forward.ts";
 import type { Engine, EngineStatus } from "./generate/engine.ts";
@@ -352,6 +352,7 @@ export class Model {
     if (onContextFull === "error" || !Array.isArray(input)) return { ids: await this.#encode(input, raw), droppedMessages: 0 };
     checkMessages(input);
     const room = { maxContextTokens: this.info.maxContextTokens, maxTokens: maxTokens ?? Number.POSITIVE_INFINITY, droppedMessages };
+    const { dropOldest } = await part("context", () => import("./context.ts"));
     return dropOldest(input, (messages) => this.#encode(messages, raw), room);
   }
 

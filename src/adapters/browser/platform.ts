@@ -6,7 +6,7 @@ import type { Platform } from "../../lfm2.ts";
 import { part } from "../../part.ts";
 import { createHash } from "../../weights/hash.ts";
 import type { NetworkPlatform } from "../../weights/remote.ts";
-import { fetchWasm, openAddress } from "./files.ts";
+import { fetchWasm } from "./files.ts";
 import { noThreads, threads } from "./threads.ts";
 
 /** Beside this module, each named as a whole, so that bundlers see the files; not before they are asked for, for not everywhere a module has an address. */
@@ -28,7 +28,7 @@ const builds: Readonly<Record<KernelBuild, URL>> = {
 /** @param sharing where several loads may run in one thread */
 export const browserPlatform = (sharing?: NetworkPlatform["sharing"]): Platform => ({
   runtime: "browser",
-  open: openAddress,
+  open: async (source) => (await part("browser-schemes", () => import("./schemes.ts"))).openAddress(source),
   network: {
     // the browser's own cache would lock an address for one range at a time, and keep every byte once more
     fetch: (url, init) => fetch(url, { ...init, cache: "no-store" } as RequestInit),

@@ -1,4 +1,5 @@
 // lfm2-wasm/whole: brings every part of the package along that would come later by import(), which a service worker forbids. An entry for its effect; it exports nothing.
+import * as context from "../../context.ts";
 import * as downloads from "../../downloads.ts";
 import * as draft from "../../draft.ts";
 import * as forward from "../../forward.ts";
@@ -21,6 +22,7 @@ import * as objects from "../../weights/objects.ts";
 import * as packedImage from "../../weights/packed-image.ts";
 import * as sharedSource from "../../weights/shared-source.ts";
 import * as browserImages from "./images.ts";
+import * as browserSchemes from "./schemes.ts";
 import * as browserStore from "./store.ts";
 import * as threadText from "./thread-text.ts";
 
@@ -28,7 +30,9 @@ bring({
   "address-cache": addressCache,
   beam,
   "browser-images": browserImages,
+  "browser-schemes": browserSchemes,
   "browser-store": browserStore,
+  context,
   downloads,
   draft,
   "engine-forward": engineForward,
