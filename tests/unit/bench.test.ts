@@ -127,7 +127,7 @@ describe("npm run bench", () => {
       const { rows } = JSON.parse(text)[suite ?? ""] as { rows: Row[] };
       assert.ok(rows.length > 0, stderr);
       for (const { key, value } of rows) assert.ok(value > 0 && value < Number.POSITIVE_INFINITY, `${key}: ${value}`);
-      const table = stdout.split(`\n## ${suite}\n`)[1]?.split("\n\n")[1];
+      const table = stdout.split(`\n## ${suite}\n\n`)[1]?.split("\n\n")[0];
       assert.equal(table?.trim().split("\n").length, rows.length + 2, stdout);
       if (suite === "generate")
         assert.match(stdout, /the largest distance of a logit from the float64 reference's: q4, (plain|relaxed), 1 thread: 0\.\d/);
