@@ -16,12 +16,12 @@ import {
   openSource,
   type Platform,
   parameterCount,
-  plannedThreads,
 } from "./lfm2.ts";
 import { ADDRESS_SPACE_BYTES } from "./memory/arena.ts";
 import { DTYPES, type DType } from "./memory/dtype.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type Plan, planModel } from "./models/load-model.ts";
+import { plannedThreads } from "./planned-threads.ts";
 import { type LoadProgress, Meter } from "./progress.ts";
 import { isRecord, quoted } from "./values.ts";
 import type { HubModel } from "./weights/hub.ts";

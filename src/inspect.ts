@@ -11,7 +11,6 @@ import {
   openSource,
   type Platform,
   parameterCount,
-  plannedThreads,
 } from "./lfm2.ts";
 import type { DType, WeightDType } from "./memory/dtype.ts";
 import { DTYPES } from "./memory/dtype.ts";
@@ -20,6 +19,7 @@ import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { Lfm2Config } from "./models/config.ts";
 import { type LoadModelOptions, type PlannedModel, planModel } from "./models/load-model.ts";
 import { part } from "./part.ts";
+import { plannedThreads } from "./planned-threads.ts";
 import { Meter } from "./progress.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";

@@ -237,16 +237,6 @@ export function threadOptions(
   return source && count > 1 ? { count, source, isRequired: false } : undefined;
 }
 
-/** @returns the threads that a load from here would compute with, in the worker that it starts where there is one */
-export function plannedThreads(
-  { threads: own, workerThreads, noThreads }: Platform,
-  { engine, threads }: LoadOptions,
-  parameters: number,
-): ThreadOptions | undefined {
-  const source = (engine === "here" ? undefined : workerThreads) ?? own;
-  return threadOptions(source, source || noThreads === undefined ? threads : 1, parameters);
-}
-
 /** @returns what is told of threads that would have been of use, where there are none and that is no error */
 function threadWarning({ noThreads }: Platform, threads: number | "auto" = "auto", parameters: number): string | undefined {
   const wished = threads === "auto" ? parameters / PARAMETERS_PER_THREAD : threads;
@@ -330,27 +320,37 @@ async function loadOnce(
   const use: SourceUse = { ...events, onFound, onKept, isDoubtful: trial.isDoubtful };
   const opened = await openSource(platform, source, options, use);
   const checkpoint = await openCheckpoint(opened.source, options.signal);
-  let draft: LoadedDraft | undefined;
+  let draft: DraftModel | undefined;
   try {
     checkContext(checkpoint, options.maxContextTokens);
     const license = await foundAt(checkpoint, opened, events, options.signal);
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
     let target: LanguageModel | undefined;
-    let [before, after] = [0, tensorBytes(checkpoint)]; // the draft is read first
+    let [before, after] = [0, 0];
+    for (const { bytes } of checkpoint.tensors.values()) after += bytes; // the draft is read first
     const onProgress: LoadModelOptions["onProgress"] =
       meter &&
       (({ file, loadedBytes, totalBytes }) =>
         meter.report({ phase: "read", file, loadedBytes: before + loadedBytes, totalBytes: before + totalBytes + after }));
-    draft = await draftFor(platform, checkpoint, { ...options, maxMemoryBytes }, use, events, {
-      otherBytes: () => target?.memoryBytes ?? 0,
-      onProgress,
-    });
+    const kernels = kernelsFor(platform, options);
+    if (options.draft !== undefined) {
+      const { loadDraft } = await part("draft", () => import("./draft.ts"));
+      const its = await openSource(platform, options.draft, options, use);
+      draft = await loadDraft(its, checkpoint, kernels, options, async (smaller, maxContextTokens) => {
+        await foundAt(smaller, its, events, options.signal);
+        const otherBytes = (): number => target?.memoryBytes ?? 0;
+        return modelOptions(
+          platform,
+          smaller,
+          { ...options, dtype: its.dtype, maxContextTokens, maxMemoryBytes },
+          { otherBytes, onProgress },
+        );
+      });
+    }
     [before, after] = [draft?.bytes ?? 0, 0];
-    const warning = threadWarning(platform, options.threads, parameterCount(checkpoint));
-    const loaded = await loadModel(checkpoint, kernelsFor(platform, options), {
-      ...loadModelOptions({ ...options, dtype, maxMemoryBytes }, { otherBytes: () => draft?.model.memoryBytes ?? 0, onProgress }),
-      ...runtimeOptions(platform, checkpoint, options),
-    });
+    const otherBytes = (): number => draft?.model.memoryBytes ?? 0;
+    const own = modelOptions(platform, checkpoint, { ...options, dtype, maxMemoryBytes }, { otherBytes, onProgress });
+    const loaded = await loadModel(checkpoint, kernels, own);
     target = loaded.model;
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
     const { prefixCacheBytes, speculate = draft ? "draft" : undefined } = options;
@@ -362,7 +362,12 @@ async function loadOnce(
         ...modelInfo(checkpoint, loaded),
         license,
         runtime: platform.runtime,
-        warnings: [...warningsOf(opened, checkpoint), warning, ...(draft?.warnings ?? [])].filter((w) => w !== undefined),
+        warnings: [
+          opened.warning,
+          opened.unproved?.(checkpoint.sources),
+          threadWarning(platform, options.threads, parameterCount(checkpoint)),
+          ...(draft?.warnings ?? []),
+        ].filter((w) => w !== undefined),
         speculate,
         draft: draft?.name,
       },
@@ -386,10 +391,6 @@ async function foundAt(checkpoint: Checkpoint, opened: Opened, events: HubEvents
   return license;
 }
 
-const warningsOf = ({ warning, unproved }: Opened, { sources }: Checkpoint): (string | undefined)[] => [warning, unproved?.(sources)];
-
-const tensorBytes = ({ tensors }: Checkpoint): number => [...tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
-
 /** What a checkpoint tells of its licence. A card on the network is one more question, which is asked before a download alone. */
 export async function licenseTold(
   checkpoint: Checkpoint,
@@ -406,53 +407,8 @@ export function missingBytes(files: readonly ByteSource[]): number {
   return files.reduce((sum, file) => sum + (file.missingBytes ?? file.size), 0);
 }
 
-interface LoadedDraft extends DraftModel {
-  /** Of its tensors, as stored. */
-  readonly bytes: number;
-  readonly warnings: readonly (string | undefined)[];
-}
-
 /** What of a load's options depends on the other of a model and its draft. */
 type Beside = Pick<LoadModelOptions, "onProgress"> & { readonly otherBytes: () => number };
-
-/** The draft model that a load asks for, as its file stores it. */
-async function draftFor(
-  platform: Platform,
-  target: Checkpoint,
-  options: LoadOptions,
-  use: SourceUse,
-  events: HubEvents,
-  beside: Beside,
-): Promise<LoadedDraft | undefined> {
-  if (options.draft === undefined) return undefined;
-  const { loadDraft } = await part("draft", () => import("./draft.ts"));
-  const opened = await openSource(platform, options.draft, options, use);
-  const { source, hub, dtype } = opened;
-  let told: Pick<LoadedDraft, "bytes" | "warnings"> = { bytes: 0, warnings: [] };
-  const optionsFor = async (checkpoint: Checkpoint): Promise<LoadModelOptions> => {
-    await foundAt(checkpoint, opened, events, options.signal);
-    told = { bytes: tensorBytes(checkpoint), warnings: warningsOf(opened, checkpoint) };
-    const { maxPositionEmbeddings } = checkpoint.config;
-    const maxContextTokens = options.maxContextTokens && Math.min(options.maxContextTokens, maxPositionEmbeddings);
-    return {
-      ...loadModelOptions({ ...options, dtype, maxContextTokens }, beside),
-      ...runtimeOptions(platform, checkpoint, options),
-    };
-  };
-  const draft = await loadDraft(source, target, kernelsFor(platform, options), optionsFor, options.signal);
-  await hub?.keep();
-  return { ...draft, ...told };
-}
-
-/** What a load takes of the runtime. */
-function runtimeOptions(platform: Platform, checkpoint: Checkpoint, { cache, threads }: LoadOptions): LoadModelOptions {
-  const parameters = parameterCount(checkpoint);
-  return {
-    images: imagesFor(platform.images, cache),
-    packed: typeof cache === "object" ? cache.packed : undefined,
-    threads: threadOptions(platform.threads, threadWarning(platform, threads, parameters) === undefined ? threads : 1, parameters),
-  };
-}
 
 /** @returns the kernels that the caller hands over, else the package's own */
 export function kernelsFor({ kernels, fetchWasm = noAddress }: Platform, { wasm }: Pick<LoadOptions, "wasm">): KernelSource {
@@ -467,11 +423,21 @@ export function checkContext({ config }: Checkpoint, maxContextTokens: number | 
   throw new InputError(`load: maxContextTokens: expected at most the model's ${config.maxPositionEmbeddings}, got ${maxContextTokens}.`);
 }
 
-/** Of a `maxMemoryBytes` both take their part; what addresses reach, each has for itself. */
-function loadModelOptions(options: LoadOptions, { otherBytes, onProgress }: Beside): LoadModelOptions {
-  const { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal } = options;
-  const shared = maxMemoryBytes === undefined ? undefined : otherBytes;
-  return { dtype, kvDtype, maxContextTokens, maxMemoryBytes, otherBytes: shared, variant, signal, onProgress };
+/** Of a `maxMemoryBytes` a model and its draft take their parts; what addresses reach, each has for itself. */
+function modelOptions(
+  platform: Platform,
+  checkpoint: Checkpoint,
+  { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, cache, threads }: LoadOptions,
+  { otherBytes, onProgress }: Beside,
+): LoadModelOptions {
+  const parameters = parameterCount(checkpoint);
+  return {
+    ...{ dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress },
+    otherBytes: maxMemoryBytes === undefined ? undefined : otherBytes,
+    images: imagesFor(platform.images, cache),
+    packed: typeof cache === "object" ? cache.packed : undefined,
+    threads: threadOptions(platform.threads, threadWarning(platform, threads, parameters) === undefined ? threads : 1, parameters),
+  };
 }
 
 /** The last that can fail: what was loaded is given back if it does. */

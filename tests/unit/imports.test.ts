@@ -34,6 +34,7 @@ const ranks: readonly (readonly [string, number])[] = [
   ["from-network.ts", 8],
   ["header-progress.ts", 8],
   ["lfm2.ts", 8],
+  ["planned-threads.ts", 8],
   ["inspect.ts", 8],
   ["index.ts", 8],
   ["mini.ts", 8],
