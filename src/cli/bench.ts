@@ -117,6 +117,7 @@ class Stepper {
   /** The number of the session that is open, or of the last one. */
   #session = 0;
   #isOpen = false;
+  #prompt = new Uint32Array(0);
   /** Tokens that the session holds. */
   position = 0;
 
@@ -131,25 +132,23 @@ class Stepper {
     await this.close();
     await this.#engine.open(++this.#session);
     this.#isOpen = true;
-    return this.#feed(
-      Uint32Array.from({ length: tokens }, (_, i) => (salt * 101 + i * 7919) % this.#vocabulary),
-      0,
-    );
+    this.#prompt = Uint32Array.from({ length: tokens }, (_, i) => (salt * 101 + i * 7919) % this.#vocabulary);
+    return this.#feed();
   }
 
-  /** Goes back to where the session held `tokens` tokens: the last of them is fed again. */
-  async back(tokens: number): Promise<void> {
+  /** Goes back to the end of the prompt: the session finds that it holds it, and feeds its last token again. */
+  async back(): Promise<void> {
     await this.#events?.return?.();
-    await this.#engine.rewind(this.#session, tokens - 1);
-    await this.#feed(Uint32Array.of(1), tokens - 1);
+    await this.#feed();
   }
 
-  async #feed(ids: Uint32Array, from: number): Promise<number> {
+  async #feed(): Promise<number> {
+    const ids = this.#prompt;
     const request = { ids, maxTokens: Number.MAX_SAFE_INTEGER, stopIds: [], stop: [], sampling: GREEDY };
     const start = performance.now();
     this.#events = this.#engine.generate(this.#session, this.#session, request)[Symbol.asyncIterator]();
     await this.next();
-    this.position = from + ids.length;
+    this.position = ids.length;
     return performance.now() - start;
   }
 
@@ -194,7 +193,7 @@ async function measure(stepper: Stepper, { prefill, decode, context, rounds }: S
   for (let round = 0; round < rounds; round++) {
     status.show(`decode, round ${round + 1} of ${rounds}`);
     if (round === 0) await stepper.start(Math.max(1, context), 0);
-    else await stepper.back(Math.max(1, context)); // every round begins at the same context
+    else await stepper.back(); // every round begins at the same context
     steps.push((await timeSteps(stepper, decode)) / decode);
   }
   return { prefillMs: median(prompts), stepMs: median(steps) };
