@@ -81,9 +81,12 @@ export async function growFile(file: FileHandle, place: string): Promise<Appende
 export async function writeWhole(file: FileHandle, bytes: Uint8Array, place: string): Promise<void> {
   const writable = await file.createWritable?.();
   if (writable) {
-    try {
+    const write = async (): Promise<void> => {
       await writable.write(bytes);
-      return await writable.close(); // it appears now, or not at all
+      await writable.close(); // it appears now, or not at all
+    };
+    try {
+      return await doing(place, "keep a file", write, bytes.length); // within: once it is aborted there may be room again
     } catch (error) {
       await writable.abort().catch(() => {});
       throw error;
