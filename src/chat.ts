@@ -134,9 +134,14 @@ export class Chat {
     return this.#state.tokens.slice();
   }
 
-  /** Number of `tokens`: what `rewind` takes, read before the turn that may have to be undone. */
+  /**
+   * Number of `tokens`: what `rewind` takes, read before the turn that may have to be undone. At the end of a turn it stays what it was then, where the cache was
+   * filled anew since and holds fewer.
+   */
   get position(): number {
-    return this.#state.tokens.length;
+    const { tokens, marks } = this.#state;
+    const last = marks.at(-1);
+    return last?.position === tokens.length ? atOf(last) : tokens.length;
   }
 
   /** `position` at the end of each turn, the start (0) first: `chat.rewind(chat.marks.at(-2))` undoes the last turn. */
@@ -305,14 +310,16 @@ export class Chat {
   async #rewind(position: number): Promise<void> {
     const { tokens, marks, messages } = this.#state;
     let last = marks.findLastIndex((mark) => atOf(mark) === position);
-    if (last < 0) {
+    if (last > 0 && last === marks.length - 1 && atOf(marks[last - 1]!) === position) last--; // both turns filled the context: back is the earlier
+    if (last >= 0) position = marks[last]!.position;
+    else {
       if (!(Number.isSafeInteger(position) && position >= 0 && position <= tokens.length)) {
         throw new InputError(
           `rewind: expected a position from 0 to ${tokens.length}, got ${typeof position === "number" ? position : kindOf(position)}. Take one that chat.position gave.`,
         );
       }
       last = marks.findLastIndex((mark) => mark.position <= position);
-    } else position = marks[last]!.position;
+    }
     if (this.#session) await this.#host.rewindSession(await this.#open(), position);
     else this.#checkOpen();
     this.#state = {

@@ -425,8 +425,13 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         const lost = chat.fork();
         chat.dispose();
         assert.equal((await lost.prompt("What is 3 + 4?")).text, (await model.generate(lost.messages.slice(0, 5))).text);
-        await lost.rewind(lost.marks.at(-2)!);
-        assert.equal(lost.messages.length, 4, "a turn is undone and no more, though the cache holds nothing of those before");
+        const mark = lost.marks.at(-2)!;
+        for (const ask of [undefined, ASK]) {
+          if (ask) await lost.prompt(ask, { maxTokens: 2 });
+          await lost.rewind(mark);
+          assert.equal(lost.messages.length, 4, "a turn is undone and no more, though the cache holds nothing of those before");
+          assert.deepEqual([lost.position, lost.tokens.length], [mark, 0]);
+        }
         for (const f of [unused, fork, forkOfFork, lost]) f.dispose();
         await isIdle(model);
       });
@@ -665,7 +670,7 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
           const back = undone.length > 1 ? await small.restore(await chat.save()) : chat.fork();
           await back.rewind(position);
           assert.deepEqual(back.messages, messages.slice(0, -2));
-          assert.ok(back.position > 0 && back.position < position);
+          assert.ok(back.position === position && back.tokens.length > 0 && back.tokens.length < position);
           assert.equal((await back.prompt(`${turn}. ${SENTENCE}`, { maxTokens: 12, temperature: 0 })).text, text);
           assert.deepEqual(back.messages, messages);
           back.dispose();
@@ -687,6 +692,20 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         await assert.rejects(chat.prompt(`${SENTENCE} `.repeat(30)), { name: "InputError", code: "context-full" });
         chat.dispose();
         again.dispose();
+      });
+
+      it("undoes one of two turns that both end where the context does", async () => {
+        const chat = small.chat({ onContextFull: "drop-oldest" });
+        const options = { stopIds: [], temperature: 0 };
+        await chat.prompt(SENTENCE, options);
+        const { messages, position } = chat;
+        await chat.prompt("Hi", options);
+        assert.deepEqual(chat.marks.slice(-2), [position, position]);
+        await chat.rewind(position);
+        assert.deepEqual([chat.messages, chat.position], [messages, position]);
+        await chat.rewind(chat.marks.at(-2)!);
+        assert.deepEqual([chat.messages.length, chat.position], [0, 0]);
+        chat.dispose();
       });
 
       it("is dropped for a call without a chat too; another word is refused", async () => {
@@ -839,6 +858,13 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
           );
           return [`${what} with an option that there is not, ${meant}`, call, "InputError", told];
         }),
+        ["a folder of the cache by another name", () => load(mini, { cache: { cacheDir: "a" } } as never), "InputError", /cache: expected/],
+        [
+          "a wait of another name",
+          () => load(mini, { network: { retries: 2 } } as never),
+          "InputError",
+          /network: expected .*got "retries"/,
+        ],
         ["score with no options", () => model.score("Hi", null as never), "InputError", /score: expected an object.*null/],
         ["stop ids that are no list", () => model.generate("Hi", { stopIds: 5 as never }), "InputError", /stopIds.*number/],
         ["half a stop id", () => model.generate("Hi", { stopIds: [1.5] }), "InputError", /stopIds/],
