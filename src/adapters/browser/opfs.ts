@@ -56,7 +56,7 @@ class Opfs implements Shelf {
   }
 
   write(path: string, bytes: Uint8Array): Promise<void> {
-    return doing(this.place, "keep a file", async () => writeWhole(await this.#file(path, true), bytes, this.place));
+    return doing(this.place, "keep a file", async () => writeWhole(await this.#file(path, true), bytes, this.place), bytes.length);
   }
 
   create(path: string): Promise<Appender> {

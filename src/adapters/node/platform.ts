@@ -55,7 +55,7 @@ export function nodePlatform({ runtime, variable, mayUse = () => true, mayRead =
       get endpoint() {
         return variable("HF_ENDPOINT")?.trim() || undefined;
       },
-      token: async () => (await import("./token.ts")).tokenOf(variable, tokenPath(variable), mayRead),
+      token: async () => (await import("./token.ts")).tokenOf(variable, () => tokenPath(variable), mayRead),
       get isOffline() {
         return /^(?:1|true|yes|on)$/i.test(variable("HF_HUB_OFFLINE")?.trim() ?? "");
       },

@@ -7,18 +7,19 @@ const MOST_BYTES = 4096;
 
 /**
  * @param variable reads the environment
- * @param path where the file would be
+ * @param pathOf tells where the file would be: asked where the environment has no token, since a runtime may ask the user before it says where home is
  * @param mayRead whether a file may be read without asking
  * @returns the token; undefined where there is none, where its file cannot be read or holds something else, and where HF_HUB_DISABLE_IMPLICIT_TOKEN forbids it
  */
 export async function tokenOf(
   variable: Variable,
-  path: string | undefined,
+  pathOf: () => string | undefined,
   mayRead: (path: string) => boolean,
 ): Promise<string | undefined> {
   if (/^(?:1|true|yes|on)$/i.test(variable("HF_HUB_DISABLE_IMPLICIT_TOKEN")?.trim() ?? "")) return undefined;
   const token = variable("HF_TOKEN")?.trim();
   if (token) return token;
+  const path = pathOf();
   if (path === undefined || !mayRead(path)) return undefined;
   try {
     const about = await stat(path);
