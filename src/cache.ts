@@ -24,9 +24,9 @@ export type OpenStore = (dir: string | undefined, kind: StoreKind) => Store | un
 /** @throws InputError */
 export function checkCacheOption(cache: unknown): void {
   if (cache === undefined || cache === "auto" || cache === false) return;
-  const { dir, packed } = typeof cache === "object" && cache !== null ? (cache as CacheOptions) : { dir: 0, packed: undefined };
+  const { dir, packed, ...others } = typeof cache === "object" && cache !== null ? (cache as CacheOptions) : { dir: 0 };
   const isPlace = dir === undefined || (typeof dir === "string" && dir !== "");
-  if (isPlace && ["undefined", "boolean"].includes(typeof packed)) return;
+  if (isPlace && ["undefined", "boolean"].includes(typeof packed) && Object.keys(others).length === 0) return;
   throw new InputError(
     `load: cache: expected "auto", false or { dir, packed } with a folder's path and true or false, got ${JSON.stringify(cache) ?? String(cache)}.`,
   );

@@ -277,7 +277,9 @@ export function checkSpeculate(speculate: GenerateOptions["speculate"], hasDraft
     speculate === true ? { by: hasDraft ? ("draft" as const) : undefined } : typeof speculate === "string" ? { by: speculate } : speculate;
   if (!isRecord(options))
     throw new InputError(`options: speculate: expected true, false, "prompt-lookup", "draft" or an object, got ${kindOf(speculate)}.`);
-  const { by = "prompt-lookup", ngram = 1, max = MOST_DRAFTED, adaptive = true } = options as SpeculateOptions;
+  const { by = "prompt-lookup", ngram = 1, max = MOST_DRAFTED, adaptive = true, ...others } = options as SpeculateOptions;
+  for (const name in others)
+    throw new InputError(`options: speculate: expected by, ngram, max and adaptive, got ${JSON.stringify(name)}. Leave it out.`);
   if (by !== "prompt-lookup" && by !== "draft")
     throw new InputError(`options: speculate: expected "prompt-lookup" or "draft", got ${JSON.stringify(by)}.`);
   if (by === "draft" && !hasDraft)

@@ -29,6 +29,8 @@ export interface RemoteOptions {
   readonly network?: NetworkOptions | undefined;
 }
 
+const NETWORK: readonly string[] = ["stallMs", "maxRetries", "backoffMs", "windowBytes"] satisfies readonly (keyof NetworkOptions)[];
+
 /** @throws InputError naming the option; a token is never repeated */
 export function checkRemoteOptions({ endpoint, token, fetch, network }: RemoteOptions): void {
   const is = (name: string, value: unknown, type: string): void => {
@@ -41,8 +43,8 @@ export function checkRemoteOptions({ endpoint, token, fetch, network }: RemoteOp
   is("network", network, "object");
   checkToken(token);
   if (endpoint !== undefined) checkAddress(endpoint, "endpoint");
-  for (const name of ["stallMs", "maxRetries", "backoffMs", "windowBytes"] as const) {
-    const value = network?.[name];
+  for (const [name, value] of Object.entries(network ?? {})) {
+    if (!NETWORK.includes(name)) throw new InputError(`load: network: expected ${NETWORK.join(", ")}, got ${JSON.stringify(name)}.`);
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 0))
       throw new InputError(`load: network.${name}: expected a whole number of at least 0, got ${String(value)}.`);
   }
