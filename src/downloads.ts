@@ -138,8 +138,10 @@ export async function pullWith(platform: Platform, id: string, options: LoadOpti
   throwIfAborted(options.signal);
   await storesOf(platform, options.cache);
   const { draft, onProgress } = options;
-  const own = await pullOne(platform, id, options, onProgress && new Meter(onProgress));
-  if (draft === undefined || !(await isRemote(platform, draft, options))) return own;
+  const isBoth = draft !== undefined && (await isRemote(platform, draft, options)); // a wrong one is told before a download
+  const first = onProgress && new Meter((p) => (isBoth && p.phase === "ready" ? undefined : onProgress(p)));
+  const own = await pullOne(platform, id, options, first);
+  if (!isBoth) return own;
   // its bytes are counted behind the first ones
   const behind = (p: LoadProgress): LoadProgress =>
     p.phase === "download" || p.phase === "ready"
@@ -302,7 +304,7 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
   throwIfAborted(options.signal);
   const { draft, maxMemoryBytes: limit = platform.memoryBudgetBytes } = options;
   if (draft === undefined) return availabilityOf(platform, source, options, limit);
-  const its = await availabilityOf(platform, draft, { ...options, maxContextTokens: undefined }, limit, true);
+  const its = await availabilityOf(platform, draft, options, limit, true);
   const own = await availabilityOf(platform, source, options, limit && Math.max(1, limit - its.memoryBytes));
   return {
     ...its,
@@ -313,7 +315,7 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
   };
 }
 
-/** @param isDraft it is loaded as its file stores it */
+/** @param isDraft it is loaded as its file stores it, for contexts of its own length at most */
 async function availabilityOf(
   platform: Platform,
   source: ModelSource,
@@ -333,9 +335,11 @@ async function availabilityOf(
     if (opened.isAtAddress) downloadBytes = missingBytes(files);
     try {
       license = opened.hub?.license ?? checkpoint.license ?? (await checkpoint.card?.(options.signal));
-      checkContext(checkpoint, options.maxContextTokens);
+      const { maxContextTokens: most } = options;
+      const maxContextTokens = isDraft && most ? Math.min(most, checkpoint.config.maxPositionEmbeddings) : most;
+      checkContext(checkpoint, maxContextTokens);
       const dtype = isDraft ? opened.dtype : (options.dtype ?? opened.dtype);
-      const planFor = plansOf(checkpoint, platform, options);
+      const planFor = plansOf(checkpoint, platform, { ...options, maxContextTokens });
       const plan = await planFor(dtype);
       memoryBytes = plan.totalBytes;
       await checkFits(plan, dtype, limitBytes, planFor);

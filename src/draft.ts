@@ -56,5 +56,7 @@ function checkTokens(draft: Checkpoint, target: Checkpoint): void {
   const [mine, theirs] = [draft.tokenizer?.byteTable(), target.tokenizer?.byteTable()];
   if (own === wanted && (!mine || !theirs || (isSame(mine.offsets, theirs.offsets) && isSame(mine.bytes, theirs.bytes)))) return;
   const got = own === wanted ? "one whose ids mean other texts" : `one of ${own} tokens beside ${wanted}`;
-  throw new UnsupportedError(`draft: expected a model with the same tokens, got ${got}. Take a smaller one of the same family.`);
+  throw new UnsupportedError(`draft: expected a model with the same tokens, got ${got}. Take a smaller one of the same family.`, {
+    code: "other-tokens",
+  });
 }

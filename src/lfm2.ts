@@ -278,12 +278,14 @@ interface Trial {
 }
 
 const AGAIN: ReadonlySet<string> = new Set(["checksum", "file-changed", "not-resumable"]);
+/** Faults of what was asked for. */
+const NOT_AGAIN: ReadonlySet<string> = new Set(["missing-file", "other-tokens"]);
 
 /** A bit that flipped on the way may show as any fault of the format, before the checksum has had its say. */
 export function isWorthAnother(error: unknown, isFromHub: boolean): boolean {
   if (!(error instanceof Lfm2Error)) return false;
   const isFault = error instanceof FormatError || error instanceof UnsupportedError;
-  return AGAIN.has(error.code) || (isFromHub && isFault && error.code !== "missing-file");
+  return AGAIN.has(error.code) || (isFromHub && isFault && !NOT_AGAIN.has(error.code));
 }
 
 type HubEvents = Pick<HubCache, "onWait" | "onSkip"> & { onFound(found: Pick<HubModel, "file" | "downloadBytes" | "license">): void };
@@ -325,7 +327,7 @@ async function loadOnce(
     checkContext(checkpoint, options.maxContextTokens);
     const license = await foundAt(checkpoint, opened, events, options.signal);
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
-    let target: LanguageModel | undefined;
+    let targetBytes = (): number => 0;
     let [before, after] = [0, 0];
     for (const { bytes } of checkpoint.tensors.values()) after += bytes; // the draft is read first
     const onProgress: LoadModelOptions["onProgress"] =
@@ -338,12 +340,11 @@ async function loadOnce(
       const its = await openSource(platform, options.draft, options, use);
       draft = await loadDraft(its, checkpoint, kernels, options, async (smaller, maxContextTokens) => {
         await foundAt(smaller, its, events, options.signal);
-        const otherBytes = (): number => target?.memoryBytes ?? 0;
         return modelOptions(
           platform,
           smaller,
           { ...options, dtype: its.dtype, maxContextTokens, maxMemoryBytes },
-          { otherBytes, onProgress },
+          { otherBytes: () => targetBytes(), onProgress },
         );
       });
     }
@@ -351,7 +352,8 @@ async function loadOnce(
     const otherBytes = (): number => draft?.model.memoryBytes ?? 0;
     const own = modelOptions(platform, checkpoint, { ...options, dtype, maxMemoryBytes }, { otherBytes, onProgress });
     const loaded = await loadModel(checkpoint, kernels, own);
-    target = loaded.model;
+    const fullBytes = fullBytesOf(loaded.model);
+    targetBytes = () => Math.max(fullBytes, loaded.model.memoryBytes);
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
     const { prefixCacheBytes, speculate = draft ? "draft" : undefined } = options;
     const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable(), { prefixCacheBytes, draftModel: draft?.model });
@@ -450,6 +452,12 @@ async function proved(checkpoint: Checkpoint, { model }: LoadedModel, signal?: A
     model.dispose();
     throw error;
   }
+}
+
+/** @returns bytes with which a loaded model holds one session of the longest context: what its draft leaves it */
+function fullBytesOf({ memoryBytes, caches, options }: LanguageModel): number {
+  const { pageBytes, blockBytes, keptBytes } = caches.size;
+  return memoryBytes + blockBytes + keptBytes + pageBytes * Math.ceil(options.maxContextTokens / PAGE_POSITIONS);
 }
 
 /** @returns how many parameters the checkpoint's tensors hold */

@@ -393,11 +393,32 @@ describe("the cache on a disk", () => {
     assert.deepEqual(readFileSync(blob), mini);
   });
 
+  it("a draft of other tokens is refused once, and stays in the cache; pull tells of a wrong one before it downloads", async () => {
+    const other = options({ draft: "org/tiny" });
+    const refused = { name: "UnsupportedError", code: "other-tokens" };
+    await pull("org/tiny", options());
+    await assert.rejects(load("org/mini", other), refused);
+    const asked = (): number => server.log.filter((r) => r.url.includes("/api/models/org/tiny")).length;
+    server.log.length = 0;
+    await pull("org/tiny", options());
+    const once = asked();
+    server.log.length = 0;
+    await assert.rejects(load("org/mini", other), refused);
+    assert.deepEqual([asked(), once > 0, sent()], [once, true, 0]);
+    await removeModel("org/mini", { cacheDir: dir });
+    server.log.length = 0;
+    for (const draft of ["org/none", "./none.gguf"]) await assert.rejects(pull("org/mini", options({ draft })), /none/);
+    assert.equal(sent(), 0);
+  });
+
   it("pull and availability answer for the draft, too", async () => {
     const both = options({ draft: "org/noted" });
     const own = await availability("org/mini", options());
     const before = await availability("org/mini", both);
     assert.deepEqual([before.status, before.downloadBytes, before.memoryBytes], ["downloadable", 2 * mini.length, 2 * own.memoryBytes]);
+    const short = await availability("org/mini", options({ maxContextTokens: 64 }));
+    const shorts = await availability("org/mini", { ...both, maxContextTokens: 64 });
+    assert.deepEqual([shorts.memoryBytes, short.memoryBytes < own.memoryBytes], [2 * short.memoryBytes, true]);
     const maxMemoryBytes = 2 * own.memoryBytes - 1;
     const tight = await availability("org/mini", { ...both, maxMemoryBytes });
     assert.deepEqual([tight.status, /needs /.test(tight.reason ?? "")], ["unavailable", true]);
@@ -411,6 +432,10 @@ describe("the cache on a disk", () => {
     const downloads = events.filter((p) => p.phase === "download");
     assert.ok(downloads.every((p, i) => p.loadedBytes <= p.totalBytes && p.loadedBytes >= (downloads[i - 1]?.loadedBytes ?? 0)));
     assert.equal(events.at(-1)?.loadedBytes, 2 * mini.length);
+    assert.deepEqual(
+      events.filter((p) => p.phase === "ready").map((p) => p.totalBytes),
+      [2 * mini.length],
+    );
     server.log.length = 0;
     assert.equal((await availability("org/mini", both)).status, "available");
     (await load("org/mini", both)).dispose();

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Chat, type Folder, type GenerateOptions, inspect, load } from "lfm2-wasm";
+import { type Chat, type Folder, type GenerateOptions, inspect, load, type Model } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
 import { larger } from "../../scripts/checkpoints/larger.mjs";
 import { fromPreset, writeGguf } from "../../scripts/checkpoints/make-gguf.mjs";
@@ -575,12 +575,22 @@ describe("speculation in the engine", () => {
       return grow.call(this, pages);
     };
     try {
-      const options = { kvDtype: "f32", prefixCacheBytes: 0, threads: 1 } as const;
+      const options = { kvDtype: "f32", prefixCacheBytes: 0, threads: 1, maxContextTokens: 512 } as const;
       const alone = await load(mini, options);
-      const maxMemoryBytes = 2 * alone.info.memoryBytes + (1 << 20);
+      const { memoryBytes } = alone.info;
       alone.dispose();
-      memories.clear();
-      const model = await load(mini, { ...options, draft: mini, speculate: { by: "draft", adaptive: false, max: 2 }, maxMemoryBytes });
+      const loadBoth = (spareBytes: number): Promise<Model> => {
+        memories.clear();
+        const maxMemoryBytes = 2 * memoryBytes + spareBytes;
+        return load(mini, { ...options, draft: mini, speculate: { by: "draft", adaptive: false, max: 2 }, maxMemoryBytes });
+      };
+      const tight = await loadBoth(512 * 3072); // keys and values of one session of 512 tokens
+      await tight.generate("fox", { maxTokens: 4 });
+      await tight.generate("fox ".repeat(400), { maxTokens: 4 }); // the draft has left it the room
+      assert.ok([...memories].some(({ buffer }) => buffer.byteLength <= memoryBytes));
+      tight.dispose();
+      const maxMemoryBytes = 2 * memoryBytes + (5 << 19);
+      const model = await loadBoth(5 << 19);
       const chats: Chat[] = [];
       await assert.rejects(
         async () => {
@@ -590,6 +600,7 @@ describe("speculation in the engine", () => {
       );
       const bytes = [...memories].map(({ buffer }) => buffer.byteLength);
       assert.equal(bytes.length, 2);
+      assert.ok(Math.min(...bytes) > memoryBytes, `${bytes}: both have grown`);
       assert.ok(bytes[0]! + bytes[1]! <= maxMemoryBytes + 65_536, `${bytes} of ${maxMemoryBytes}`);
       model.dispose();
     } finally {
