@@ -15,7 +15,6 @@ import type { KernelSource, Variant } from "./kernels/variants.ts";
 import { DTYPES, type DType, KV_DTYPES, type KvDType } from "./memory/dtype.ts";
 import { Model, type ModelParts } from "./model.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
-import type { LanguageModel } from "./models/language-model.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { part } from "./part.ts";
 import { type LoadProgress, Meter } from "./progress.ts";
@@ -278,14 +277,12 @@ interface Trial {
 }
 
 const AGAIN: ReadonlySet<string> = new Set(["checksum", "file-changed", "not-resumable"]);
-/** Faults of what was asked for. */
-const NOT_AGAIN: ReadonlySet<string> = new Set(["missing-file", "other-tokens"]);
 
 /** A bit that flipped on the way may show as any fault of the format, before the checksum has had its say. */
 export function isWorthAnother(error: unknown, isFromHub: boolean): boolean {
   if (!(error instanceof Lfm2Error)) return false;
   const isFault = error instanceof FormatError || error instanceof UnsupportedError;
-  return AGAIN.has(error.code) || (isFromHub && isFault && !NOT_AGAIN.has(error.code));
+  return AGAIN.has(error.code) || (isFromHub && isFault && error.code !== "missing-file" && error.code !== "other-tokens");
 }
 
 type HubEvents = Pick<HubCache, "onWait" | "onSkip"> & { onFound(found: Pick<HubModel, "file" | "downloadBytes" | "license">): void };
@@ -352,11 +349,15 @@ async function loadOnce(
     const otherBytes = (): number => draft?.model.memoryBytes ?? 0;
     const own = modelOptions(platform, checkpoint, { ...options, dtype, maxMemoryBytes }, { otherBytes, onProgress });
     const loaded = await loadModel(checkpoint, kernels, own);
-    const fullBytes = fullBytesOf(loaded.model);
-    targetBytes = () => Math.max(fullBytes, loaded.model.memoryBytes);
+    const { model } = loaded;
+    const { size } = model.caches;
+    // with one session of the longest context: so much the draft leaves it
+    const fullBytes =
+      model.memoryBytes + size.blockBytes + size.keptBytes + size.pageBytes * (1 + model.options.maxContextTokens / PAGE_POSITIONS);
+    targetBytes = () => Math.max(fullBytes, model.memoryBytes);
     await proved(checkpoint, loaded, options.signal, meter, opened.hub);
     const { prefixCacheBytes, speculate = draft ? "draft" : undefined } = options;
-    const engine = new LocalEngine(loaded.model, checkpoint.tokenizer?.byteTable(), { prefixCacheBytes, draftModel: draft?.model });
+    const engine = new LocalEngine(model, checkpoint.tokenizer?.byteTable(), { prefixCacheBytes, draftModel: draft?.model });
     return {
       engine: platform.placeEngine?.(engine) ?? engine,
       config: checkpoint.config,
@@ -430,12 +431,11 @@ function modelOptions(
   platform: Platform,
   checkpoint: Checkpoint,
   { dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, cache, threads }: LoadOptions,
-  { otherBytes, onProgress }: Beside,
+  beside: Beside,
 ): LoadModelOptions {
   const parameters = parameterCount(checkpoint);
   return {
-    ...{ dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, onProgress },
-    otherBytes: maxMemoryBytes === undefined ? undefined : otherBytes,
+    ...{ dtype, kvDtype, maxContextTokens, maxMemoryBytes, variant, signal, ...beside },
     images: imagesFor(platform.images, cache),
     packed: typeof cache === "object" ? cache.packed : undefined,
     threads: threadOptions(platform.threads, threadWarning(platform, threads, parameters) === undefined ? threads : 1, parameters),
@@ -452,12 +452,6 @@ async function proved(checkpoint: Checkpoint, { model }: LoadedModel, signal?: A
     model.dispose();
     throw error;
   }
-}
-
-/** @returns bytes with which a loaded model holds one session of the longest context: what its draft leaves it */
-function fullBytesOf({ memoryBytes, caches, options }: LanguageModel): number {
-  const { pageBytes, blockBytes, keptBytes } = caches.size;
-  return memoryBytes + blockBytes + keptBytes + pageBytes * Math.ceil(options.maxContextTokens / PAGE_POSITIONS);
 }
 
 /** @returns how many parameters the checkpoint's tensors hold */

@@ -33,7 +33,7 @@ export class Arena {
    * @param limitBytes addresses stay below it; at most the 4 GiB that 32 bits reach
    * @param otherBytes what another memory now takes of `limitBytes`
    */
-  constructor(memory: WasmMemory, limitBytes: number = ADDRESS_SPACE_BYTES, otherBytes: () => number = () => 0) {
+  constructor(memory: WasmMemory, limitBytes: number = Number.POSITIVE_INFINITY, otherBytes: () => number = () => 0) {
     this.memory = memory;
     this.#limitBytes = limitBytes;
     this.#otherBytes = otherBytes;
