@@ -311,6 +311,7 @@ export class Chat {
     const { tokens, marks, messages } = this.#state;
     let last = marks.findLastIndex((mark) => atOf(mark) === position);
     if (last > 0 && last === marks.length - 1 && atOf(marks[last - 1]!) === position) last--; // both turns filled the context: back is the earlier
+    let end: Partial<Mark> = {};
     if (last >= 0) position = marks[last]!.position;
     else {
       if (!(Number.isSafeInteger(position) && position >= 0 && position <= tokens.length)) {
@@ -319,12 +320,13 @@ export class Chat {
         );
       }
       last = marks.findLastIndex((mark) => mark.position <= position);
+      if (marks[last]!.position === position) end = { at: position }; // it ends where it was asked to
     }
     if (this.#session) await this.#host.rewindSession(await this.#open(), position);
     else this.#checkOpen();
     this.#state = {
-      messages: messages.slice(0, marks[last]?.messages),
-      marks: marks.slice(0, last + 1),
+      messages: messages.slice(0, marks[last]!.messages),
+      marks: [...marks.slice(0, last), { ...marks[last]!, ...end }],
       tokens: tokens.slice(0, position),
     };
   }

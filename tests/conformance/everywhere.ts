@@ -540,9 +540,10 @@ function elsewhere(o: Everywhere): void {
 }
 
 /** Runs it all. @param files builds of the kernels, compiled, where nothing compiles them here: `kernels.NAME.wasm` */
-export async function run(files: Readonly<Record<string, unknown>>, o: Everywhere): Promise<Answer> {
+export async function run(files: Readonly<Record<string, unknown>>, o: Everywhere, begins?: (what: string) => void): Promise<Answer> {
   const ms: Record<string, number> = {};
   const timed = async <T>(name: string, part: () => Promise<T>): Promise<T> => {
+    begins?.(name);
     const start = performance.now();
     const value = await part();
     ms[name] = performance.now() - start;
@@ -560,24 +561,28 @@ export async function run(files: Readonly<Record<string, unknown>>, o: Everywher
   const { info } = model;
   model.dispose();
   const outcome = await timed("suite", () =>
-    runSuites(() => {
-      sources(o);
-      if (o.hasSources) realSources({ isBrowser: o.runtime === "browser", base: `${o.base}source/`, bucket: o.bucket });
-      kernels(o, files);
-      limits(o);
-      elsewhere(o);
-      // tests/bits compares builds with each other elsewhere
-      const builds = o.compiles ? [o.hasRelaxed ? "relaxed" : "plain"] : ["plain", "relaxed"];
-      kernelGoldens(o.base, builds, async (name) => {
-        const file = `kernels.${name}.wasm`;
-        if (!o.compiles) return files[file] as WebAssembly.Module;
-        return WebAssembly.compile(new Uint8Array(await (await fetch(`${o.base}dist/${file}`)).arrayBuffer()));
-      });
-      pageExamples(new URL("model/", o.base));
-      sessionsSuite("from the packed package", (options) => load(mini, options), o.programs);
-      guessesSuite((options) => load(mini, options), mini);
-      apiSuite("from the packed package", load, mini, new URL("model/", o.base));
-    }, o.testMs),
+    runSuites(
+      () => {
+        sources(o);
+        if (o.hasSources) realSources({ isBrowser: o.runtime === "browser", base: `${o.base}source/`, bucket: o.bucket });
+        kernels(o, files);
+        limits(o);
+        elsewhere(o);
+        // tests/bits compares builds with each other elsewhere
+        const builds = o.compiles ? [o.hasRelaxed ? "relaxed" : "plain"] : ["plain", "relaxed"];
+        kernelGoldens(o.base, builds, async (name) => {
+          const file = `kernels.${name}.wasm`;
+          if (!o.compiles) return files[file] as WebAssembly.Module;
+          return WebAssembly.compile(new Uint8Array(await (await fetch(`${o.base}dist/${file}`)).arrayBuffer()));
+        });
+        pageExamples(new URL("model/", o.base));
+        sessionsSuite("from the packed package", (options) => load(mini, options), o.programs);
+        guessesSuite((options) => load(mini, options), mini);
+        apiSuite("from the packed package", load, mini, new URL("model/", o.base));
+      },
+      o.testMs,
+      begins,
+    ),
   );
   return { ...outcome, replies, info, names: Object.keys(lfm2).sort(), firstTokenMs: first, ms };
 }

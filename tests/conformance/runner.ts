@@ -51,8 +51,9 @@ async function within(body: Body, limitMs: number): Promise<void> {
 /**
  * Runs what `fill` describes with mocha's globals.
  * @param limitMs no test takes that long: a hang is told by name
+ * @param begins is told the name of each test, and of what surrounds it
  */
-export async function runSuites(fill: () => void, limitMs: number): Promise<Outcome> {
+export async function runSuites(fill: () => void, limitMs: number, begins: (name: string) => void = () => {}): Promise<Outcome> {
   Object.assign(globalThis, {
     describe: open,
     it: (name: string, body: Body) => suite().children.push({ name, body }),
@@ -62,6 +63,7 @@ export async function runSuites(fill: () => void, limitMs: number): Promise<Outc
   const failed: string[] = [];
   let passed = 0;
   const attempt = async (name: string, body: Body): Promise<boolean> => {
+    begins(name);
     try {
       await within(body, limitMs);
       return true;

@@ -18,6 +18,8 @@ const OPERATIONS = [
   "save and restore",
 ] as const;
 const MOST_CHATS = 3;
+/** Programs that once failed: after a reply that is no text, the next turn reads it anew, and the mark at its end has fewer tokens. */
+const FOUND = [100, 106];
 /** Longer conversations are no longer continued: the reference computes each turn from its first token. */
 const LONGEST_TOKENS = 200;
 
@@ -85,10 +87,13 @@ async function program(model: Model, cold: Model, r: Random, isAlone: boolean, c
       await append(cold, chat, r, isAlone);
       did("append");
     } else if (what === "rewind") {
-      const held = chat.tokens;
-      const position = r.below(3) === 0 ? chat.marks[r.below(chat.marks.length)]! : r.below(chat.position + 1);
+      const { tokens: held, marks } = chat;
+      const position = r.below(3) === 0 ? marks[r.below(marks.length)]! : r.below(held.length + 1);
       await chat.rewind(position);
-      assert.deepEqual([chat.position, [...chat.tokens]], [position, [...held.subarray(0, position)]]);
+      // of the end of a turn that was read anew since, the cache may hold less
+      const kept = marks.includes(position) ? chat.tokens.length : position;
+      assert.deepEqual([chat.position, [...chat.tokens]], [position, [...held.subarray(0, kept)]]);
+      assert.ok(kept <= position, `${kept} tokens at ${position}`);
       did("rewind");
     } else if (what === "fork" && chats.length < MOST_CHATS) {
       const fork = chat.fork();
@@ -119,7 +124,7 @@ export function sessionsSuite(name: string, load: (options?: LoadOptions) => Pro
     it("random programs: every turn is that of a conversation that never paused", async () => {
       const [shared, cold] = [await load(), await load({ prefixCacheBytes: 0 })];
       const count: Count = new Map();
-      for (let n = 0; n < programs; n++) {
+      for (const n of [...Array(programs).keys(), ...FOUND]) {
         const isAlone = n % 2 === 1;
         await program(isAlone ? cold : shared, cold, new Random(seedOf(`chats ${n}`)), isAlone, count);
       }

@@ -23,7 +23,7 @@ const MAIN = `
     try {
       const { files, options } = await (await fetch("/job")).json();
       const { run } = await load();
-      await tell("/result", JSON.stringify(await run(Object.fromEntries(await Promise.all(files.map(bytes))), options)));
+      await tell("/result", JSON.stringify(await run(Object.fromEntries(await Promise.all(files.map(bytes))), options, (what) => void tell("/doing", what))));
     } catch (error) {
       await tell("/failed", String(error?.stack ?? error));
     }
@@ -71,6 +71,7 @@ export async function runInBrowser(name, start, job, timeoutMs, place) {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   let browser;
   let timer;
+  let doing = "nothing";
   try {
     const told = new Promise((resolve, reject) => {
       server.on("request", async (request, response) => {
@@ -78,7 +79,8 @@ export async function runInBrowser(name, start, job, timeoutMs, place) {
         if (request.method === "POST") {
           const body = await text(request);
           response.end();
-          if (path === "/result") resolve(JSON.parse(body));
+          if (path === "/doing") doing = body;
+          else if (path === "/result") resolve(JSON.parse(body));
           else reject(new Error(`${name}: ${body}`));
           return;
         }
@@ -87,7 +89,10 @@ export async function runInBrowser(name, start, job, timeoutMs, place) {
         const [body, type] = await answer(query);
         response.writeHead(200, { "content-type": type, ...(place === "page" ? ISOLATED : {}) }).end(body);
       });
-      timer = setTimeout(() => reject(new Error(`${name}: expected an answer within ${timeoutMs / 1000} s, got none`)), timeoutMs);
+      timer = setTimeout(
+        () => reject(new Error(`${name}: expected an answer within ${timeoutMs / 1000} s, got none; the last that began: ${doing}`)),
+        timeoutMs,
+      );
     });
     told.catch(() => {}); // it may fail while the browser starts
     browser = await start(`http://127.0.0.1:${server.address().port}/`, profile);
