@@ -22,10 +22,11 @@ function factsOf({ config, info, generationConfig, tokenizer, template }: ModelP
 
 /**
  * Serves the one who started this worker.
+ * @param platformOf what the runtime gives, which may ask the other side
  * @param batchMs how long parts of a reply may wait for others: a frame where they are shown, 0 elsewhere
  * @returns what takes the messages that come from there
  */
-export function serveEngine(platform: Platform, post: Post, batchMs: number = 0): (message: unknown) => void {
+export function serveEngine(platformOf: (channel: Channel) => Platform, post: Post, batchMs: number = 0): (message: unknown) => void {
   let parts: ModelParts | undefined;
   const use = (): ModelParts => {
     if (parts) return parts;
@@ -36,7 +37,7 @@ export function serveEngine(platform: Platform, post: Post, batchMs: number = 0)
     {
       load: async ([source, options], signal) => {
         const { hasFetch, draft, ...plain } = options as PackedOptions;
-        parts = await loadParts(platform, unpackSource(channel, source as PackedSource), {
+        parts = await loadParts(platformOf(channel), unpackSource(channel, source as PackedSource), {
           ...plain,
           signal,
           draft: draft && unpackSource(channel, draft),

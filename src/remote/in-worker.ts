@@ -11,6 +11,7 @@ import { Channel, type Handler } from "./channel.ts";
 import { remoteEngine } from "./engine.ts";
 import { fetchHandlers } from "./fetch.ts";
 import { type PackedSource, ServedSources } from "./sources.ts";
+import { serveThreads } from "./threads.ts";
 import type { EngineWorker, EngineWorkers } from "./workers.ts";
 
 /** What a worker tells of the model that it has loaded. */
@@ -41,7 +42,7 @@ export type PackedOptions = Omit<LoadOptions, "engine" | "draft" | "fetch" | "on
 const MOST_END_MS = 2000;
 
 /** Nobody holds the model any more, and nobody disposed of it: its worker goes with it. */
-const dropped: FinalizationRegistry<EngineWorker> = new FinalizationRegistry((worker) => worker.end());
+const dropped: FinalizationRegistry<() => void> = new FinalizationRegistry((end) => end());
 
 function ended(cause: unknown): PlatformError {
   const reason = cause instanceof Error ? cause.message : String(cause);
@@ -63,7 +64,8 @@ async function withinMs(ms: number, promise: Promise<unknown> | undefined): Prom
 
 interface Started {
   readonly channel: Channel;
-  readonly worker: EngineWorker;
+  /** Ends the worker, and the threads that were started for it. */
+  readonly end: () => void;
 }
 
 /** Starts a worker. @returns when it listens */
@@ -73,6 +75,11 @@ async function start(
   cannotStart: (cause: unknown) => PlatformError,
 ): Promise<Started> {
   let worker: EngineWorker | undefined;
+  const threads = workers.threads && serveThreads(workers.threads);
+  const end = (): void => {
+    threads?.end();
+    worker?.end();
+  };
   let isReady = false;
   let say: { readonly ready: () => void; readonly failed: (error: Error) => void } | undefined;
   const ready = new Promise<void>((resolve, reject) => {
@@ -82,6 +89,7 @@ async function start(
     (message, transfer) => worker?.post(message, transfer),
     {
       ...handlers,
+      ...threads?.handlers,
       ready: () => {
         isReady = true;
         say?.ready();
@@ -94,6 +102,7 @@ async function start(
       (message) => channel.receive(message),
       (cause) => {
         const error = isReady ? ended(cause) : cannotStart(cause);
+        end();
         say?.failed(error);
         channel.fail(error);
       },
@@ -102,7 +111,7 @@ async function start(
     throw cannotStart(cause);
   }
   await ready;
-  return { channel, worker };
+  return { channel, end };
 }
 
 /**
@@ -132,7 +141,7 @@ export async function loadInWorker(
       stop.failed?.(error);
     }
   };
-  const { channel, worker } = await start(workers, { ...served.handlers, ...(fetch ? fetchHandlers(fetch) : {}), progress }, cannotStart);
+  const { channel, end } = await start(workers, { ...served.handlers, ...(fetch ? fetchHandlers(fetch) : {}), progress }, cannotStart);
   let loading: Promise<unknown> | undefined;
   try {
     const load = async (): Promise<unknown> => {
@@ -148,12 +157,12 @@ export async function loadInWorker(
     };
     loading = load();
     const facts = await unlessAborted(Promise.race([loading, failed]), signal);
-    return modelOf(facts as LoadedFacts, channel, worker);
+    return modelOf(facts as LoadedFacts, channel, end);
   } catch (error) {
     leave.abort();
     await withinMs(MOST_END_MS, loading);
     channel.fail(error instanceof Lfm2Error ? error : ended(error));
-    worker.end();
+    end();
     throw error;
   } finally {
     await served.closeAll();
@@ -161,10 +170,10 @@ export async function loadInWorker(
 }
 
 /** @returns the model whose engine is at the other end of `channel`; what it needs of tokenizer and template is made of plain data */
-function modelOf(facts: LoadedFacts, channel: Channel, worker: EngineWorker): Model {
+function modelOf(facts: LoadedFacts, channel: Channel, end: () => void): Model {
   const { config, info, generationConfig, tokenizer: packed, addedTokens, template } = facts;
-  const engine = remoteEngine(channel, () => worker.end());
-  dropped.register(engine, worker);
+  const engine = remoteEngine(channel, end);
+  dropped.register(engine, end);
   let tokenizer: Tokenizer | undefined;
   return new Model({
     engine,

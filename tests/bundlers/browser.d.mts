@@ -9,7 +9,7 @@ export interface Page {
   setViewport(size: { readonly width: number; readonly height: number }): Promise<void>;
   screenshot(options: { readonly path: string }): Promise<unknown>;
   evaluateOnNewDocument(program: string): Promise<unknown>;
-  workers(): readonly { evaluate<T>(program: string): Promise<T> }[];
+  workers(): readonly { url(): string; evaluate<T>(program: string): Promise<T> }[];
   close(): Promise<void>;
 }
 export interface Browser {

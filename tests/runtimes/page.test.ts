@@ -46,6 +46,15 @@ const LISTENING = `globalThis.heard = { messages: 0, parts: 0 };
     }
   };`;
 
+/** Lists the files of the workers that a page itself starts. */
+const STARTING = `globalThis.started = [];
+  globalThis.Worker = class extends Worker {
+    constructor(file, ...rest) {
+      super(file, ...rest);
+      started.push(String(file).split("/").at(-1));
+    }
+  };`;
+
 interface Heard {
   readonly messages: number;
   readonly parts: number;
@@ -227,6 +236,23 @@ describe("a page in Chromium", function () {
       assert.equal(await page.evaluate(`end()`), "AbortError disposed");
       await workersGone(page);
     });
+  });
+
+  it("starts the threads of its engine itself, for Firefox may never start a worker's own: they end with the model, and with the engine's worker", async () => {
+    for (const end of ["model.dispose()", undefined])
+      await visit({ headers: ISOLATED, before: STARTING }, async (page) => {
+        const model = `globalThis.model = await load(mini, { threads: 3 }); return [${ASK}, model.info.threads, ...started.sort()]`;
+        assert.deepEqual(await run(page, model), [SEVEN, 3, "thread.browser.js", "thread.browser.js", "worker.browser.js"]);
+        assert.equal(page.workers().length, 3);
+        if (end) await page.evaluate(end);
+        else {
+          const engine = page.workers().find((worker) => worker.url().endsWith("/worker.browser.js"));
+          await engine?.evaluate("setTimeout(() => { throw new Error('an engine that dies'); })");
+          const told = await page.evaluate(`model.generate("Hello").catch(({ name, code }) => name + " " + code)`);
+          assert.equal(told, "PlatformError worker-ended");
+        }
+        await workersGone(page);
+      });
   });
 
   it("another origin's package: the worker, and its threads, come by way of a blob", async () => {

@@ -18,7 +18,10 @@ interface Where {
   /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker; "parts": as a browser's, in a file for each part that comes later, and with `lfm2-wasm/whole`. */
   readonly way: "installed" | "browser" | "parts" | "workerd";
   readonly place?: string;
-  readonly options: Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles" | "hasWorkers">;
+  readonly options: Pick<
+    Everywhere,
+    "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles" | "hasWorkers" | "workersMayHang"
+  >;
 }
 
 /** The slowest first. */
@@ -65,7 +68,7 @@ function places(): Map<string, Where> {
           binary,
           way: place.endsWith("in parts") ? "parts" : "browser",
           place: place.split(",")[0] ?? "",
-          options: { ...base, ...inBrowser(place) },
+          options: { ...base, ...inBrowser(place), ...(name === "firefox" && place === "worker" ? { workersMayHang: true } : {}) },
         });
     else out.set(name, { binary, way: "installed", options: base });
     if (name === "deno" && pick({ gate: false, full: true }))

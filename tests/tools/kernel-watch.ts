@@ -249,7 +249,10 @@ class Call {
     if (this.#watch.clears) this.#clearAll();
     this.#watch.onStep?.(this.words, commands, count);
     if (!this.#watch.looks) return;
-    this.within(commands, 4 * COMMAND_WORDS * count, "commands", /commands/);
+    // the first step of threads does nothing
+    const isFirst = count === 1 && this.words[commands / 4] === 0;
+    this.within(commands, 4 * COMMAND_WORDS * count, "commands", isFirst ? /window/ : /commands/);
+    if (isFirst) return;
     for (let i = 0; i < count; i++) {
       this.#at = commands / 4 + COMMAND_WORDS * i;
       const name = NAMES.get(this.words[this.#at]!) ?? assert.fail(`no op ${this.words[this.#at]}`);

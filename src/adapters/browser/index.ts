@@ -6,11 +6,12 @@ import { part } from "../../part.ts";
 import { loadModelWith } from "../../remote/load.ts";
 import { withBase, withBases } from "./files.ts";
 import { browserPlatform } from "./platform.ts";
+import { threads } from "./threads.ts";
 import { workers } from "./workers.ts";
 
 export * from "../../index.ts";
 
-const platform = browserPlatform(() => part("shared-source", () => import("../../weights/shared-source.ts")));
+const platform = browserPlatform(threads, () => part("shared-source", () => import("../../weights/shared-source.ts")));
 
 /** As everywhere; in a page the engine lives in a worker. An address may be relative to the page: `"./model.gguf"`, `"/models/lfm2/"`. */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {

@@ -1,13 +1,14 @@
 // What a browser gives to the core, in a page and in workers: the network, a store, kernels beside this module, threads where memory can be shared.
 
 import { kernelSource } from "../../kernels/delivery.ts";
+import type { ThreadSource } from "../../kernels/threads.ts";
 import type { KernelBuild } from "../../kernels/variants.ts";
 import type { Platform } from "../../lfm2.ts";
 import { part } from "../../part.ts";
 import { createHash } from "../../weights/hash.ts";
 import type { NetworkPlatform } from "../../weights/remote.ts";
 import { fetchWasm } from "./files.ts";
-import { noThreads, threads } from "./threads.ts";
+import { noThreads } from "./threads.ts";
 
 /** Beside this module, each named as a whole, so that bundlers see the files; not before they are asked for, for not everywhere a module has an address. */
 const builds: Readonly<Record<KernelBuild, URL>> = {
@@ -25,8 +26,8 @@ const builds: Readonly<Record<KernelBuild, URL>> = {
   },
 };
 
-/** @param sharing where several loads may run in one thread */
-export const browserPlatform = (sharing?: NetworkPlatform["sharing"]): Platform => ({
+/** @param threads for where memory can be shared @param sharing where several loads may run in one thread */
+export const browserPlatform = (threads: ThreadSource, sharing?: NetworkPlatform["sharing"]): Platform => ({
   runtime: "browser",
   open: async (source) => (await part("browser-schemes", () => import("./schemes.ts"))).openAddress(source),
   network: {

@@ -11,8 +11,11 @@ const fromFile = (): WebWorker => new Worker(new URL("./thread.browser.js", impo
 /** Without a number: the processors of the oldest machines that browsers still run on. */
 const FEW = 2;
 
+export const available: ThreadSource["available"] = () =>
+  (globalThis as { readonly navigator?: { readonly hardwareConcurrency?: number } }).navigator?.hardwareConcurrency || FEW;
+
 export const threads: ThreadSource = {
-  available: () => (globalThis as { readonly navigator?: { readonly hardwareConcurrency?: number } }).navigator?.hardwareConcurrency || FEW,
+  available,
   spawn: (start, onEnd) => {
     let isReady = false;
     let end = (): void => {};

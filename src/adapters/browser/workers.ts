@@ -1,6 +1,7 @@
 // The engine in a Web Worker: what `engine: "auto"` means in a page, whose own thread then never computes.
 import type { EngineWorkers } from "../../remote/workers.ts";
 import { startWorker, type WebWorker } from "./start.ts";
+import { threads } from "./threads.ts";
 
 declare const Worker: new (address: URL, options: { readonly type: "module" }) => WebWorker;
 
@@ -39,6 +40,7 @@ async function whole(): Promise<string> {
 const { FileSystemHandle } = globalThis as { readonly FileSystemHandle?: new () => object };
 
 export const workers: EngineWorkers = {
+  threads,
   get isDefault() {
     return "document" in globalThis;
   },

@@ -5,6 +5,9 @@ import { serveEngine } from "../../remote/host.ts";
 
 /** Serves the thread that started this one. */
 export function serveParent(platform: Platform): void {
-  const receive = serveEngine(platform, (message, transfer) => parentPort?.postMessage(message, transfer as ArrayBuffer[]));
+  const receive = serveEngine(
+    () => platform,
+    (message, transfer) => parentPort?.postMessage(message, transfer as ArrayBuffer[]),
+  );
   parentPort?.on("message", receive);
 }
