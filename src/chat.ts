@@ -40,7 +40,7 @@ export interface ChatHost {
 interface Mark {
   /** Tokens that the cache still holds of those that it held then. */
   readonly position: number;
-  /** `chat.position` then, where that is more. */
+  /** `chat.position` then, where that was another one. */
   readonly at?: number;
   readonly messages: number;
   readonly droppedMessages: number;
@@ -176,7 +176,7 @@ export class Chat {
 
   /**
    * Goes back to `position`, after the turns that were started before. The cache keeps its first `position` tokens, and what comes next is what would have come
-   * had nothing followed them, to the last bit. The messages of turns that ended later are forgotten. Costs nothing now and, with the next turn, the
+   * had nothing followed them, to the last bit. The messages of turns of which the cache holds more are forgotten. Costs nothing now and, with the next turn, the
    * computation of a few tokens (20 for most LFM2 models).
    * @param position tokens to keep, at most `chat.position`; one of `chat.marks` is the end of that turn, even where the cache was filled anew since and holds less of it
    * @throws InputError for any other number
@@ -391,10 +391,11 @@ function noted(note: string): Note {
   } catch {} // told below
   const { messages, marks, onContextFull } = state ?? {};
   const isMark = (mark: unknown): boolean =>
-    isRecord(mark) && [mark.position, mark.at ?? 0, mark.messages, mark.droppedMessages].every((n) => Number.isSafeInteger(n));
+    isRecord(mark) &&
+    [mark.position, mark.at ?? 0, mark.messages, mark.droppedMessages].every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
   const isList = (list: unknown, isItem: (item: unknown) => boolean): boolean => Array.isArray(list) && list.every(isItem);
   const isRule = [undefined, "error", "drop-oldest"].includes(onContextFull);
-  if (isList(messages, isRecord) && isList(marks, isMark) && marks?.length && isRule) return state as Note;
+  if (isList(messages, isRecord) && isList(marks, isMark) && marks?.[0]?.position === 0 && isRule) return state as Note;
   throw new FormatError("restore: expected the messages of a chat in the state, got others. The state was not made by chat.save().");
 }
 

@@ -80,10 +80,11 @@ export class Channel {
   /**
    * Has the other side do something.
    * @param signal fires the handler's signal there; the answer is awaited nevertheless
+   * @param transfer of `args`: what moves instead of being copied
    * @throws what the handler throws, of the same class where it is one of ours
    */
-  async call(name: string, args: readonly unknown[], signal?: AbortSignal): Promise<unknown> {
-    const { id, waiting } = this.#begin((id) => ({ kind: "call", id, name, args }));
+  async call(name: string, args: readonly unknown[], signal?: AbortSignal, transfer?: readonly object[]): Promise<unknown> {
+    const { id, waiting } = this.#begin((id) => ({ kind: "call", id, name, args }), transfer);
     const leave = (): void => this.#send({ kind: "leave", id });
     if (signal?.aborted) leave();
     signal?.addEventListener("abort", leave, { once: true });
@@ -167,11 +168,11 @@ export class Channel {
     if (!this.#error) this.#post(message, transfer);
   }
 
-  #begin(message: (id: number) => Message): { id: number; waiting: Waiting } {
+  #begin(message: (id: number) => Message, transfer?: readonly object[]): { id: number; waiting: Waiting } {
     if (this.#error) throw this.#error;
     const id = this.#ids++;
     const waiting: Waiting = { items: [], end: undefined, wake: () => {} };
-    this.#send(message(id));
+    this.#send(message(id), transfer);
     this.#waiting.set(id, waiting);
     return { id, waiting };
   }

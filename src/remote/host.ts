@@ -37,7 +37,7 @@ export function serveEngine(platformOf: (channel: Channel) => Platform, post: Po
     {
       load: async ([source, options], signal) => {
         const { hasFetch, draft, ...plain } = options as PackedOptions;
-        parts = await loadParts(platformOf(channel), unpackSource(channel, source as PackedSource), {
+        parts = await loadParts(platform, unpackSource(channel, source as PackedSource), {
           ...plain,
           signal,
           draft: draft && unpackSource(channel, draft),
@@ -51,6 +51,7 @@ export function serveEngine(platformOf: (channel: Channel) => Platform, post: Po
     },
     { batchMs },
   );
+  const platform = platformOf(channel);
   channel.tell("ready", []);
   return (message) => channel.receive(message);
 }

@@ -75,7 +75,7 @@ async function start(
   cannotStart: (cause: unknown) => PlatformError,
 ): Promise<Started> {
   let worker: EngineWorker | undefined;
-  const threads = workers.threads && serveThreads(workers.threads);
+  const threads = workers.startThread && serveThreads(workers.startThread);
   const end = (): void => {
     threads?.end();
     worker?.end();

@@ -1,7 +1,19 @@
-// Helper threads of an engine in a worker, started by whoever started that worker. For Firefox: there `new Worker` in a worker may wait for ever (ESR 153: a quarter of the times that
-// seven are started, of which a thread of two takes part in one of 200), never in a page.
-import type { Thread, ThreadSource, ThreadStart } from "../kernels/threads.ts";
+// Helper threads of an engine in a worker, started by the page that started that worker: Firefox (ESR 153) may never return from `new Worker` in a worker, one time in four where seven
+// are started. The page passes on a port by which the thread hears of its work, and never has the model's memory itself: it would keep it until its next garbage collection.
+import type { Thread, ThreadSource } from "../kernels/threads.ts";
 import type { Channel, Handler } from "./channel.ts";
+
+/**
+ * Starts a thread that calls `serveThread` with what comes by `port`.
+ * @param onEnd is called when the thread has ended for another reason than `end()`
+ */
+export type StartThread = (port: object, onEnd: (cause: unknown) => void) => Thread;
+
+/** What is used of a port; runtimes type it differently. */
+interface Port {
+  postMessage(message: unknown): void;
+  close(): void;
+}
 
 /** The threads that were started for the other side. */
 export interface ServedThreads {
@@ -11,25 +23,31 @@ export interface ServedThreads {
   end(): void;
 }
 
-/** @param source starts them here */
-export function serveThreads(source: ThreadSource): ServedThreads {
-  const running = new Map<unknown, { readonly thread: Thread; readonly ended: Promise<string> }>();
+export function serveThreads(start: StartThread): ServedThreads {
+  const running = new Map<unknown, { readonly ended: Promise<string>; readonly end: () => void }>();
   return {
     handlers: {
-      thread: ([id, start]) => {
+      thread: ([id, port]) => {
         let say = (_: string): void => {};
         const ended = new Promise<string>((resolve) => {
           say = resolve;
         });
-        const thread = source.spawn(start as ThreadStart, (cause) => say(cause instanceof Error ? cause.message : String(cause)));
-        running.set(id, { thread, ended });
-        return thread.ready;
+        const thread = start(port as object, (cause) => say(cause instanceof Error ? cause.message : String(cause)));
+        const end = (): void => {
+          thread.end();
+          say("");
+        };
+        running.set(id, { ended, end });
+        return Promise.race([thread.ready, ended]);
       },
       "thread.ended": ([id]) => running.get(id)?.ended,
-      "thread.end": ([id]) => running.get(id)?.thread.end(),
+      "thread.end": ([id]) => {
+        running.get(id)?.end();
+        running.delete(id);
+      },
     },
     end: () => {
-      for (const { thread } of running.values()) thread.end();
+      for (const { end } of running.values()) end();
     },
   };
 }
@@ -41,9 +59,22 @@ export function remoteThreads(channel: Channel, available: ThreadSource["availab
     available,
     spawn: (start, onEnd) => {
       const id = ids++;
-      const ready = channel.call("thread", [id, start]).then(() => {});
-      ready.then(() => channel.call("thread.ended", [id])).then(onEnd, () => {}); // who waits for `ready` hears why there is none
-      return { ready, end: () => channel.tell("thread.end", [id]) };
+      const { port1, port2 } = new MessageChannel() as unknown as Readonly<Record<"port1" | "port2", Port>>;
+      port1.postMessage(start);
+      let told: typeof onEnd | undefined = onEnd;
+      const ready = channel.call("thread", [id, port2], undefined, [port2]).then(() => {});
+      ready
+        .then(() => channel.call("thread.ended", [id]))
+        .then(
+          (cause) => told?.(cause),
+          () => {}, // who waits for `ready` hears why there is none
+        );
+      const end = (): void => {
+        told = undefined; // it may hold a model
+        port1.close();
+        channel.tell("thread.end", [id]);
+      };
+      return { ready, end };
     },
   };
 }

@@ -1,5 +1,5 @@
 // What an adapter gives that can put an engine into a worker.
-import type { ThreadSource } from "../kernels/threads.ts";
+import type { StartThread } from "./threads.ts";
 
 /** A worker that runs `serveEngine`, as the one that started it sees it. */
 export interface EngineWorker {
@@ -15,7 +15,7 @@ export interface EngineWorkers {
   /** Whether `engine: "auto"` means a worker. */
   readonly isDefault: boolean;
   /** Starts the helper threads of an engine in a worker; left out where that does it itself. */
-  readonly threads?: ThreadSource;
+  readonly startThread?: StartThread;
   /** Whether an object reaches a worker by reference, as a page's File does; everything else is read over the channel. Left out: none does. */
   readonly crosses?: (source: object) => boolean;
   /**

@@ -37,8 +37,6 @@ export interface Everywhere {
   readonly hasFiles: boolean;
   /** Whether `engine: "worker"` starts one. */
   readonly hasWorkers: boolean;
-  /** Whether `new Worker` may never return: in a worker of Firefox, for any file; nothing of ours runs before. None is started there. */
-  readonly workersMayHang?: true;
   readonly cycles: number;
   /** For how long idle threads are watched, ms; 0: not. */
   readonly idleMs: number;
@@ -493,7 +491,6 @@ interface Port {
 
 /** The engine in a worker where there are workers: this thread goes on meanwhile, and an abort acts over there. */
 function elsewhere(o: Everywhere): void {
-  if (o.workersMayHang) return;
   describe('engine: "worker"', () => {
     const options = { engine: "worker", prefixCacheBytes: 0 } as const;
     if (!o.hasWorkers) {

@@ -18,10 +18,7 @@ interface Where {
   /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker; "parts": as a browser's, in a file for each part that comes later, and with `lfm2-wasm/whole`. */
   readonly way: "installed" | "browser" | "parts" | "workerd";
   readonly place?: string;
-  readonly options: Pick<
-    Everywhere,
-    "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles" | "hasWorkers" | "workersMayHang"
-  >;
+  readonly options: Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles" | "hasWorkers">;
 }
 
 /** The slowest first. */
@@ -68,7 +65,7 @@ function places(): Map<string, Where> {
           binary,
           way: place.endsWith("in parts") ? "parts" : "browser",
           place: place.split(",")[0] ?? "",
-          options: { ...base, ...inBrowser(place), ...(name === "firefox" && place === "worker" ? { workersMayHang: true } : {}) },
+          options: { ...base, ...inBrowser(place), ...(name === "firefox" && place === "worker" ? { hasWorkers: false } : {}) },
         });
     else out.set(name, { binary, way: "installed", options: base });
     if (name === "deno" && pick({ gate: false, full: true }))

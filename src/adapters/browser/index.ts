@@ -11,7 +11,7 @@ import { workers } from "./workers.ts";
 
 export * from "../../index.ts";
 
-const platform = browserPlatform(threads, () => part("shared-source", () => import("../../weights/shared-source.ts")));
+const platform = browserPlatform(threads, true, () => part("shared-source", () => import("../../weights/shared-source.ts")));
 
 /** As everywhere; in a page the engine lives in a worker. An address may be relative to the page: `"./model.gguf"`, `"/models/lfm2/"`. */
 export function load(source: ModelSource, options?: LoadOptions): Promise<Model> {

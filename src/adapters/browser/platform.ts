@@ -26,8 +26,8 @@ const builds: Readonly<Record<KernelBuild, URL>> = {
   },
 };
 
-/** @param threads for where memory can be shared @param sharing where several loads may run in one thread */
-export const browserPlatform = (threads: ThreadSource, sharing?: NetworkPlatform["sharing"]): Platform => ({
+/** @param threads for where memory can be shared @param startsThem whether this thread does so itself @param sharing where several loads may run in one thread */
+export const browserPlatform = (threads: ThreadSource, startsThem: boolean, sharing?: NetworkPlatform["sharing"]): Platform => ({
   runtime: "browser",
   open: async (source) => (await part("browser-schemes", () => import("./schemes.ts"))).openAddress(source),
   network: {
@@ -42,12 +42,12 @@ export const browserPlatform = (threads: ThreadSource, sharing?: NetworkPlatform
   kernels: kernelSource(builds, fetchWasm),
   fetchWasm,
   get threads() {
-    return noThreads() === undefined ? threads : undefined;
+    return noThreads(startsThem) === undefined ? threads : undefined;
   },
   get workerThreads() {
     return noThreads(false) === undefined ? threads : undefined;
   },
   get noThreads() {
-    return noThreads();
+    return noThreads(startsThem);
   },
 });

@@ -24,8 +24,6 @@ export interface WorkerStart {
   readonly fromFile: () => WebWorker;
   /** Texts of modules that do the same, to be tried one after the other where that fails. */
   readonly texts: readonly (() => string | Promise<string>)[];
-  /** Is posted first, whichever of the two it is. */
-  readonly first?: unknown;
   readonly onMessage: (message: unknown) => void;
   /** Is called when it cannot start, or fails later. */
   readonly onEnd: (cause: unknown) => void;
@@ -56,7 +54,7 @@ function causeOf({ message, filename, lineno }: WorkerEvent): Error {
 }
 
 /** @throws nothing: whatever goes wrong is told to `onEnd`, later */
-export function startWorker({ fromFile, texts, first, onMessage, onEnd }: WorkerStart): StartedWorker {
+export function startWorker({ fromFile, texts, onMessage, onEnd }: WorkerStart): StartedWorker {
   let worker: WebWorker | undefined;
   let isOver = false;
   let isHeard = false;
@@ -78,7 +76,6 @@ export function startWorker({ fromFile, texts, first, onMessage, onEnd }: Worker
       event.preventDefault();
       fail(causeOf(event));
     };
-    if (first !== undefined) made.postMessage(first);
   };
   /** By the texts from number `next` on; the file's own reason says more than theirs. */
   const byText = async (next: number, cause: unknown): Promise<void> => {

@@ -4,4 +4,10 @@ import { serveThread, type ThreadStart } from "../../kernels/threads.ts";
 declare function addEventListener(type: "message", listener: (event: { readonly data: unknown }) => void): void;
 declare function postMessage(message: unknown): void;
 
-addEventListener("message", ({ data }) => serveThread(data as ThreadStart, () => postMessage("ready")));
+const serve = (data: unknown): void => serveThread(data as ThreadStart, () => postMessage("ready"));
+/** Its work, or a port by which that comes. */
+addEventListener("message", ({ data }) => {
+  if (!(data instanceof MessagePort)) return serve(data);
+  (data as unknown as { onmessage: (event: { readonly data: unknown }) => void }).onmessage = (event) => serve(event.data);
+});
+postMessage("up");

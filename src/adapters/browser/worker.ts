@@ -11,7 +11,7 @@ declare function postMessage(message: unknown, transfer: readonly object[]): voi
 const FRAME_MS = 16;
 
 const receive = serveEngine(
-  (channel) => browserPlatform(remoteThreads(channel, available)),
+  (channel) => browserPlatform(remoteThreads(channel, available), false),
   (message, transfer) => postMessage(message, transfer),
   FRAME_MS,
 );

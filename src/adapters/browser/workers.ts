@@ -1,7 +1,7 @@
 // The engine in a Web Worker: what `engine: "auto"` means in a page, whose own thread then never computes.
 import type { EngineWorkers } from "../../remote/workers.ts";
 import { startWorker, type WebWorker } from "./start.ts";
-import { threads } from "./threads.ts";
+import { MAY_HANG, nestsSafely, startThread } from "./threads.ts";
 
 declare const Worker: new (address: URL, options: { readonly type: "module" }) => WebWorker;
 
@@ -40,7 +40,7 @@ async function whole(): Promise<string> {
 const { FileSystemHandle } = globalThis as { readonly FileSystemHandle?: new () => object };
 
 export const workers: EngineWorkers = {
-  threads,
+  startThread,
   get isDefault() {
     return "document" in globalThis;
   },
@@ -48,6 +48,7 @@ export const workers: EngineWorkers = {
   crosses: (source) => source instanceof Blob || (FileSystemHandle !== undefined && source instanceof FileSystemHandle),
   start: (onMessage, onEnd) => {
     if (!("Worker" in globalThis)) throw new Error("there are no workers here");
+    if (!nestsSafely()) throw new Error(MAY_HANG);
     return startWorker({ fromFile, texts: [imported, whole], onMessage, onEnd });
   },
 };
