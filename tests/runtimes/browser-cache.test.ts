@@ -90,7 +90,7 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
       const without = kind === "caches" ? "delete StorageManager.prototype.getDirectory" : undefined;
 
       const [repo, bytes, seen] = place === "inWorker" ? ["org/small", SIZES.opfsInWorker, 500_000] : ["org/large", SIZES.large, 8_000_000];
-      const drip = place === "inWorker" ? ([1 << 16, 5] as const) : ([1 << 18, 10] as const);
+      const drip = place === "inWorker" ? ([1 << 16, 25] as const) : ([1 << 18, 40] as const);
       /** Waits until so many bytes are kept; no longer than the download lasts. */
       const untilKept = async (page: Page, going: Promise<unknown>): Promise<void> => {
         let isOver = false;
@@ -192,7 +192,7 @@ for (const { binary } of installed(["chromium"], "the cache of a browser"))
       if (isFull)
         it(`${what}: two tabs download once, with two loads in one of them; the second waits`, async () => {
           const [one, other] = [await tab(without), await tab(without)];
-          hub.set({ drip: [1 << 16, 5] });
+          hub.set({ drip: [1 << 16, 25] });
           const all = await Promise.all([one, one, other].map((page) => call(page, place, "start", "org/mini", options())));
           for (const { tokens } of all) assert.deepEqual(tokens, all[0]?.tokens);
           assert.equal(sent(), mini.length);
