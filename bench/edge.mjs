@@ -4,7 +4,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -14,7 +13,7 @@ import { fromPreset, writeGguf } from "../scripts/checkpoints/make-gguf.mjs";
 import { quantize } from "../scripts/checkpoints/quants.mjs";
 import { RUNTIMES } from "../tests/runtimes/index.mjs";
 import { serveFolders } from "../tests/runtimes/server.mjs";
-import { serveWorker } from "../tests/runtimes/workerd/serve.mjs";
+import { inspect, serveWorker } from "../tests/runtimes/workerd/serve.mjs";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const { values } = parseArgs({
@@ -29,9 +28,6 @@ const places = values.places.split(",");
 /** Tokens in the cache when a row is measured. */
 const CONTEXTS = values.contexts.split(",").map(Number);
 const TIMEOUT_MS = 1_200_000;
-
-/** What miniflare brings: Node 20 has no WebSocket of its own. */
-const WebSocket = createRequire(resolve("tests", "runtimes", "package.json"))("ws");
 
 const MODELS = [
   { name: "bundled, as stored" },
@@ -153,17 +149,9 @@ function memoryOf(pid) {
 
 /** @returns what asks an isolate for its heap and for the buffers that it holds, linear memory not among them, in bytes */
 async function heapOf(inspector) {
-  const socket = new WebSocket(inspector);
-  await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
-  const call = async (id, method) => {
-    const answer = new Promise((resolve) => socket.on("message", (text) => JSON.parse(text).id === id && resolve(JSON.parse(text).result)));
-    socket.send(JSON.stringify({ id, method }));
-    return answer;
-  };
-  await call(1, "Runtime.enable");
-  let id = 2;
+  const call = await inspect(inspector);
   return async () => {
-    const { totalSize, backingStorageSize } = await call(id++, "Runtime.getHeapUsage");
+    const { totalSize, backingStorageSize } = await call("Runtime.getHeapUsage");
     return { heap: totalSize, buffers: backingStorageSize };
   };
 }

@@ -1,5 +1,6 @@
 /** See serve.mjs. */
 export function findWorkerd(): string | undefined;
+export function inspect(address: string): Promise<(method: string) => Promise<unknown>>;
 export function serveWorker(
   folder: string,
   main: string,

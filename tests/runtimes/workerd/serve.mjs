@@ -1,13 +1,34 @@
 // A worker behind a real socket: workerd itself, without miniflare's worker in between.
 import { spawn } from "node:child_process";
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
-import { extname, join } from "node:path";
+import { createRequire } from "node:module";
+import { extname, join, resolve } from "node:path";
 import { binaryOf } from "../package-binary.mjs";
 
 const KINDS = { ".js": "esModule", ".mjs": "esModule", ".wasm": "wasm", ".gguf": "data" };
 
 /** @returns {string | undefined} workerd's binary, where it is installed */
 export const findWorkerd = () => binaryOf("@cloudflare", `workerd-${process.platform}-64`, "bin", "workerd");
+
+/** @param {string} address of an inspector @returns {Promise<(method: string) => Promise<any>>} what calls its methods */
+export async function inspect(address) {
+  // what miniflare brings: Node 20 has no WebSocket of its own
+  const WebSocket = createRequire(resolve("tests", "runtimes", "package.json"))("ws");
+  const socket = new WebSocket(address);
+  await new Promise((opened, failed) => socket.once("open", opened).once("error", failed));
+  const waiting = new Map();
+  socket.on("message", (text) => {
+    const { id, result } = JSON.parse(text); // an event has no id
+    waiting.get(id)?.(result);
+    waiting.delete(id);
+  });
+  let id = 0;
+  return (method) =>
+    new Promise((answered) => {
+      waiting.set(++id, answered);
+      socket.send(JSON.stringify({ id, method }));
+    });
+}
 
 /**
  * Serves the modules of a folder, `main` first.
