@@ -265,6 +265,7 @@ function checkSequences(options: GenerateOptions, { temperature }: SamplingOptio
 /** Tokens that are guessed at a time, at most. */
 const MOST_DRAFTED = 15;
 const MOST_NGRAM = 16;
+const SPECULATE: Readonly<Record<keyof SpeculateOptions, 1>> = { by: 1, ngram: 1, max: 1, adaptive: 1 };
 
 /**
  * @param hasDraft whether "draft" can be asked for
@@ -277,9 +278,12 @@ export function checkSpeculate(speculate: GenerateOptions["speculate"], hasDraft
     speculate === true ? { by: hasDraft ? ("draft" as const) : undefined } : typeof speculate === "string" ? { by: speculate } : speculate;
   if (!isRecord(options))
     throw new InputError(`options: speculate: expected true, false, "prompt-lookup", "draft" or an object, got ${kindOf(speculate)}.`);
-  const { by = "prompt-lookup", ngram = 1, max = MOST_DRAFTED, adaptive = true, ...others } = options as SpeculateOptions;
-  for (const name in others)
-    throw new InputError(`options: speculate: expected by, ngram, max and adaptive, got ${JSON.stringify(name)}. Leave it out.`);
+  const {
+    by = "prompt-lookup",
+    ngram = 1,
+    max = MOST_DRAFTED,
+    adaptive = true,
+  } = checkNames("options: speculate", options as SpeculateOptions, "SpeculateOptions", SPECULATE);
   if (by !== "prompt-lookup" && by !== "draft")
     throw new InputError(`options: speculate: expected "prompt-lookup" or "draft", got ${JSON.stringify(by)}.`);
   if (by === "draft" && !hasDraft)

@@ -1,4 +1,5 @@
 // What a caller may say about the network, and what a runtime offers. What comes of it is in ways.ts, with from-network.ts a part of the package that loads from elsewhere do without.
+import { checkNames } from "../checks.ts";
 import { InputError } from "../errors.ts";
 import { checkAddress, checkToken } from "./address-check.ts";
 import type { Fetch, Network, NetworkOptions } from "./request.ts";
@@ -29,7 +30,7 @@ export interface RemoteOptions {
   readonly network?: NetworkOptions | undefined;
 }
 
-const NETWORK: readonly string[] = ["stallMs", "maxRetries", "backoffMs", "windowBytes"] satisfies readonly (keyof NetworkOptions)[];
+const NETWORK: Readonly<Record<keyof NetworkOptions, 1>> = { stallMs: 1, maxRetries: 1, backoffMs: 1, windowBytes: 1 };
 
 /** @throws InputError naming the option; a token is never repeated */
 export function checkRemoteOptions({ endpoint, token, fetch, network }: RemoteOptions): void {
@@ -43,9 +44,7 @@ export function checkRemoteOptions({ endpoint, token, fetch, network }: RemoteOp
   is("network", network, "object");
   checkToken(token);
   if (endpoint !== undefined) checkAddress(endpoint, "endpoint");
-  for (const [name, value] of Object.entries(network ?? {})) {
-    if (!NETWORK.includes(name)) throw new InputError(`load: network: expected ${NETWORK.join(", ")}, got ${JSON.stringify(name)}.`);
+  for (const [name, value] of Object.entries(checkNames("load: network", network ?? {}, "NetworkOptions", NETWORK)))
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 0))
       throw new InputError(`load: network.${name}: expected a whole number of at least 0, got ${String(value)}.`);
-  }
 }

@@ -186,7 +186,7 @@ export function speculationSuite(name: string, load: (options?: LoadOptions) => 
         [{ ngram: 0 }, /ngram: expected a whole number from 1 to 16, got 0/],
         [{ max: 16 }, /max: expected a whole number from 1 to 15, got 16/],
         [{ adaptive: 1 }, /adaptive: expected true or false/],
-        [{ n: 3 }, /expected by, ngram, max and adaptive, got "n"/],
+        [{ n: 3 }, /speculate: expected names that SpeculateOptions lists, got "n"/],
       ] as const)
         await assert.rejects(model.generate(STORY, { speculate: speculate as Speculate }), (error: Error) => {
           return error.name === "InputError" && message.test(error.message);
