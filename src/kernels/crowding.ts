@@ -4,56 +4,98 @@
 const HELD_UP_SLEEPS = 8;
 /** Shorter steps are not worth a thought, ms. */
 const LEAST_MS = 2;
-/** Steps whose mean is compared with as many the other way. */
+/** Steps whose median counts: one that something else held up says nothing. */
 const TRIAL_STEPS = 3;
-/** Steps from one trial to the next: few at first, twice as many after each that changed nothing. */
-const [LEAST_PAUSE, LONGEST_PAUSE] = [16, 128];
+/** From one trial to the next, ms of steps, and steps: at first so long, twice as long after each that changed nothing … */
+const LEAST_PAUSE_MS = 250;
+const LEAST_PAUSE_STEPS = 4;
+/** … and so long at most. Alone it is one step that tries the helpers, and they are missed when others are gone; of a step alone nobody gains where helpers have paid so often. */
+const LONGEST_PAUSE_MS = { alone: 1000, together: 8000 };
+/** A step with helpers shows that they are worth having again where it takes so much of the time of one alone. */
+const WORTH_IT = 0.9;
+/** Kinds of steps that are told apart; with one more all are forgotten. */
+const MOST_KINDS = 64;
 
-/** Chooses for steps in a row whether helpers take part, by how long they took with and without. No choice changes a bit of a result. */
-export class Crowding {
-  #isAlone = false;
-  /** Of the steps that are compared. */
-  #kind = -1;
-  /** ms of the last steps. */
+/** Steps of one kind, whose times can be compared. */
+class Kind {
+  isAlone = false;
+  /** Whether the steps now are computed the other way to see how long they take. */
+  #isTrial = false;
+  /** ms of the last steps the way that they are computed now; with helpers, of those that were held up. */
   #times: number[] = [];
-  /** Mean ms before a trial; undefined while there is none. */
-  #before: number | undefined;
-  #pause = LEAST_PAUSE;
-  /** Steps until there may be a trial. */
-  #left = 0;
+  /** Median ms before the trial. */
+  #before = 0;
+  #pauseMs = LEAST_PAUSE_MS;
+  /** Since the last trial. */
+  #ms = LEAST_PAUSE_MS;
+  #steps = LEAST_PAUSE_STEPS;
 
-  /** Whether the next step is better computed without helpers. */
+  took(ms: number, sleeps: number): void {
+    this.#ms += ms;
+    this.#steps++;
+    if (this.#isTrial && !this.isAlone) {
+      this.#end(ms >= WORTH_IT * this.#before);
+      return;
+    }
+    const counts = this.isAlone || (ms >= LEAST_MS && sleeps >= HELD_UP_SLEEPS);
+    this.#times = counts ? [...this.#times, ms].slice(-TRIAL_STEPS) : [];
+    if (this.#times.length < TRIAL_STEPS) return;
+    const median = this.#times.toSorted((a, b) => a - b)[TRIAL_STEPS >> 1] ?? 0;
+    if (this.#isTrial) this.#end(median >= this.#before);
+    else if (this.#ms >= this.#pauseMs && this.#steps >= LEAST_PAUSE_STEPS) {
+      this.#before = median;
+      this.#change(true);
+    }
+  }
+
+  /** @param isVain whether the trial has gained nothing: then it is as it was */
+  #end(isVain: boolean): void {
+    const isAlone = this.isAlone !== isVain;
+    this.#pauseMs = isVain ? Math.min(2 * this.#pauseMs, isAlone ? LONGEST_PAUSE_MS.alone : LONGEST_PAUSE_MS.together) : LEAST_PAUSE_MS;
+    // one step has said that helpers are worth having again: where the next ones do not, that is soon seen
+    const isDoubtful = !isVain && !isAlone;
+    this.#ms = isDoubtful ? LEAST_PAUSE_MS : 0;
+    this.#steps = isDoubtful ? LEAST_PAUSE_STEPS : 0;
+    if (isVain) this.#change(false);
+    else this.#isTrial = false;
+    this.#times = [];
+  }
+
+  #change(isTrial: boolean): void {
+    this.isAlone = !this.isAlone;
+    this.#isTrial = isTrial;
+    this.#times = [];
+  }
+}
+
+/** Chooses for steps of each kind whether helpers take part, by how long they took with and without. No choice changes a bit of a result. */
+export class Crowding {
+  readonly #kinds = new Map<number, Kind>();
+  /** Of the last step. */
+  #last: Kind | undefined;
+
+  /** Whether a step like the last is better computed without helpers. */
   get isAlone(): boolean {
-    return this.#isAlone;
+    return this.#last?.isAlone ?? false;
+  }
+
+  /** @param kind of the next step: its steps are compared. @returns whether it is better computed without helpers */
+  next(kind: number): boolean {
+    let found = this.#kinds.get(kind);
+    if (!found) {
+      if (this.#kinds.size === MOST_KINDS) this.#kinds.clear();
+      found = new Kind();
+      this.#kinds.set(kind, found);
+    }
+    this.#last = found;
+    return found.isAlone;
   }
 
   /**
-   * Takes in a step.
-   * @param kind steps of two kinds are not compared
+   * Takes in the step that `next` was asked for.
    * @param sleeps how often its threads went to sleep
    */
-  took(kind: number, ms: number, sleeps: number): void {
-    const isTrial = this.#before !== undefined;
-    if (kind !== this.#kind || ms < LEAST_MS) {
-      if (isTrial) this.#isAlone = !this.#isAlone; // as it was
-      this.#before = undefined;
-      this.#kind = kind;
-      this.#times = [];
-      return;
-    }
-    if (!isTrial && --this.#left > 0) return;
-    if (!isTrial && !this.#isAlone && sleeps < HELD_UP_SLEEPS) {
-      this.#times = [];
-      return;
-    }
-    this.#times.push(ms);
-    if (this.#times.length < TRIAL_STEPS) return;
-    const mean = this.#times.reduce((a, b) => a + b, 0) / TRIAL_STEPS;
-    this.#times = [];
-    if (this.#before !== undefined && mean < this.#before) this.#pause = LEAST_PAUSE;
-    else if (isTrial) this.#pause = Math.min(2 * this.#pause, LONGEST_PAUSE);
-    if (this.#before === undefined || mean >= this.#before) this.#isAlone = !this.#isAlone; // begins a trial, or ends one that gained nothing
-    this.#before = isTrial ? undefined : mean;
-    this.#left = this.#pause;
+  took(ms: number, sleeps: number): void {
+    this.#last?.took(ms, sleeps);
   }
 }

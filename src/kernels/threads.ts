@@ -153,8 +153,8 @@ export class Threads {
       return;
     }
     const [start, sleeps] = [performance.now(), this.#kernels.sleeps()];
-    this.#run(commands, count, this.#crowding.isAlone ? 1 : this.count);
-    this.#crowding.took(kind, performance.now() - start, (this.#kernels.sleeps() - sleeps) | 0);
+    this.#run(commands, count, this.#crowding.next(kind) ? 1 : this.count);
+    this.#crowding.took(performance.now() - start, (this.#kernels.sleeps() - sleeps) | 0);
   }
 
   #run(commands: number, count: number, nth: number): void {

@@ -19,9 +19,10 @@ const BUSY: Machine = { all: 12, one: 15, sleeps: 30 };
 function steps(crowding: Crowding, count: number, { all, one, sleeps }: Machine, kind = 1): number {
   let alone = 0;
   for (let i = 0; i < count; i++) {
-    const { isAlone } = crowding;
+    const isAlone = crowding.next(kind);
+    assert.equal(crowding.isAlone, isAlone);
     if (isAlone) alone++;
-    crowding.took(kind, isAlone ? one : all, isAlone ? 0 : sleeps);
+    crowding.took(isAlone ? one : all, isAlone ? 0 : sleeps);
   }
   return alone;
 }
@@ -31,34 +32,55 @@ describe("crowding", () => {
     assert.equal(steps(new Crowding(), 1000, FREE), 0);
   });
 
-  it("where threads only wait for each other, one computes alone from the fifth step on, but for short trials", () => {
+  it("where threads only wait for each other, one computes alone from the fourth step on, but for single steps once a second", () => {
     const crowding = new Crowding();
-    assert.equal(steps(crowding, 4, CROWDED), 0);
-    assert.equal(steps(crowding, 12, CROWDED), 12);
+    assert.equal(steps(crowding, 3, CROWDED), 0);
+    assert.equal(steps(crowding, 14, CROWDED), 14);
     const alone = steps(crowding, 1000, CROWDED);
-    assert.ok(alone >= 960 && alone < 1000, `${alone} of 1000`);
+    assert.ok(alone >= 975 && alone < 990, `${alone} of 1000`);
   });
 
-  it("goes back to all threads soon after the cores are free again", () => {
+  it("goes back to all threads within a second after the cores are free again, and stays", () => {
+    for (const [all, one] of [
+      [6, 10],
+      [42, 70],
+      [1900, 3500],
+    ] as const) {
+      const crowding = new Crowding();
+      steps(crowding, 1000, { all: 4 * one, one, sleeps: 60 });
+      const free = { all, one, sleeps: 1 };
+      const alone = steps(crowding, 200, free);
+      assert.ok(alone <= Math.max(5, 1000 / one), `${alone} of 200 steps of ${one} ms`);
+      assert.equal(steps(crowding, 200, free), 0);
+    }
+  });
+
+  it("a step that something else held up decides nothing", () => {
     const crowding = new Crowding();
-    steps(crowding, 1000, CROWDED);
-    assert.ok(steps(crowding, 200, FREE) <= 140);
-    assert.equal(steps(crowding, 200, FREE), 0);
+    let alone = 0;
+    for (let i = 0; i < 1000; i++) {
+      const isAlone = crowding.next(1);
+      if (isAlone) alone++;
+      const isHeldUp = i % 3 === 1;
+      crowding.took((isAlone ? 70 : 42) + (isHeldUp && !isAlone ? 160 : 0), isAlone ? 0 : 20);
+    }
+    assert.ok(alone > 0 && alone < 60, `${alone} of 1000`);
   });
 
   it("where threads gain in spite of waiting, trials become rare", () => {
     const crowding = new Crowding();
-    const alone = steps(crowding, 1000, BUSY);
-    assert.ok(alone > 0 && alone <= 36, `${alone} of 1000`);
+    assert.ok(steps(crowding, 1000, BUSY) <= 24);
+    const alone = steps(crowding, 4000, BUSY);
+    assert.ok(alone > 0 && alone <= 24, `${alone} of 4000`);
   });
 
-  it("does not compare steps of two kinds, nor short ones; a trial that they cut off leaves things as they were", () => {
+  it("goes by kinds: a prompt's steps have helpers while those of replies have none, and short ones always", () => {
     const crowding = new Crowding();
-    for (let i = 0; i < 100; i++) assert.equal(steps(crowding, 1, CROWDED, 1 + (i % 2)), 0);
+    assert.ok(steps(crowding, 100, CROWDED) > 90);
+    assert.equal(steps(crowding, 100, { all: 1900, one: 3500, sleeps: 2 }, 2), 0);
     assert.equal(steps(crowding, 100, { all: 1, one: 0.5, sleeps: 100 }, 3), 0);
-    steps(crowding, 4, CROWDED);
-    assert.equal(crowding.isAlone, true); // a trial
-    crowding.took(7, 100, 0);
-    assert.equal(crowding.isAlone, false);
+    assert.ok(steps(crowding, 100, CROWDED) > 90);
+    for (let kind = 10; kind < 80; kind++) steps(crowding, 1, FREE, kind); // as many as are remembered, and more
+    assert.equal(steps(crowding, 3, CROWDED), 0);
   });
 });

@@ -122,7 +122,7 @@ describe("the package", () => {
       gzipSync(Buffer.concat(names.map((name) => readFileSync(join(installed, "dist", name)))), { level: 9 }).length;
     // what docs/architecture.md says: an entry by itself stays within 60 KB, what a load takes with it does not
     const PARTS = [
-      [["gguf"], 69],
+      [["gguf"], 69.5],
       [["folder"], 67],
       [["gguf", "network"], 78],
     ] as const;
@@ -139,7 +139,7 @@ describe("the package", () => {
     assert.ok(forThreads <= 185 * KB, `what threads add: ${forThreads} bytes`);
     // what a page's worker loads: the engine once more, with its dependencies
     const worker = { whole: size("worker.browser.js"), gzipped: gzipped(["worker.browser.js"]) };
-    assert.ok(worker.whole <= 356 * KB && worker.gzipped <= 125 * KB, JSON.stringify(worker));
+    assert.ok(worker.whole <= 357 * KB && worker.gzipped <= 125 * KB, JSON.stringify(worker));
     for (const name of files.keys())
       if (name.endsWith(".wasm")) assert.ok(gzipSync(readFileSync(join(installed, name)), { level: 9 }).length <= 60 * KB, name);
     const { dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8")) as { dependencies: object };
