@@ -1,5 +1,6 @@
 // What is downloaded and what could be: pull, availability, the list of models in the cache and their removal. Knows no runtime, and loads no model.
 import { type CacheUse, storeFor } from "./cache.ts";
+import { checkNames } from "./checks.ts";
 import { InputError, Lfm2Error, PlatformError, StorageError, throwIfAborted } from "./errors.ts";
 import { findModel, openUnlisted } from "./from-network.ts";
 import {
@@ -21,6 +22,7 @@ import { ADDRESS_SPACE_BYTES } from "./memory/arena.ts";
 import { DTYPES, type DType } from "./memory/dtype.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type Plan, planModel } from "./models/load-model.ts";
+import { checkSameTokens } from "./models/same-tokens.ts";
 import { plannedThreads } from "./planned-threads.ts";
 import { type LoadProgress, Meter } from "./progress.ts";
 import { isRecord, quoted } from "./values.ts";
@@ -38,6 +40,8 @@ import { UnlistedError } from "./weights/unlisted.ts";
 export interface CacheQuery {
   readonly cacheDir?: string | undefined;
 }
+
+const QUERY: Readonly<Record<keyof CacheQuery, 1>> = { cacheDir: 1 };
 
 /** @returns every store there is: a hub's first */
 async function storesOf(platform: Platform, cache: LoadOptions["cache"]): Promise<readonly Store[]> {
@@ -92,6 +96,7 @@ function isConfigOfOurs(bytes: Uint8Array): boolean {
 
 /** The models in the cache that this package runs, also those that other programs put there. */
 export async function listModelsWith(platform: Platform, query: CacheQuery = {}): Promise<StoredModels> {
+  checkNames("listModels", query, "CacheQuery", QUERY);
   const models: StoredModel[] = [];
   const stores = await storesOf(platform, cacheIn(query));
   for (const store of stores) for (const model of await store.list()) if (await isOurs(store, model)) models.push(model);
@@ -101,6 +106,7 @@ export async function listModelsWith(platform: Platform, query: CacheQuery = {})
 
 /** Removes a model from the cache, unfinished downloads too. */
 export async function removeModelWith(platform: Platform, id: string, query: CacheQuery = {}): Promise<StoredModel | undefined> {
+  checkNames("removeModel", query, "CacheQuery", QUERY);
   if (parseHubId(id)?.repo !== id && !isAddress(id))
     throw new InputError(`removeModel: expected the id of a model in the cache, org/name, got ${quoted(String(id))}. See listModels().`);
   let removed: StoredModel | undefined;
@@ -304,8 +310,15 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
   throwIfAborted(options.signal);
   const { draft, maxMemoryBytes: limit = platform.memoryBudgetBytes } = options;
   if (draft === undefined) return availabilityOf(platform, source, options, limit);
-  const its = await availabilityOf(platform, draft, options, limit, true);
-  const own = await availabilityOf(platform, source, options, limit && Math.max(1, limit - its.memoryBytes));
+  let smaller: Checkpoint | undefined;
+  const keep = (checkpoint: Checkpoint): void => {
+    smaller = checkpoint;
+  };
+  const its = await availabilityOf(platform, draft, options, limit, { isDraft: true, onOpened: keep });
+  const onOpened = (checkpoint: Checkpoint): void => {
+    if (smaller) checkSameTokens(smaller, checkpoint);
+  };
+  const own = await availabilityOf(platform, source, options, limit && Math.max(1, limit - its.memoryBytes), { onOpened });
   return {
     ...its,
     ...own,
@@ -315,13 +328,16 @@ export async function availabilityWith(platform: Platform, source: ModelSource, 
   };
 }
 
-/** @param isDraft it is loaded as its file stores it, for contexts of its own length at most */
+/**
+ * @param isDraft it is loaded as its file stores it, for contexts of its own length at most
+ * @param onOpened what it throws is the reason why the model would not load
+ */
 async function availabilityOf(
   platform: Platform,
   source: ModelSource,
   options: LoadOptions,
   limitBytes: number = ADDRESS_SPACE_BYTES,
-  isDraft = false,
+  { isDraft = false, onOpened }: { readonly isDraft?: boolean; readonly onOpened?: (checkpoint: Checkpoint) => void } = {},
 ): Promise<Availability> {
   let downloadBytes = 0;
   let memoryBytes = 0;
@@ -342,6 +358,7 @@ async function availabilityOf(
       const planFor = plansOf(checkpoint, platform, { ...options, maxContextTokens });
       const plan = await planFor(dtype);
       memoryBytes = plan.totalBytes;
+      onOpened?.(checkpoint);
       await checkFits(plan, dtype, limitBytes, planFor);
     } finally {
       await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way

@@ -1,10 +1,10 @@
 // A smaller model beside a larger one: loaded by the same means, and only with the same tokens, for its guesses are ids.
-import { UnsupportedError } from "./errors.ts";
 import type { Opened } from "./from-network.ts";
 import type { KernelSource } from "./kernels/variants.ts";
 import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import type { LanguageModel } from "./models/language-model.ts";
 import { type LoadModelOptions, loadModel } from "./models/load-model.ts";
+import { checkSameTokens } from "./models/same-tokens.ts";
 import { rightError } from "./weights/opened.ts";
 
 /** A model that guesses for another. */
@@ -32,7 +32,7 @@ export async function loadDraft(
   const { config, names, sources, tensors } = checkpoint;
   let model: LanguageModel | undefined;
   try {
-    checkTokens(checkpoint, target);
+    checkSameTokens(checkpoint, target);
     const most = maxContextTokens && Math.min(maxContextTokens, config.maxPositionEmbeddings);
     const loaded = await loadModel(checkpoint, kernels, await optionsFor(checkpoint, most));
     model = loaded.model;
@@ -46,17 +46,4 @@ export async function loadDraft(
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }
-}
-
-const isSame = (a: ArrayLike<number>, b: ArrayLike<number>): boolean =>
-  a.length === b.length && Array.prototype.every.call(a, (x, i) => x === b[i]);
-
-function checkTokens(draft: Checkpoint, target: Checkpoint): void {
-  const [own, wanted] = [draft.config.vocabSize, target.config.vocabSize];
-  const [mine, theirs] = [draft.tokenizer?.byteTable(), target.tokenizer?.byteTable()];
-  if (own === wanted && (!mine || !theirs || (isSame(mine.offsets, theirs.offsets) && isSame(mine.bytes, theirs.bytes)))) return;
-  const got = own === wanted ? "one whose ids mean other texts" : `one of ${own} tokens beside ${wanted}`;
-  throw new UnsupportedError(`draft: expected a model with the same tokens, got ${got}. Take a smaller one of the same family.`, {
-    code: "other-tokens",
-  });
 }

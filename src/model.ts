@@ -1,7 +1,7 @@
 // The model as a user sees it: text in, text out. Knows tokenizer and template; what computes is behind the Engine.
 
 import { Chat, type ChatHost, type ChatOptions } from "./chat.ts";
-import { checkObject } from "./checks.ts";
+import { checkNames } from "./checks.ts";
 import type { Prompt } from "./context.ts";
 import { AbortError, InputError, UnsupportedError } from "./errors.ts";
 import type { ForwardHost, ForwardInput, ForwardOutput } from "./forward.ts";
@@ -24,6 +24,9 @@ import { kindOf } from "./values.ts";
 
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
 export type ModelInput = string | readonly Message[] | Uint32Array;
+
+/** Options of `score`. */
+const SCORE = { signal: 1 };
 
 /** Several prompts, not the messages of one. */
 function isBatch(input: ModelInput | readonly ModelInput[]): input is readonly ModelInput[] {
@@ -255,7 +258,7 @@ export class Model {
    * @throws InputError for fewer than two tokens, or more than the context; AbortError
    */
   async score(text: string | Uint32Array, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
-    const { signal } = checkObject("score", options);
+    const { signal } = checkNames("score", options, "score", SCORE);
     return this.#score(await this.#encodeText(text), signal);
   }
 
@@ -272,7 +275,7 @@ export class Model {
    */
   async perplexity(text: string | Uint32Array, options: PerplexityOptions = {}): Promise<Perplexity> {
     const { perplexity } = await part("score", () => import("./score.ts"));
-    return perplexity(this.#host(), await this.#encodeText(text), checkObject("perplexity", options));
+    return perplexity(this.#host(), await this.#encodeText(text), options);
   }
 
   /**
@@ -284,7 +287,7 @@ export class Model {
     if (!Array.isArray(texts)) throw new InputError(`embed: expected a list of texts, got ${kindOf(texts)}. Pass [text].`);
     const rows = await Promise.all(texts.map((text) => this.#encodeText(text)));
     const { embed } = await part("score", () => import("./score.ts"));
-    return embed(this.#host(), rows, checkObject("embed", options));
+    return embed(this.#host(), rows, options);
   }
 
   async #encodeText(text: string | Uint32Array): Promise<Uint32Array> {

@@ -1,4 +1,5 @@
 // How likely the model finds a text, and what it makes of it: log-probabilities, perplexity, embeddings. Rows for the engine and what comes of them.
+import { checkNames } from "./checks.ts";
 import { InputError } from "./errors.ts";
 import { type ForwardHost, type ReadProgress, runForward } from "./forward.ts";
 import { exp } from "./math.ts";
@@ -39,6 +40,9 @@ export interface EmbedOptions {
   readonly pooling?: "mean" | "last" | "none" | undefined;
   readonly signal?: AbortSignal | undefined;
 }
+
+const PERPLEXITY: Readonly<Record<keyof PerplexityOptions, 1>> = { contextTokens: 1, stride: 1, onProgress: 1, signal: 1 };
+const EMBED: Readonly<Record<keyof EmbedOptions, 1>> = { pooling: 1, signal: 1 };
 
 /** A window's default tokens. */
 const WINDOW_TOKENS = 2048;
@@ -82,8 +86,12 @@ function whole(name: string, value: number, least: number, most: number): number
 
 /** Slides a window over the text. @throws InputError; AbortError @internal */
 export async function perplexity(host: ForwardHost, tokens: Uint32Array, options: PerplexityOptions): Promise<Perplexity> {
+  const {
+    contextTokens = Math.min(WINDOW_TOKENS, host.maxContextTokens),
+    onProgress,
+    signal,
+  } = checkNames("perplexity", options, "PerplexityOptions", PERPLEXITY);
   checkLength("perplexity", tokens, Number.MAX_SAFE_INTEGER);
-  const { contextTokens = Math.min(WINDOW_TOKENS, host.maxContextTokens), onProgress, signal } = options;
   const window = whole("contextTokens", contextTokens, 2, host.maxContextTokens);
   const stride = whole("stride", options.stride ?? Math.ceil(window / 2), 1, window - 1);
   const N = tokens.length;
@@ -104,7 +112,7 @@ export async function perplexity(host: ForwardHost, tokens: Uint32Array, options
 
 /** @returns for each text the final norm's output: (D,) pooled, or (T,D) for "none". @throws InputError; AbortError @internal */
 export async function embed(host: ForwardHost, texts: readonly Uint32Array[], options: EmbedOptions): Promise<Float32Array[]> {
-  const { pooling = "mean", signal } = options;
+  const { pooling = "mean", signal } = checkNames("embed", options, "EmbedOptions", EMBED);
   if (pooling !== "mean" && pooling !== "last" && pooling !== "none")
     throw new InputError(`embed: pooling: expected "mean", "last" or "none", got ${JSON.stringify(pooling)}.`);
   const empty = texts.findIndex((ids) => ids.length === 0 || ids.length > host.maxContextTokens);

@@ -1,7 +1,7 @@
 // Text to token ids and back. BPE itself is @huggingface/tokenizers'; what is here keeps a user's text from becoming control tokens.
 // Must not know templates, models or threads.
 import { Tokenizer as Bpe } from "@huggingface/tokenizers";
-import { checkObject } from "../checks.ts";
+import { checkNames } from "../checks.ts";
 import { InputError } from "../errors.ts";
 import { BYTE_ALPHABET, type ByteTable, packByteTable, type TokenBytes, tokensOfTable, vocabularyBytes } from "./byte-level.ts";
 import { type AddedToken, AddedTokenFinder, joinSegments, type Segment } from "./segments.ts";
@@ -23,6 +23,9 @@ export interface EncodeOptions {
   /** Let `<|im_end|>` and its like in the text become control tokens; false unless given. */
   readonly controlTokens?: boolean;
 }
+
+const ENCODE: Readonly<Record<keyof EncodeOptions, 1>> = { addSpecialTokens: 1, controlTokens: 1 };
+const DECODE: Readonly<Record<keyof DecodeOptions, 1>> = { skipSpecialTokens: 1 };
 
 /**
  * A byte-level BPE tokenizer as LFM2 has it.
@@ -83,7 +86,7 @@ export class Tokenizer implements TokenBytes {
    * @returns ids (T,)
    */
   encode(text: string, options: EncodeOptions = {}): number[] {
-    const { addSpecialTokens = false, controlTokens = false } = checkObject("encode", options);
+    const { addSpecialTokens = false, controlTokens = false } = checkNames("encode", options, "EncodeOptions", ENCODE);
     if (typeof text !== "string") throw new InputError(`encode: expected a string, got ${typeof text}.`);
     const ids = this.encodeSegments([{ text, trusted: controlTokens }]);
     return addSpecialTokens ? [...this.#checked.prefixIds, ...ids, ...this.#checked.suffixIds] : ids;
@@ -105,7 +108,7 @@ export class Tokenizer implements TokenBytes {
    * @throws InputError for an id outside the vocabulary.
    */
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
-    return decodeIds(this.#bytes, ids, checkObject("decode", options));
+    return decodeIds(this.#bytes, ids, checkNames("decode", options, "DecodeOptions", DECODE));
   }
 
   /** @returns the bytes of a token; none for an id below V that no token has. @throws InputError for an id outside the vocabulary. */

@@ -1,6 +1,6 @@
 // The reference's tokenizer by its names, over the package's own: what it renders from messages cannot be a user's control token.
 import { InputError, inspect, type LoadOptions, type Message, type ModelSource, type Tokenizer, UnsupportedError } from "lfm2-wasm";
-import { checkObject } from "../checks.ts";
+import { checkNames } from "../checks.ts";
 import type { ChatTemplate } from "../text/chat-template.ts";
 import { kindOf } from "../values.ts";
 
@@ -48,6 +48,11 @@ export interface BatchEncoding {
   readonly attentionMask: number[][];
 }
 
+const TEMPLATE: Readonly<Record<keyof ApplyChatTemplateOptions, 1>> = { addGenerationPrompt: 1, tokenize: 1, tools: 1 };
+const ENCODE: Readonly<Record<keyof EncodeTextOptions, 1>> = { addSpecialTokens: 1, splitSpecialTokens: 1 };
+const DECODE: Readonly<Record<keyof DecodeTextOptions, 1>> = { skipSpecialTokens: 1 };
+const TOKENIZE: Readonly<Record<keyof TokenizeOptions, 1>> = { ...ENCODE, padding: 1, paddingSide: 1, truncation: 1, maxLength: 1 };
+
 /** A tokenizer is a function on a text, or on several. */
 export type CallTokenizer = (texts: string | readonly string[], options?: TokenizeOptions) => BatchEncoding;
 
@@ -93,14 +98,20 @@ export class Lfm2Tokenizer extends Callable {
     const list: readonly unknown[] = typeof texts === "string" ? [texts] : texts;
     if (!Array.isArray(list) || list.length === 0 || !list.every((text): text is string => typeof text === "string"))
       throw new InputError(`tokenizer: expected a text or a list of texts, got ${kindOf(texts)}. Pass a string, or several in a list.`);
-    const { padding = false, paddingSide = this.paddingSide, truncation = false, maxLength } = checkObject("tokenizer", options);
+    const {
+      padding = false,
+      paddingSide = this.paddingSide,
+      truncation = false,
+      maxLength,
+      ...encode
+    } = checkNames("tokenizer", options, "TokenizeOptions", TOKENIZE);
     if (![true, false, "longest", "maxLength"].includes(padding))
       throw new InputError(`tokenizer: padding: expected true, false, "longest" or "maxLength", got ${JSON.stringify(padding)}.`);
     if (paddingSide !== "left" && paddingSide !== "right")
       throw new InputError(`tokenizer: paddingSide: expected "left" or "right", got ${JSON.stringify(paddingSide)}.`);
     if ((truncation || padding === "maxLength") && !(Number.isSafeInteger(maxLength) && Number(maxLength) >= 1))
       throw new InputError(`tokenizer: maxLength: expected a whole number of at least 1 to cut or pad to, got ${String(maxLength)}.`);
-    const rows = list.map((text) => this.encode(text, options).slice(0, truncation ? maxLength : undefined));
+    const rows = list.map((text) => this.encode(text, encode).slice(0, truncation ? maxLength : undefined));
     const longest = Math.max(...rows.map((row) => row.length), padding === "maxLength" ? Number(maxLength) : 0);
     if (!padding && rows.some((row) => row.length !== longest))
       throw new InputError(
@@ -127,7 +138,11 @@ export class Lfm2Tokenizer extends Callable {
   applyChatTemplate(messages: readonly Message[], options: ApplyChatTemplateOptions & { readonly tokenize: false }): string;
   applyChatTemplate(messages: readonly Message[], options?: ApplyChatTemplateOptions): number[] | string;
   applyChatTemplate(messages: readonly Message[], options: ApplyChatTemplateOptions = {}): number[] | string {
-    const { addGenerationPrompt = false, tokenize = true, tools } = checkObject("applyChatTemplate", options);
+    const {
+      addGenerationPrompt = false,
+      tokenize = true,
+      tools,
+    } = checkNames("applyChatTemplate", options, "ApplyChatTemplateOptions", TEMPLATE);
     if (!this.#template)
       throw new UnsupportedError("applyChatTemplate: expected a checkpoint with a chat template, got one without. Encode a text instead.");
     const segments = this.#template.render(messages, { addGenerationPrompt, ...(tools && { tools }) });
@@ -136,13 +151,13 @@ export class Lfm2Tokenizer extends Callable {
 
   /** @returns ids (T,) */
   encode(text: string, options: EncodeTextOptions = {}): number[] {
-    const { addSpecialTokens = true, splitSpecialTokens = false } = checkObject("encode", options);
+    const { addSpecialTokens = true, splitSpecialTokens = false } = checkNames("encode", options, "EncodeTextOptions", ENCODE);
     return this.#tokenizer.encode(text, { addSpecialTokens, controlTokens: !splitSpecialTokens });
   }
 
   /** @throws InputError for an id outside the vocabulary */
   decode(ids: Iterable<number>, options: DecodeTextOptions = {}): string {
-    const { skipSpecialTokens = false } = checkObject("decode", options);
+    const { skipSpecialTokens = false } = checkNames("decode", options, "DecodeTextOptions", DECODE);
     return this.#tokenizer.decode(ids, { skipSpecialTokens });
   }
 

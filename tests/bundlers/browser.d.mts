@@ -10,6 +10,8 @@ export interface Page {
   screenshot(options: { readonly path: string }): Promise<unknown>;
   evaluateOnNewDocument(program: string): Promise<unknown>;
   workers(): readonly { url(): string; evaluate<T>(program: string): Promise<T> }[];
+  /** The browser's own protocol. */
+  createCDPSession(): Promise<{ send(method: string): Promise<unknown> }>;
   close(): Promise<void>;
 }
 export interface Browser {

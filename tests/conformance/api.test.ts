@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type LoadOptions, load } from "lfm2-wasm";
 import { mini } from "lfm2-wasm/mini";
 import { openPath } from "../../src/adapters/node/files.ts";
+import * as errors from "../../src/errors.ts";
 import { loadWith } from "../../src/lfm2.ts";
 import { kernels } from "../golden/support.ts";
 import { pick } from "../scale.ts";
@@ -37,6 +38,8 @@ describe("public API through structuredClone", () => {
     "engine behind a channel",
     (source, options) => loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, source, options),
     mini,
+    undefined,
+    errors,
   );
   generationSuite("engine behind a channel", () =>
     loadWith({ runtime: "node", open: openPath, kernels, placeEngine: cloningEngine }, mini),

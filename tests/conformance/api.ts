@@ -1,6 +1,7 @@
 // What every engine behind the public API must do, wherever it runs: written once, run for each, in every runtime (everywhere.ts).
 import assert from "node:assert/strict";
 import type { Chat, Folder, LoadOptions, Message, Model, ModelSource, Part, PromptProgress, Reply, ReplyStream } from "lfm2-wasm";
+import * as lfm2 from "lfm2-wasm";
 import file from "../../models/lfm2-mini/examples.json" with { type: "json" };
 
 type Load = (source: ModelSource, options?: LoadOptions) => Promise<Model>;
@@ -61,8 +62,15 @@ async function promptOf(model: Model, messages: readonly Message[]): Promise<num
 /**
  * Adds the suite for one way to load.
  * @param folder of the bundled model's checkpoint
+ * @param errors the classes that `load` throws
  */
-export function apiSuite(name: string, load: Load, mini: ModelSource, folder: ModelSource = "models/lfm2-mini"): void {
+export function apiSuite(
+  name: string,
+  load: Load,
+  mini: ModelSource,
+  folder: ModelSource = "models/lfm2-mini",
+  errors: Pick<typeof lfm2, "InputError"> = lfm2,
+): void {
   describe(`public API, ${name}`, () => {
     let model: Model;
     let exact: Model;
@@ -851,6 +859,11 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
             ["opening a chat", "chat", async () => model.chat({ temperature: 0 } as never)],
             ["load", "load", () => load(mini, { dType: "q4" } as never), "dtype"],
             ["forward", "forward", () => model.forward({ input_ids: [1] } as never), "inputIds"],
+            ["score", "score", () => model.score("Hi there", { pooling: "mean" } as never)],
+            ["perplexity", "perplexity", () => model.perplexity("Hi there", { context_tokens: 8 } as never), "contextTokens"],
+            ["embed", "embed", () => model.embed(["Hi"], { stride: 1 } as never)],
+            ["encode", "encode", async () => model.tokenizer.encode("Hi", { add_special_tokens: true } as never), "addSpecialTokens"],
+            ["decode", "decode", async () => model.tokenizer.decode([1], { skip_special_tokens: false } as never), "skipSpecialTokens"],
           ] satisfies [string, string, () => Promise<unknown>, string?][]
         ).map(([what, where, call, meant]): Case => {
           const told = RegExp(
@@ -892,6 +905,7 @@ export function apiSuite(name: string, load: Load, mini: ModelSource, folder: Mo
         it(`${what}: ${errorName}`, async () => {
           await assert.rejects(call, (error: Error) => {
             assert.equal(error.name, errorName, error.stack);
+            assert.ok(error instanceof errors[errorName as "InputError"], `another ${errorName}`);
             assert.match(error.message, message);
             assert.match(error.message, sentence);
             return true;

@@ -1,6 +1,6 @@
 // Chats as values, through the public API: whatever is rewound, forked, saved, restored and interleaved, the next turn is that of a conversation that never paused.
 import assert from "node:assert/strict";
-import type { Chat, GenerateOptions, LoadOptions, Model, Reply } from "lfm2-wasm";
+import type { Chat, GenerateOptions, LoadOptions, Message, Model, Reply } from "lfm2-wasm";
 import { Random, seedOf } from "../bits/random.ts";
 
 const WORDS = ["the", "fox", "and", "a", "small", "bear", "7", "+", "went", "home,", "who", "is", "Tom?", "你好", "🦊", "Zwölf", "\n"];
@@ -27,6 +27,33 @@ const LONGEST_TOKENS = 200;
 const PAGE_POSITIONS = 32;
 /** Tokens that a restored chat's cache holds until its next turn. */
 const stored = new WeakMap<Chat, number>();
+
+/** What a chat's messages were at the end of each turn, the start first. */
+interface Past {
+  turns: readonly { readonly at: number; readonly messages: readonly Message[] }[];
+  /** Whether a turn was read anew, of whose end the cache may hold less since. */
+  isReadAnew: boolean;
+}
+const pasts = new WeakMap<Chat, Past>();
+
+/** A chat that begins with what another has behind it. */
+function follow<T extends Chat>(chat: T, past: Past = { turns: [{ at: 0, messages: chat.messages }], isReadAnew: false }): T {
+  pasts.set(chat, { ...past });
+  return chat;
+}
+
+/** Holds the messages of a chat that went back to `position` to those that it had there; from there on it has no other past. */
+function checkMessages(chat: Chat, position: number): void {
+  const past = pasts.get(chat)!;
+  const { turns, isReadAnew } = past;
+  const at = turns.findLastIndex((turn) => turn.at === position);
+  // of a turn that was read anew the cache may hold less than up to its end: its messages may stay
+  const least = at >= 0 ? at : turns.findLastIndex((turn) => turn.at < position);
+  const most = at < 0 && isReadAnew ? turns.length - 1 : least;
+  const last = turns.findIndex(({ messages }, i) => i >= least && i <= most && messages.length === chat.messages.length);
+  assert.deepEqual(chat.messages, turns[last]?.messages, `messages at ${position} of ${turns.map((turn) => turn.at)}`);
+  past.turns = turns.slice(0, last + 1);
+}
 
 /** What programs have done, by name. */
 type Count = Map<string, number>;
@@ -67,6 +94,9 @@ async function append(cold: Model, chat: Chat, r: Random, isAlone: boolean): Pro
   const common = commonPrefix(held, fresh.tokens.subarray(0, want.usage.inputTokens - 1));
   const kept = Math.min(common, stored.get(chat) ?? common);
   stored.delete(chat);
+  const past = pasts.get(chat)!;
+  past.turns = [...past.turns, { at: chat.position, messages: fresh.messages }];
+  past.isReadAnew ||= common < held.length;
   if (isAlone) assert.equal(got.usage.cachedTokens, kept);
   else assert.ok(got.usage.cachedTokens >= kept, `${got.usage.cachedTokens} of ${kept}`);
   fresh.dispose();
@@ -77,7 +107,7 @@ async function append(cold: Model, chat: Chat, r: Random, isAlone: boolean): Pro
  * @param isAlone no chat of `model` takes over what another one holds
  */
 async function program(model: Model, cold: Model, r: Random, isAlone: boolean, count: Count): Promise<void> {
-  const chats = [model.chat(r.below(2) === 0 ? {} : { system: "You are kind." })];
+  const chats = [follow(model.chat(r.below(2) === 0 ? {} : { system: "You are kind." }))];
   const did = (name: string): unknown => count.set(name, (count.get(name) ?? 0) + 1);
   const deck = OPERATIONS.map((what) => ({ what, at: r.next() })).sort((a, b) => a.at - b.at);
   for (const { what } of deck) {
@@ -94,14 +124,15 @@ async function program(model: Model, cold: Model, r: Random, isAlone: boolean, c
       const kept = marks.includes(position) ? chat.tokens.length : position;
       assert.deepEqual([chat.position, [...chat.tokens]], [position, [...held.subarray(0, kept)]]);
       assert.ok(kept <= position, `${kept} tokens at ${position}`);
+      checkMessages(chat, position);
       did("rewind");
     } else if (what === "fork" && chats.length < MOST_CHATS) {
-      const fork = chat.fork();
+      const fork = follow(chat.fork(), pasts.get(chat));
       if (stored.has(chat)) stored.set(fork, stored.get(chat)!);
       chats.push(fork);
       did("fork");
     } else {
-      const back = await model.restore(await chat.save());
+      const back = follow(await model.restore(await chat.save()), pasts.get(chat));
       assert.deepEqual([[...back.tokens], back.messages, back.marks], [[...chat.tokens], chat.messages, chat.marks]);
       stored.set(back, Math.min(stored.get(chat) ?? back.position, PAGE_POSITIONS * Math.floor(back.position / PAGE_POSITIONS)));
       chat.dispose();

@@ -255,6 +255,34 @@ describe("a page in Chromium", function () {
       });
   });
 
+  it("a load that is aborted while its threads start leaves none, nor does a model that the program has dropped", async () => {
+    await visit({ headers: ISOLATED }, async (page) => {
+      const aborted = await run(
+        page,
+        `const { Worker } = globalThis;
+         const controller = new AbortController();
+         let threads = 0;
+         globalThis.Worker = class extends Worker {
+           constructor(file, ...rest) {
+             super(file, ...rest);
+             if (!String(file).endsWith("/thread.browser.js")) return;
+             threads++;
+             controller.abort();
+           }
+         };
+         const told = await load(mini, { threads: 3, signal: controller.signal }).catch(({ name }) => name);
+         globalThis.Worker = Worker;
+         return [told, threads > 0];`,
+      );
+      assert.deepEqual(aborted, ["AbortError", true]);
+      await workersGone(page);
+      await run(page, `return (await load(mini, { threads: 3 })).generate("Hello", { maxTokens: 2 }).then(({ text }) => text)`);
+      assert.equal(page.workers().length, 3);
+      const session = await page.createCDPSession();
+      await workersGone(page, () => session.send("HeapProfiler.collectGarbage"));
+    });
+  });
+
   it("another origin's package: the worker, and its threads, come by way of a blob", async () => {
     const other = await serveFolders({ "/dist/": "dist" }, { headers: { "cross-origin-resource-policy": "cross-origin" } });
     try {
@@ -363,8 +391,11 @@ describe("a page in Chromium", function () {
   });
 });
 
-/** A worker that was ended is told of a little later, and on a busy machine seconds later. */
-async function workersGone(page: Page): Promise<void> {
-  for (let i = 0; i < 1_500 && page.workers().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+/** A worker that was ended is told of a little later, and on a busy machine seconds later. @param meanwhile is called until then */
+async function workersGone(page: Page, meanwhile?: () => Promise<unknown>): Promise<void> {
+  for (let i = 0; i < 1_500 && page.workers().length > 0; i++) {
+    await meanwhile?.();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
   assert.equal(page.workers().length, 0);
 }

@@ -22,6 +22,12 @@ interface Row {
 }
 
 const bench = (...args: string[]) => spawnSync(process.execPath, ["bench/bench.mjs", ...args], { encoding: "utf8" });
+/** @returns the picture that a run says it drew */
+const drawn = (stderr: string, name: string): string => {
+  const path = `bench/results/${name}.svg`;
+  assert.ok(stderr.includes(`drew ${path}\n`), stderr);
+  return readFileSync(path, "utf8");
+};
 const ONE = ["kernels", "--quick", "--models", "350m", "--only", "^rmsnorm 350m .1,"];
 
 describe("npm run bench", () => {
@@ -55,6 +61,8 @@ describe("npm run bench", () => {
     );
 
     if (!pick({ gate: false, full: true })) return; // each run measures the machine's ceilings
+    const products = bench("kernels", "--quick", "--models", "350m", "--only", "^matmul q[48] .*M 1$");
+    assert.match(drawn(products.stderr, "roofline"), /<title>matmul q8 [^<]*: [\d.]+ GB\/s, [\d.]+ GMAC\/s<\/title>/);
     row.value /= 1e12;
     writeFileSync(path, JSON.stringify(old));
     const faster = bench(...ONE, "--compare", path);
@@ -129,8 +137,9 @@ describe("npm run bench", () => {
       for (const { key, value } of rows) assert.ok(value > 0 && value < Number.POSITIVE_INFINITY, `${key}: ${value}`);
       const table = stdout.split(`\n## ${suite}\n\n`)[1]?.split("\n\n")[0];
       assert.equal(table?.trim().split("\n").length, rows.length + 2, stdout);
-      if (suite === "generate")
-        assert.match(stdout, /the largest distance of a logit from the float64 reference's: q4, (plain|relaxed), 1 thread: 0\.\d/);
+      if (suite !== "generate") return;
+      for (const what of ["prefill", "decode"]) assert.match(drawn(stderr, `${what}-mini`), /tokens\/s/);
+      assert.match(stdout, /the largest distance of a logit from the float64 reference's: q4, (plain|relaxed), 1 thread: 0\.\d/);
     });
 
   it("refuses a suite that it has not", () => {
@@ -216,7 +225,7 @@ describe("npm run bench:peers", () => {
       "350m Q4_0 1t decode 0": { tokens: 1, ms: { ours: [10, 10, 10], native: [14, 14, 14], wllama: [81] } }, // a slow peer: one round
       "350m Q4_0 2t decode 0": { tokens: 1, ms: { ours: [5, 5, 5], native: [6, 6, 6] } },
       "350m Q8_0 1t decode 0": { tokens: 1, ms: { ours: [1, 2, 4], native: [6, 2, 4] } }, // 6, 1 and 1 times: of the medians it were twice
-      "350m q4 1t warm start": { tokens: 1, ms: { ours: [200, 200, 200], native: [100, 100, 100] }, note: "a note" },
+      "350m Q4_0 1t warm start": { tokens: 1, ms: { ours: [200, 200, 200], native: [100, 100, 100] }, note: "a note" },
       "350m Q4_0 1t start": {
         tokens: 1,
         ms: { ours: [100, 100, 100], native: [151, 151, 151] },
@@ -239,8 +248,8 @@ describe("npm run bench:peers", () => {
     assert.deepEqual(rows("weights streamed")[0]?.slice(1), streamed);
     assert.deepEqual(rows("peak memory")[0]?.slice(1), ["1.10× (350m Q4_0, 1 thread)", "met"]); // at most: just so
     const [[image, measured, verdict] = []] = rows("start to first token after 128, ours from the packed image");
-    assert.match(image ?? "", /of a bf16 folder, in time: ≤ 1\.50× native's from its Q4_0 file$/);
-    assert.deepEqual([measured, verdict], ["2.00× (350m, 1 thread)", "missed by 33 %"]);
+    assert.match(image ?? "", /of the file, in time: ≤ 1\.50× native's from the file$/);
+    assert.deepEqual([measured, verdict], ["2.00× (Q4_0, 350m, 1 thread)", "missed by 33 %"]);
     assert.deepEqual(rows("start to first token after 128: ≥ 1.50× native")[0]?.slice(1), ["1.51× (Q4_0, 350m, 1 thread, start)", "met"]);
   });
 

@@ -71,8 +71,9 @@ model.dispose();
 `;
 const LIST = `
 import { listModels, removeModel } from "lfm2-wasm";
-const models = await listModels(args);
-const removed = args.remove && (await removeModel(args.remove, args));
+const { remove, ...query } = args;
+const models = await listModels(query);
+const removed = remove && (await removeModel(remove, query));
 console.log(JSON.stringify({ ids: models.map(({ id }) => id), freeBytes: models.freeBytes, removedBytes: removed?.sizeBytes }));
 `;
 const REMOVE = `

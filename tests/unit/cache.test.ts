@@ -393,10 +393,13 @@ describe("the cache on a disk", () => {
     assert.deepEqual(readFileSync(blob), mini);
   });
 
-  it("a draft of other tokens is refused once, and stays in the cache; pull tells of a wrong one before it downloads", async () => {
+  it("a draft of other tokens is refused once, and stays in the cache; availability says so, and pull tells of a wrong one before it downloads", async () => {
     const other = options({ draft: "org/tiny" });
     const refused = { name: "UnsupportedError", code: "other-tokens" };
     await pull("org/tiny", options());
+    const { status, reason, memoryBytes } = await availability("org/mini", other);
+    assert.deepEqual([status, memoryBytes > 0], ["unavailable", true]);
+    assert.match(reason ?? "", /^\[lfm2\] draft: expected a model with the same tokens, got /);
     await assert.rejects(load("org/mini", other), refused);
     const asked = (): number => server.log.filter((r) => r.url.includes("/api/models/org/tiny")).length;
     server.log.length = 0;
@@ -513,6 +516,12 @@ describe("the cache on a disk", () => {
       ["org/tiny"],
     );
     for (const id of ["org/mini:q4", "mini", "../x", ""]) await assert.rejects(removeModel(id, { cacheDir: dir }), { name: "InputError" });
+    const query = { cache_dir: dir } as never;
+    for (const call of [listModels(query), removeModel("org/tiny", query)])
+      await assert.rejects(call, {
+        name: "InputError",
+        message: /Models?: expected names that CacheQuery lists, got "cache_dir"\. Write cacheDir\./,
+      });
   });
 
   describe("that cannot be written", () => {
