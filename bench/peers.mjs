@@ -229,6 +229,17 @@ async function quantized() {
   }
 }
 
+const DTYPES = { Q4_0: "q4", Q8_0: "q8" };
+
+/** What is measured of ours gives the reference's logits: a golden model of the type, in the same build and with as many threads. */
+async function reference(type, threads) {
+  const key = `the reference's logits, ${type} ${threads}t agreement`;
+  if (cells[key]) return;
+  const { againstReference } = await import("./lib/reference.mjs"); // of what has been built by now
+  const [{ far }] = await againstReference(DTYPES[type], [{ name: key, variant: about.build, threads, kvDtype: "f16" }]);
+  keep(key, { far, note: `ours of a golden model at most ${far.toFixed(2)} from them (deviation 1.6)` });
+}
+
 async function speed(shape, type, threads) {
   const title = `${shape} ${type} ${threads}t`;
   const contextTokens = Math.max(...options.contexts, ...options.prefills) + DECODE_TOKENS * (options.rounds + 2);
@@ -264,16 +275,12 @@ async function speed(shape, type, threads) {
   }
 }
 
-/**
- * Start of the process, load, first token of a prompt, with what is read in the page cache. Not the same bytes: ours reads the packed image that an earlier load of a folder of bf16
- * weights left, native its Q4_0 file, about as large.
- */
-async function warmStart(shape, threads) {
-  const key = `${shape} q4 ${threads}t warm start`;
+/** Start of the process, load, first token of a prompt, with what is read in the page cache: ours reads the packed image that an earlier load of the file left, native maps the file. */
+async function warmStart(shape, type, threads) {
+  const key = `${shape} ${type} ${threads}t warm start`;
   if (cells[key]) return;
-  const [path, original] = [await gguf(shape, "Q4_0"), await folder(shape)];
-  const cache = { dir: join(options.scratch, "cache"), packed: true };
-  const loads = { ours: { path: original, dtype: "q4", cache }, native: { path } };
+  const path = await gguf(shape, type);
+  const loads = { ours: { path, cache: { dir: join(options.scratch, "cache"), packed: true } }, native: { path } };
   const once = async (engine) => {
     const from = performance.now();
     const worker = await engines.start(engine, path);
@@ -296,7 +303,7 @@ async function warmStart(shape, threads) {
   keep(key, {
     tokens: 1,
     ms,
-    note: `ours, of the bf16 folder, ${Math.round(ours)} ms from start to first token, native from its Q4_0 file ${Math.round(native)}`,
+    note: `ours from the packed image ${Math.round(ours)} ms from start to first token, native from the file ${Math.round(native)}`,
   });
 }
 
@@ -367,8 +374,11 @@ try {
   if (has("quantized", "native")) await quantized();
   if (has("graph", "onnxruntime-web")) await graph();
   for (const [shape, type, threads] of cross(options.models, options.types, options.threads)) {
-    if (has("warm", "native") && type === "Q4_0") await warmStart(shape, threads);
-    if (has("speed")) await speed(shape, type, threads);
+    if (has("warm", "native")) await warmStart(shape, type, threads);
+    if (has("speed")) {
+      await reference(type, threads);
+      await speed(shape, type, threads);
+    }
     if (has("start")) await startUp(shape, type, threads);
   }
 } catch (error) {

@@ -21,14 +21,14 @@ const rounds = args.includes("--rounds") ? Number(args[args.indexOf("--rounds") 
 /** What a place has and lacks, as one reads it in a table. */
 const PLACES = [
   ...["node20", "node22", "node24", "node26"].map((name) => ({ name, title: "Node", has: 'files, cache, threads, `engine: "worker"`' })),
-  { name: "deno", title: "Deno", has: "the same" },
+  { name: "deno", title: "Deno", has: "as in Node" },
   { name: "deno", place: "net", title: "Deno, as in Deno Deploy", has: "network; no files, one thread" },
-  { name: "bun", title: "Bun", has: "the same" },
+  { name: "bun", title: "Bun", has: "as in Node" },
   { name: "chromium", place: "page", title: "Chromium, page", has: "network, Files, OPFS; threads where isolated" },
-  { name: "chromium", place: "worker", title: "Chromium, worker", has: "the same" },
+  { name: "chromium", place: "worker", title: "Chromium, worker", has: "as in its page" },
   { name: "chromium", place: "service", title: "Chromium, service worker", has: "network, OPFS; one thread, no worker" },
   { name: "firefox", place: "page", title: "Firefox ESR, page", has: "as in Chromium's page" },
-  { name: "firefox", place: "worker", title: "Firefox ESR, worker", has: "the same" },
+  { name: "firefox", place: "worker", title: "Firefox ESR, worker", has: "network, Files, OPFS; one thread, no worker" },
   { name: "firefox", place: "service", title: "Firefox ESR, service worker", has: "as in Chromium's" },
   { name: "workerd", title: "workerd", has: "modules, R2, network; one thread, 100 MB" },
 ];

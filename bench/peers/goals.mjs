@@ -38,12 +38,12 @@ class Values {
     );
   }
 
-  /** From the packed image, in native's time from its file. */
+  /** From the packed image, in native's time from the file. */
   warmStarts() {
-    return cross(this.options.models, this.options.threads).flatMap(([shape, n]) => {
-      const value = ratio(this.cells, `${shape} q4 ${n}t warm start`, "native");
-      if (value === undefined && !this.asks("native", shape, "Q4_0", "warm start")) return [];
-      return [{ value: value && 1 / value, name: `${shape}, ${threadsText(n)}` }];
+    return cross(this.options.models, this.options.types, this.options.threads).flatMap(([shape, type, n]) => {
+      const value = ratio(this.cells, `${shape} ${type} ${n}t warm start`, "native");
+      if (value === undefined && !this.asks("native", shape, type, "warm start")) return [];
+      return [{ value: value && 1 / value, name: `${type}, ${shape}, ${threadsText(n)}` }];
     });
   }
 
@@ -121,7 +121,7 @@ export function goalsOf(
     ["prefill q8", "onnxruntime-web", 2, v.ratios("onnxruntime-web", "Q8_0", prefills)],
     [first, "native", 1.5, v.starts("native")],
     [first, "wllama", 8, v.starts("wllama")],
-    [`${first}, ours from the packed image of a bf16 folder, in time`, "native's from its Q4_0 file", 1.5, v.warmStarts(), isMost],
+    [`${first}, ours from the packed image of the file, in time`, "native's from the file", 1.5, v.warmStarts(), isMost],
     ["peak memory above the runtime's", "file + KV", 1.1, v.memory(), isMost],
     ["weights streamed by decode at 0", "the read bandwidth", 0.8, v.ofRead(), share],
     ["prefill, two threads", "one", 1.85, v.scaling(prefills)],

@@ -37,9 +37,7 @@ const CHUNK_TOKENS = 128;
 async function openAll(source, dtype, options, note) {
   const threads = options.threads.flatMap((n) => [{ threads: n }]);
   const variants = options.variant ? [options.variant] : [undefined, "plain"];
-  const ways = variants.flatMap((variant) =>
-    threads.filter((t) => variant === undefined || t.threads === 1).map((t) => ({ ...t, variant })),
-  );
+  const ways = variants.flatMap((variant, i) => threads.filter((t) => i === 0 || t.threads === 1).map((t) => ({ ...t, variant })));
   const kvs = options.isQuick ? ["f16"] : ["f16", "q8"];
   const models = [];
   for (const kvDtype of kvs)

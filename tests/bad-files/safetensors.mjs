@@ -557,6 +557,17 @@ export const SAFETENSORS = [
       }),
   ],
   [
+    "st-dtype-i8",
+    U,
+    "I8",
+    "a needed weight stored as I8",
+    () =>
+      stWith((h) => {
+        h[Q].dtype = "I8";
+        h[Q].shape[0] *= 2;
+      }),
+  ],
+  [
     "st-dtype-f8",
     U,
     "F8_E4M3",

@@ -66,7 +66,7 @@ export const threaded: readonly Variant[] = (["plain", "relaxed"] as const).flat
 /** The relaxed build as on each kind of processor, whichever this one is. */
 export const dotKinds: readonly { readonly kind: DotKind; readonly variant: Variant }[] = ([-1, 0, 1] as const).flatMap((kind) => {
   const bytes = emulated(kind);
-  if (!WebAssembly.validate(bytes)) return []; // the build has other relaxed instructions
+  if (!variants.some(({ name }) => name === "relaxed")) return []; // the build has other relaxed instructions
   return [{ kind, variant: { name: "relaxed", module: new WebAssembly.Module(bytes), threads: 1 } }];
 });
 
