@@ -36,9 +36,10 @@ export type LogitsProcessor = (logits: Float32Array, state: GenerationState) => 
 
 /**
  * Asked after each token: true ends the reply, with finishReason `"stop"`; false goes on. With beams it is asked about each sequence that may go on: one that it ends is
- * among the finished ones. It may not be asynchronous.
+ * among the finished ones. It may not be asynchronous. One that is written with a second parameter gets the logits (V,) that the token was chosen from, a copy, as the caller's own
+ * processors left them; with beams their log-probabilities.
  */
-export type StoppingCriterion = (state: GenerationState) => boolean;
+export type StoppingCriterion = (state: GenerationState, logits: Float32Array) => boolean;
 
 /** How tokens are guessed so that one pass over the weights checks several. They change how fast a reply comes, and no token of it, whether greedy or sampled. */
 export interface SpeculateOptions {
@@ -72,7 +73,7 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly lengthPenalty?: number | undefined;
   /** When the search ends: `false` (default) once no beam can win at its present length, `true` with as many ended ones as there are beams, `"never"` once none can win at any length. */
   readonly earlyStopping?: boolean | "never" | undefined;
-  /** Replies to give back, as `reply.sequences`: of beam search the best ones, else so many samples, with the seeds that follow `seed`. Default 1. */
+  /** Replies to give back, as `reply.sequences`: of beam search the best ones, else so many samples, one after the other, with the seeds that follow `seed`. Default 1. */
   readonly numReturnSequences?: number | undefined;
   /** Functions on the logits before each token. Each costs a copy of the logits, and a message where the engine is elsewhere. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
@@ -392,9 +393,9 @@ function processed(processors: readonly LogitsProcessor[], logits: Float32Array,
 }
 
 /** Asks the caller's own criteria. */
-function isOver(criteria: readonly StoppingCriterion[], state: GenerationState): boolean {
+function isOver(criteria: readonly StoppingCriterion[], state: GenerationState, logits: Float32Array | undefined): boolean {
   return criteria.some((criterion) => {
-    const returned: unknown = criterion(state);
+    const returned: unknown = criterion(state, logits as Float32Array); // they are there for those that take them
     if (typeof returned === "boolean") return returned;
     throw new InputError(
       `options: stoppingCriteria: expected functions that return true or false, got ${kindOf(returned)}. They may not be asynchronous.`,
@@ -439,14 +440,24 @@ async function* run(
     for (let n = 0; n <= moreSamples && !signal?.aborted; n++) {
       const seed = n === 0 ? sampling.seed : (sampling.seed + n) % Number.MAX_SAFE_INTEGER;
       const own = n === 0 ? progress : new Progress();
+      /** Of the step that is under way, by the sequence that they follow; without beams there is one. */
+      const logits = new Map<string, Float32Array>();
       const see = async (event: GenerateEvent): Promise<Part | undefined | typeof LEAVE> => {
         if (signal?.aborted && onAbort === "throw" && event.type !== "finish") return LEAVE; // an engine that lives elsewhere may have worked ahead
-        if (event.type === "logits") await engine.supply(call, changed(event, request, own));
-        if (event.type === "candidates") await engine.supply(call, ended(event, request));
+        if (event.type === "logits") {
+          const left = changed(event, request, own);
+          if (stoppingCriteria.length > 0) logits.set(String(event.tokens ?? ""), left);
+          await engine.supply(call, left);
+        }
+        if (event.type === "candidates") {
+          await engine.supply(call, ended(event, request, logits));
+          logits.clear();
+        }
         const part = own.take(event);
         if (part?.type === "prefill" && onProgress) tell(onProgress, part);
-        if (event.type === "token" && stoppingCriteria.length > 0 && !request.beams && isOver(stoppingCriteria, stateOf(request, own)))
-          await engine.cancel(call, "stop");
+        if (event.type === "token" && stoppingCriteria.length > 0 && !request.beams) {
+          if (isOver(stoppingCriteria, stateOf(request, own), logits.get(""))) await engine.cancel(call, "stop");
+        }
         return n === 0 ? part : undefined; // nobody sees those of the others
       };
       if (stoppingCriteria.length === 0)
@@ -467,7 +478,7 @@ async function* run(
 function asked(request: TurnRequest, seed: number): GenerateRequest {
   const { ids, maxTokens, stop, stopIds, processing, endIds, topLogprobs, beams, speculation } = request;
   const sampling = { ...request.sampling, seed };
-  const asksForLogits = request.processors.length > 0;
+  const asksForLogits = request.processors.length > 0 || request.stoppingCriteria.some((criterion) => criterion.length > 1);
   const hasCriteria = request.stoppingCriteria.length > 0;
   const asks = { asksForLogits, asksForEnds: beams && hasCriteria, inStep: asksForLogits || hasCriteria };
   return { ids, maxTokens, stop, stopIds, sampling, processing, endIds, ...asks, topLogprobs, beams, speculation };
@@ -485,10 +496,15 @@ function changed(event: GenerateEvent & { readonly type: "logits" }, request: Tu
 }
 
 /** Which sequences the caller's own criteria end. */
-function ended({ sequences }: GenerateEvent & { readonly type: "candidates" }, { ids, stoppingCriteria }: TurnRequest): Float32Array {
-  return Float32Array.from(sequences, (tokens) =>
-    isOver(stoppingCriteria, { tokens: Array.from(tokens), promptTokens: ids.length }) ? 1 : 0,
-  );
+function ended(
+  { sequences }: GenerateEvent & { readonly type: "candidates" },
+  { ids, stoppingCriteria }: TurnRequest,
+  logits: ReadonlyMap<string, Float32Array>,
+): Float32Array {
+  return Float32Array.from(sequences, (tokens) => {
+    const state = { tokens: Array.from(tokens), promptTokens: ids.length };
+    return isOver(stoppingCriteria, state, logits.get(String(tokens.subarray(0, -1)))) ? 1 : 0;
+  });
 }
 
 function tell(onProgress: (progress: PromptProgress) => void, { processedTokens, totalTokens, cachedTokens }: PromptProgress): void {

@@ -2,8 +2,8 @@
 
 /** Sleeps within a step from which on its threads held each other up: with cores to themselves they meet while they poll. */
 const HELD_UP_SLEEPS = 8;
-/** Shorter steps are not worth a thought, ms. */
-const LEAST_MS = 2;
+/** Shorter steps are not worth a thought, ms; in longer ones, of prompts, waiting is the lesser part, and a trial would cost more than it could gain. */
+const [LEAST_MS, MOST_MS] = [2, 250];
 /** Steps whose median counts: one that something else held up says nothing. */
 const TRIAL_STEPS = 3;
 /** From one trial to the next, ms of steps, and steps: at first so long, twice as long after each that changed nothing … */
@@ -37,7 +37,7 @@ class Kind {
       this.#end(ms >= WORTH_IT * this.#before);
       return;
     }
-    const counts = this.isAlone || (ms >= LEAST_MS && sleeps >= HELD_UP_SLEEPS);
+    const counts = this.isAlone || (ms >= LEAST_MS && ms <= MOST_MS && sleeps >= HELD_UP_SLEEPS);
     this.#times = counts ? [...this.#times, ms].slice(-TRIAL_STEPS) : [];
     if (this.#times.length < TRIAL_STEPS) return;
     const median = this.#times.toSorted((a, b) => a - b)[TRIAL_STEPS >> 1] ?? 0;

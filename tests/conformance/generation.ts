@@ -1,6 +1,6 @@
 // What a call may ask of generation beyond plain sampling, on any engine: rules, the caller's own functions, log-probabilities.
 import assert from "node:assert/strict";
-import type { GenerateOptions, Model } from "lfm2-wasm";
+import type { GenerateOptions, GenerationState, Model } from "lfm2-wasm";
 import { pooled, windowLoss } from "../reference/windows.ts";
 
 const STORY = "Tell me a story about a fox.";
@@ -65,6 +65,19 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       const reply = await greedy({ stoppingCriteria: [({ tokens, promptTokens }) => tokens.length - promptTokens === 5] });
       assert.deepEqual([[...reply.tokens], reply.finishReason], [plain.slice(0, 5), "stop"]);
       assert.equal(reply.text, model.tokenizer.decode(plain.slice(0, 5)));
+
+      const chosen: (number | undefined)[] = [];
+      const sees = ({ tokens }: GenerationState, logits: Float32Array): boolean => {
+        assert.deepEqual(
+          [logits.length, logits[banned]],
+          [model.config.vocabSize, Number.NEGATIVE_INFINITY],
+          "as the processors left them",
+        );
+        chosen.push(logits.indexOf(Math.max(...logits)));
+        return chosen.length === 6 || tokens.at(-1) === banned;
+      };
+      assert.deepEqual(await ids({ processors: [ban], stoppingCriteria: [sees] }), other.slice(0, 6));
+      assert.deepEqual(chosen, other.slice(0, 6), "each token is the largest of its logits");
     });
 
     it("ends a call with what the caller's function throws, or by what it should not return", async () => {
@@ -175,6 +188,14 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       const byCriterion = await search({ stoppingCriteria: [(s) => s.tokens.at(-1) === end], topLogprobs: 2, repetitionPenalty: 1 });
       const plain = ({ sequences = [] }: typeof byId) => sequences.map(({ text: _, ...rest }) => rest);
       assert.deepEqual(plain(byCriterion), plain(byId));
+      const totals = new Map<string, number>();
+      const add = ({ tokens, promptTokens }: GenerationState, logits: Float32Array): boolean => {
+        const [before, id = -1] = [tokens.slice(promptTokens, -1), tokens.at(-1)];
+        totals.set(String(tokens.slice(promptTokens)), (totals.get(String(before)) ?? 0) + (logits[id] ?? Number.NaN));
+        return false;
+      };
+      for (const { tokens, score = 0 } of (await search({ stoppingCriteria: [add], maxTokens: 5 })).sequences ?? [])
+        assert.ok(Math.abs((totals.get(String(tokens)) ?? Number.NaN) / tokens.length - score) < 1e-5, "a beam's own log-probabilities");
       assert.deepEqual(byCriterion.logprobs, byCriterion.sequences?.[0]?.logprobs);
       for (const { tokens, score = 0, logprobs = [] } of byId.sequences ?? []) {
         assert.deepEqual(

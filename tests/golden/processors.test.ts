@@ -13,6 +13,7 @@ interface Case {
   readonly logits: readonly (number | string | null)[];
   readonly applied: readonly string[];
   readonly kept: readonly number[];
+  readonly scores: readonly (number | string | null)[];
   readonly probs: readonly number[];
   readonly argmax: number;
 }
@@ -71,7 +72,7 @@ describe("processor goldens", () => {
     for (const { name, params } of cases) for (const key of Object.keys(params)) assert.ok(known.includes(key), `${name}: ${key}`);
   });
 
-  for (const { name, params, context, logits, kept, probs, argmax, applied } of cases) {
+  for (const { name, params, context, logits, kept, scores, probs, argmax, applied } of cases) {
     it(name, async () => {
       const sampling = optionsOf<SamplingOptions>(params, SAMPLING);
       const processing = checkProcessors(optionsOf<ProcessorOptions>(params, RULES));
@@ -106,10 +107,32 @@ describe("processor goldens", () => {
             assert.ok(Math.abs(probability - probs[i]!) < 1e-5, `${instance.variant}: ${id} has ${probability}, expected ${probs[i]}`);
           }
         }
+        if (!isSampled) {
+          const given = row();
+          process(given, sampling, history, rules);
+          for (const [id, score] of scores.map(number).entries())
+            assert.ok(
+              Math.abs(given.view()[id]! - score) <= 1e-6 * Math.max(1, Math.abs(score)),
+              `${id}: ${given.view()[id]}, not ${score}`,
+            );
+        }
         if (!applied.includes("typical_p"))
           // which may drop the likeliest
           assert.equal(sample(row(), { ...sampling, temperature: 0 }, history, 0, rules), argmax, instance.variant);
       }
     });
   }
+
+  it("invalid values become numbers by the reference's formula: NaN 0, infinities the largest and the lowest of f32", async () => {
+    const context = [1, 2];
+    const rules = rulesOf({ removeInvalidValues: true }, new History(context, 2), { endIds: [], maxLength: Number.MAX_SAFE_INTEGER });
+    const largest = (2 - 2 ** -23) * 2 ** 127;
+    for (const instance of await instances(3)) {
+      const row = () => logitsOf(instance, [1, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, -2]);
+      const given = row();
+      process(given, {}, context, rules);
+      assert.deepEqual([...given.view()].slice(0, 5), [1, 0, largest, -largest, -2]);
+      assert.throws(() => process(row(), {}, context), { name: "FormatError", message: /NaN or Infinity/ });
+    }
+  });
 });

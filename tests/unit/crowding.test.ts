@@ -44,7 +44,6 @@ describe("crowding", () => {
     for (const [all, one] of [
       [6, 10],
       [42, 70],
-      [1900, 3500],
     ] as const) {
       const crowding = new Crowding();
       steps(crowding, 1000, { all: 4 * one, one, sleeps: 60 });
@@ -74,10 +73,11 @@ describe("crowding", () => {
     assert.ok(alone > 0 && alone <= 24, `${alone} of 4000`);
   });
 
-  it("goes by kinds: a prompt's steps have helpers while those of replies have none, and short ones always", () => {
+  it("goes by kinds: a prompt's steps have helpers while those of replies have none; short and long ones always", () => {
     const crowding = new Crowding();
     assert.ok(steps(crowding, 100, CROWDED) > 90);
-    assert.equal(steps(crowding, 100, { all: 1900, one: 3500, sleeps: 2 }, 2), 0);
+    assert.equal(steps(crowding, 100, { all: 150, one: 260, sleeps: 2 }, 2), 0);
+    assert.equal(steps(crowding, 100, { all: 1900, one: 3500, sleeps: 60 }, 4), 0);
     assert.equal(steps(crowding, 100, { all: 1, one: 0.5, sleeps: 100 }, 3), 0);
     assert.ok(steps(crowding, 100, CROWDED) > 90);
     for (let kind = 10; kind < 80; kind++) steps(crowding, 1, FREE, kind); // as many as are remembered, and more

@@ -352,8 +352,7 @@ describe("contexts", () => {
     for (const each of [free, model]) each.dispose();
   });
 
-  it("when memory ends within a chat's turn: what was said stays, and the chat goes on with the same text once there is room", async function () {
-    if (!pick({ gate: false, full: true })) return this.skip();
+  it("when memory ends within a chat's turn: what was said stays, and the chat goes on with the same text once there is room", async () => {
     const options = { prefixCacheBytes: 0, threads: 1 } as const;
     using free = await load(mini, options);
     using model = await load(mini, { ...options, maxMemoryBytes: free.info.memoryBytes + (1 << 18) });

@@ -501,8 +501,8 @@ describe("packed images", () => {
     await assert.rejects(load("models/lfm2-mini", { cache: { packed: 1 as never } }), { name: "InputError", message: /cache: expected/ });
   });
 
-  // Written by the first version of the format, and committed: every later version reads them. They are never made anew.
-  for (const dtype of ["q4", "q8"] as const)
+  // Written in version 1 of the format, and committed: every later version reads them. They are never made anew.
+  for (const dtype of ["f32", "bf16", "f16", "q8", "q4"] as const)
     it(`the committed image of version 1, ${dtype}, is read`, async () => {
       const images = new MemoryImages();
       const bytes = new Uint8Array(readFileSync(join(FIXTURES, `packed-image-1-${dtype}.safetensors`)));
