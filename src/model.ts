@@ -14,7 +14,7 @@ import type { Lfm2Config } from "./models/config.ts";
 import { part } from "./part.ts";
 import { type Lane, Relay, through } from "./relay.ts";
 import { type Part, type Reply, ReplyStream } from "./reply.ts";
-import type { EmbedOptions, Perplexity, PerplexityOptions, Score } from "./score.ts";
+import type { EmbedOptions, Perplexity, PerplexityOptions, Score, ScoreOptions } from "./score.ts";
 import type { ChatTemplate } from "./text/chat-template.ts";
 import { checkMessages, type Message } from "./text/messages.ts";
 import type { Segment } from "./text/segments.ts";
@@ -25,8 +25,7 @@ import { kindOf } from "./values.ts";
 /** What a turn can start from: a user's text, a conversation, or token ids that are fed as they are. */
 export type ModelInput = string | readonly Message[] | Uint32Array;
 
-/** Options of `score`. */
-const SCORE = { signal: 1 };
+const SCORE: Readonly<Record<keyof ScoreOptions, 1>> = { signal: 1 };
 
 /** Several prompts, not the messages of one. */
 function isBatch(input: ModelInput | readonly ModelInput[]): input is readonly ModelInput[] {
@@ -257,8 +256,8 @@ export class Model {
    * @param text as it is, control tokens and all, after the start token; or token ids
    * @throws InputError for fewer than two tokens, or more than the context; AbortError
    */
-  async score(text: string | Uint32Array, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<Score> {
-    const { signal } = checkNames("score", options, "score", SCORE);
+  async score(text: string | Uint32Array, options: ScoreOptions = {}): Promise<Score> {
+    const { signal } = checkNames("score", options, "ScoreOptions", SCORE);
     return this.#score(await this.#encodeText(text), signal);
   }
 

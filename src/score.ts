@@ -22,6 +22,12 @@ export interface Perplexity {
   readonly tokens: number;
 }
 
+/** Options of `score`. */
+export interface ScoreOptions {
+  /** Ends the call before its next chunk. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** Options of `perplexity`. */
 export interface PerplexityOptions {
   /** Tokens of a window; default 2,048, at most the context. */

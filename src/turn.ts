@@ -36,8 +36,8 @@ export type LogitsProcessor = (logits: Float32Array, state: GenerationState) => 
 
 /**
  * Asked after each token: true ends the reply, with finishReason `"stop"`; false goes on. With beams it is asked about each sequence that may go on: one that it ends is
- * among the finished ones. It may not be asynchronous. One that is written with a second parameter gets the logits (V,) that the token was chosen from, a copy, as the caller's own
- * processors left them; with beams their log-probabilities.
+ * among the finished ones. It may not be asynchronous. One that is written with a second parameter, neither optional by a default nor a rest (its `length` tells), gets the logits (V,)
+ * that the token was chosen from, a copy, as the caller's own processors left them; with beams their log-probabilities.
  */
 export type StoppingCriterion = (state: GenerationState, logits: Float32Array) => boolean;
 
@@ -77,7 +77,7 @@ export interface GenerateOptions extends SamplingOptions, ProcessorOptions {
   readonly numReturnSequences?: number | undefined;
   /** Functions on the logits before each token. Each costs a copy of the logits, and a message where the engine is elsewhere. */
   readonly processors?: readonly LogitsProcessor[] | undefined;
-  /** Functions that may end the reply; with beams, each sequence. */
+  /** Functions that may end the reply; with beams, each sequence. With a second parameter each costs what a processor does. */
   readonly stoppingCriteria?: readonly StoppingCriterion[] | undefined;
   /**
    * Guesses tokens and checks several in one pass, which changes none of them: see `SpeculateOptions`. `"prompt-lookup"` helps where a reply repeats what was
@@ -392,10 +392,14 @@ function processed(processors: readonly LogitsProcessor[], logits: Float32Array,
   }, logits);
 }
 
-/** Asks the caller's own criteria. */
+/** Whether a criterion is to see the logits. */
+const takesLogits = (criterion: StoppingCriterion): boolean => criterion.length > 1;
+
+/** Asks the caller's own criteria. @param logits are there if one of them takes them */
 function isOver(criteria: readonly StoppingCriterion[], state: GenerationState, logits: Float32Array | undefined): boolean {
   return criteria.some((criterion) => {
-    const returned: unknown = criterion(state, logits as Float32Array); // they are there for those that take them
+    const seen = takesLogits(criterion) ? logits?.slice() : undefined; // what one does to them is nothing to the others
+    const returned: unknown = criterion(state, seen as Float32Array);
     if (typeof returned === "boolean") return returned;
     throw new InputError(
       `options: stoppingCriteria: expected functions that return true or false, got ${kindOf(returned)}. They may not be asynchronous.`,
@@ -440,13 +444,13 @@ async function* run(
     for (let n = 0; n <= moreSamples && !signal?.aborted; n++) {
       const seed = n === 0 ? sampling.seed : (sampling.seed + n) % Number.MAX_SAFE_INTEGER;
       const own = n === 0 ? progress : new Progress();
-      /** Of the step that is under way, by the sequence that they follow; without beams there is one. */
+      /** For criteria, of the step that is under way, by the reply that they follow; without beams there is one. */
       const logits = new Map<string, Float32Array>();
       const see = async (event: GenerateEvent): Promise<Part | undefined | typeof LEAVE> => {
         if (signal?.aborted && onAbort === "throw" && event.type !== "finish") return LEAVE; // an engine that lives elsewhere may have worked ahead
         if (event.type === "logits") {
           const left = changed(event, request, own);
-          if (stoppingCriteria.length > 0) logits.set(String(event.tokens ?? ""), left);
+          if (stoppingCriteria.some(takesLogits)) logits.set(replyOf(event.tokens, request), left.slice()); // a processor may return the same array again
           await engine.supply(call, left);
         }
         if (event.type === "candidates") {
@@ -478,9 +482,9 @@ async function* run(
 function asked(request: TurnRequest, seed: number): GenerateRequest {
   const { ids, maxTokens, stop, stopIds, processing, endIds, topLogprobs, beams, speculation } = request;
   const sampling = { ...request.sampling, seed };
-  const asksForLogits = request.processors.length > 0 || request.stoppingCriteria.some((criterion) => criterion.length > 1);
   const hasCriteria = request.stoppingCriteria.length > 0;
-  const asks = { asksForLogits, asksForEnds: beams && hasCriteria, inStep: asksForLogits || hasCriteria };
+  const asksForLogits = request.processors.length > 0 ? "to-change" : request.stoppingCriteria.some(takesLogits) ? "to-see" : undefined;
+  const asks = { asksForLogits, asksForEnds: beams && hasCriteria, inStep: hasCriteria || asksForLogits !== undefined } as const;
   return { ids, maxTokens, stop, stopIds, sampling, processing, endIds, ...asks, topLogprobs, beams, speculation };
 }
 
@@ -495,15 +499,19 @@ function changed(event: GenerateEvent & { readonly type: "logits" }, request: Tu
   return processed(processors, event.logits, now);
 }
 
+/** A key for the reply of a beam, which stands behind the prompt that all have. */
+const replyOf = (tokens: Uint32Array | undefined, { ids }: TurnRequest): string => String(tokens?.subarray(ids.length) ?? "");
+
 /** Which sequences the caller's own criteria end. */
 function ended(
   { sequences }: GenerateEvent & { readonly type: "candidates" },
-  { ids, stoppingCriteria }: TurnRequest,
+  request: TurnRequest,
   logits: ReadonlyMap<string, Float32Array>,
 ): Float32Array {
   return Float32Array.from(sequences, (tokens) => {
-    const state = { tokens: Array.from(tokens), promptTokens: ids.length };
-    return isOver(stoppingCriteria, state, logits.get(String(tokens.subarray(0, -1)))) ? 1 : 0;
+    const state = { tokens: Array.from(tokens), promptTokens: request.ids.length };
+    const seen = logits.size > 0 ? logits.get(replyOf(tokens.subarray(0, -1), request)) : undefined;
+    return isOver(request.stoppingCriteria, state, seen) ? 1 : 0;
   });
 }
 

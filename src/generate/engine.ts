@@ -56,8 +56,11 @@ export interface GenerateRequest {
   readonly processing?: ProcessorOptions | undefined;
   /** Ids that end a reply for rules that look at them; default `stopIds`. */
   readonly endIds?: readonly number[] | undefined;
-  /** Logits go to the caller before each choice: a `"logits"` event comes, which the caller answers by `supply` before it pulls the next one. */
-  readonly asksForLogits?: boolean | undefined;
+  /**
+   * Logits go to the caller before each choice, to be seen or changed: a `"logits"` event comes, which the caller answers by `supply` before it pulls the next one. Where they may
+   * be changed, it is the caller's fault when none is left to choose.
+   */
+  readonly asksForLogits?: "to-see" | "to-change" | undefined;
   /** With beams: a `"candidates"` event comes before each step, which the caller answers by `supply`, 1 for each that ends and else 0. */
   readonly asksForEnds?: boolean | undefined;
   /** Nothing is computed before it is pulled, wherever the engine lives: the caller decides by each event. Else an engine that lives elsewhere works some events ahead. */

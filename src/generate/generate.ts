@@ -394,7 +394,7 @@ class Reply {
 
   #choose(logits: Logits): number {
     const { sampling, asksForLogits } = this.#work.request;
-    return pickToken(logits, sampling, this.#history.ids.length, asksForLogits || this.#rules !== undefined);
+    return pickToken(logits, sampling, this.#history.ids.length, asksForLogits === "to-change" || this.#rules !== undefined);
   }
 
   /** Takes the next token. @returns whether there is more to choose: guess number `i` is it, and ends nothing. Otherwise the guesses that were wrong are let go */

@@ -4,11 +4,11 @@
 const HELD_UP_SLEEPS = 8;
 /** Shorter steps are not worth a thought, ms; in longer ones, of prompts, waiting is the lesser part, and a trial would cost more than it could gain. */
 const [LEAST_MS, MOST_MS] = [2, 250];
-/** Steps whose median counts: one that something else held up says nothing. */
+/** Steps whose median counts: one that something else held up says nothing. With helpers, most of them must have been held up. */
 const TRIAL_STEPS = 3;
-/** From one trial to the next, ms of steps, and steps: at first so long, twice as long after each that changed nothing … */
+const MOST_OF_THEM = 2;
+/** From one trial of a kind to its next, ms of steps of all kinds: at first so long, twice as long after each trial that changed nothing … */
 const LEAST_PAUSE_MS = 250;
-const LEAST_PAUSE_STEPS = 4;
 /** … and so long at most. Alone it is one step that tries the helpers, and they are missed when others are gone; of a step alone nobody gains where helpers have paid so often. */
 const LONGEST_PAUSE_MS = { alone: 1000, together: 8000 };
 /** A step with helpers shows that they are worth having again where it takes so much of the time of one alone. */
@@ -21,50 +21,47 @@ class Kind {
   isAlone = false;
   /** Whether the steps now are computed the other way to see how long they take. */
   #isTrial = false;
-  /** ms of the last steps the way that they are computed now; with helpers, of those that were held up. */
-  #times: number[] = [];
+  /** The last steps the way that they are computed now. */
+  #steps: { readonly ms: number; readonly isHeldUp: boolean }[] = [];
   /** Median ms before the trial. */
   #before = 0;
   #pauseMs = LEAST_PAUSE_MS;
-  /** Since the last trial. */
-  #ms = LEAST_PAUSE_MS;
-  #steps = LEAST_PAUSE_STEPS;
+  /** When the last trial ended. */
+  #since = Number.NEGATIVE_INFINITY;
 
-  took(ms: number, sleeps: number): void {
-    this.#ms += ms;
-    this.#steps++;
+  /** @param now ms of all steps so far, this one included */
+  took(ms: number, sleeps: number, now: number): void {
     if (this.#isTrial && !this.isAlone) {
-      this.#end(ms >= WORTH_IT * this.#before);
+      this.#end(ms >= WORTH_IT * this.#before, now);
       return;
     }
-    const counts = this.isAlone || (ms >= LEAST_MS && ms <= MOST_MS && sleeps >= HELD_UP_SLEEPS);
-    this.#times = counts ? [...this.#times, ms].slice(-TRIAL_STEPS) : [];
-    if (this.#times.length < TRIAL_STEPS) return;
-    const median = this.#times.toSorted((a, b) => a - b)[TRIAL_STEPS >> 1] ?? 0;
-    if (this.#isTrial) this.#end(median >= this.#before);
-    else if (this.#ms >= this.#pauseMs && this.#steps >= LEAST_PAUSE_STEPS) {
+    const isHeldUp = ms >= LEAST_MS && ms <= MOST_MS && sleeps >= HELD_UP_SLEEPS;
+    this.#steps = [...this.#steps, { ms, isHeldUp }].slice(-TRIAL_STEPS);
+    if (this.#steps.length < TRIAL_STEPS) return;
+    const median = this.#steps.map((step) => step.ms).sort((a, b) => a - b)[TRIAL_STEPS >> 1] ?? 0;
+    if (this.#isTrial) this.#end(median >= this.#before, now);
+    else if (now - this.#since >= this.#pauseMs && (this.isAlone || this.#steps.filter((step) => step.isHeldUp).length >= MOST_OF_THEM)) {
       this.#before = median;
       this.#change(true);
     }
   }
 
   /** @param isVain whether the trial has gained nothing: then it is as it was */
-  #end(isVain: boolean): void {
+  #end(isVain: boolean, now: number): void {
     const isAlone = this.isAlone !== isVain;
     this.#pauseMs = isVain ? Math.min(2 * this.#pauseMs, isAlone ? LONGEST_PAUSE_MS.alone : LONGEST_PAUSE_MS.together) : LEAST_PAUSE_MS;
-    // one step has said that helpers are worth having again: where the next ones do not, that is soon seen
-    const isDoubtful = !isVain && !isAlone;
-    this.#ms = isDoubtful ? LEAST_PAUSE_MS : 0;
-    this.#steps = isDoubtful ? LEAST_PAUSE_STEPS : 0;
+    this.#since = now;
     if (isVain) this.#change(false);
-    else this.#isTrial = false;
-    this.#times = [];
+    else {
+      this.#isTrial = false;
+      this.#steps = [];
+    }
   }
 
   #change(isTrial: boolean): void {
     this.isAlone = !this.isAlone;
     this.#isTrial = isTrial;
-    this.#times = [];
+    this.#steps = [];
   }
 }
 
@@ -73,6 +70,8 @@ export class Crowding {
   readonly #kinds = new Map<number, Kind>();
   /** Of the last step. */
   #last: Kind | undefined;
+  /** Of all steps. */
+  #ms = 0;
 
   /** Whether a step like the last is better computed without helpers. */
   get isAlone(): boolean {
@@ -96,6 +95,7 @@ export class Crowding {
    * @param sleeps how often its threads went to sleep
    */
   took(ms: number, sleeps: number): void {
-    this.#last?.took(ms, sleeps);
+    this.#ms += ms;
+    this.#last?.took(ms, sleeps, this.#ms);
   }
 }

@@ -164,6 +164,7 @@ export class Lfm2Tokenizer extends Callable {
   /** @returns a text for each row */
   batchDecode(rows: readonly Iterable<number>[], options: DecodeTextOptions = {}): string[] {
     if (!Array.isArray(rows)) throw new InputError(`batchDecode: expected rows of ids, got ${kindOf(rows)}. Pass [ids].`);
+    checkNames("batchDecode", options, "DecodeTextOptions", DECODE);
     return rows.map((ids) => this.decode(ids, options));
   }
 }

@@ -76,7 +76,8 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
         chosen.push(logits.indexOf(Math.max(...logits)));
         return chosen.length === 6 || tokens.at(-1) === banned;
       };
-      assert.deepEqual(await ids({ processors: [ban], stoppingCriteria: [sees] }), other.slice(0, 6));
+      const spoils = (_: GenerationState, logits: Float32Array): boolean => logits.fill(0).length === 0;
+      assert.deepEqual(await ids({ processors: [ban], stoppingCriteria: [spoils, sees] }), other.slice(0, 6), "each has a copy");
       assert.deepEqual(chosen, other.slice(0, 6), "each token is the largest of its logits");
     });
 
@@ -194,8 +195,21 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
         totals.set(String(tokens.slice(promptTokens)), (totals.get(String(before)) ?? 0) + (logits[id] ?? Number.NaN));
         return false;
       };
-      for (const { tokens, score = 0 } of (await search({ stoppingCriteria: [add], maxTokens: 5 })).sequences ?? [])
-        assert.ok(Math.abs((totals.get(String(tokens)) ?? Number.NaN) / tokens.length - score) < 1e-5, "a beam's own log-probabilities");
+      const returned = new Float32Array(model.config.vocabSize);
+      const returns = (logits: Float32Array): Float32Array => {
+        returned.set(logits);
+        return returned;
+      };
+      for (const processors of [[], [returns]]) {
+        totals.clear();
+        const { sequences = [] } = await search({
+          stoppingCriteria: [add, (_, logits) => logits.fill(0).length === 0],
+          processors,
+          maxTokens: 5,
+        });
+        for (const { tokens, score = 0 } of sequences)
+          assert.ok(Math.abs((totals.get(String(tokens)) ?? Number.NaN) / tokens.length - score) < 1e-5, "a beam's own log-probabilities");
+      }
       assert.deepEqual(byCriterion.logprobs, byCriterion.sequences?.[0]?.logprobs);
       for (const { tokens, score = 0, logprobs = [] } of byId.sequences ?? []) {
         assert.deepEqual(

@@ -66,6 +66,45 @@ describe("crowding", () => {
     assert.ok(alone > 0 && alone < 60, `${alone} of 1000`);
   });
 
+  it("where most steps are held up and some are not, one computes alone", () => {
+    const crowding = new Crowding();
+    let alone = 0;
+    for (let i = 0; i < 1000; i++) {
+      const isAlone = crowding.next(1);
+      if (isAlone) alone++;
+      const isHeldUp = i % 3 !== 2;
+      crowding.took(isAlone ? 70 : isHeldUp ? 160 : 42, isAlone || !isHeldUp ? 0 : 20);
+    }
+    assert.ok(alone > 600, `${alone} of 1000`);
+  });
+
+  it("a lucky step with helpers is soon seen through", () => {
+    const crowding = new Crowding();
+    steps(crowding, 100, CROWDED);
+    let alone = 0;
+    for (let i = 0; i < 1000; i++) {
+      const isAlone = crowding.next(1);
+      if (isAlone) alone++;
+      crowding.took(isAlone ? 20 : alone % 2 === 0 ? 15 : 80, isAlone ? 0 : 60); // every other trial says that helpers are worth having
+    }
+    assert.ok(alone > 800, `${alone} of 1000`);
+  });
+
+  it("a kind that comes once in a while is tried again as soon as others have taken the time", () => {
+    const crowding = new Crowding();
+    const rare = (machine: Machine): number => steps(crowding, 1, machine, 2);
+    for (let i = 0; i < 20; i++) {
+      steps(crowding, 100, CROWDED);
+      rare({ all: 200, one: 100, sleeps: 60 });
+    }
+    let alone = 0;
+    for (let i = 0; i < 20; i++) {
+      steps(crowding, 100, FREE);
+      alone += rare({ all: 50, one: 100, sleeps: 1 });
+    }
+    assert.ok(alone <= 4, `${alone} of 20`);
+  });
+
   it("where threads gain in spite of waiting, trials become rare", () => {
     const crowding = new Crowding();
     assert.ok(steps(crowding, 1000, BUSY) <= 24);

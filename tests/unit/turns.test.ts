@@ -18,7 +18,7 @@ describe("turns", () => {
       let shown = 0;
       const run = async (call: number): Promise<void> => {
         await engine.open(call);
-        for await (const event of engine.generate(call, call, request({ asksForLogits: true }))) {
+        for await (const event of engine.generate(call, call, request({ asksForLogits: "to-change" }))) {
           if (event.type !== "logits") continue;
           if (++shown === at) await engine.dispose();
           else await engine.supply(call, event.logits);
@@ -29,13 +29,31 @@ describe("turns", () => {
     }
   });
 
+  it("whose caller may change the logits are that caller's fault when none is left, those that are only seen the model's", async () => {
+    const engine = new LocalEngine(await modelOf("tiny-deep"), undefined, { prefixCacheBytes: 0 });
+    for (const [i, [asksForLogits, name]] of (
+      [
+        ["to-change", "InputError"],
+        ["to-see", "FormatError"],
+      ] as const
+    ).entries()) {
+      const run = async (): Promise<void> => {
+        await engine.open(i);
+        for await (const event of engine.generate(i, i, request({ asksForLogits })))
+          if (event.type === "logits") await engine.supply(i, event.logits.fill(Number.NaN));
+      };
+      await assert.rejects(run, { name });
+    }
+    await engine.dispose();
+  });
+
   it("with beams that are left give their pages back before the call that leaves them ends", async () => {
     const model = await modelOf("tiny-deep");
     const engine = new LocalEngine(model, undefined, { prefixCacheBytes: 0 });
     const beams = { count: 3, lengthPenalty: 1, earlyStopping: false, returned: 1, isSampled: false };
     for (const leaveAt of [1, 2, 7]) {
       await engine.open(1);
-      const turn = engine.generate(1, 1, request({ beams, asksForLogits: true }));
+      const turn = engine.generate(1, 1, request({ beams, asksForLogits: "to-change" }));
       for (let shown = 0; shown < leaveAt; ) {
         const { value } = (await turn.next()) as { value: GenerateEvent };
         if (value.type !== "logits") continue;
