@@ -129,42 +129,48 @@ import {
   }
 }
 
-/**
- * One row of x against two runs of so many groups, one behind the other in memory and read at the same time: what is loaded of x serves 16 rows of w.
- * (Two groups that are neighbours halve the rate of memory, and four runs are slower than one where others use it, too.)
- */
+/** A block of x against one of each of two groups, whose sums are in memory. */
 // @ts-ignore: decorator
-@inline function two(pairs: bool, y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
-  const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16);
-  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
-  const xe = x + blocks * QD8_BLOCK, z = run << 5;
-  let u = w + run * blocks * QB4W_BYTES;
-  for (const end = u; w < end; y += 32) {
-    let f0 = f32x4.splat(0), f1 = f0, f2 = f0, f3 = f0;
-    for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB4W_BYTES, u += QB4W_BYTES) {
-      let a0 = start(pairs, xp), a1 = a0, a2 = a0, a3 = a0;
-      let low = v128.load32_splat(xp, 0), high = v128.load32_splat(xp, 16);
-      a0 = dot_nibbles(pairs, low, high, v128.load(w, 16), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 80), m15, a1);
-      a2 = dot_nibbles(pairs, low, high, v128.load(u, 16), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 80), m15, a3);
-      low = v128.load32_splat(xp, 4); high = v128.load32_splat(xp, 20);
-      a0 = dot_nibbles(pairs, low, high, v128.load(w, 32), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 96), m15, a1);
-      a2 = dot_nibbles(pairs, low, high, v128.load(u, 32), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 96), m15, a3);
-      low = v128.load32_splat(xp, 8); high = v128.load32_splat(xp, 24);
-      a0 = dot_nibbles(pairs, low, high, v128.load(w, 48), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 112), m15, a1);
-      a2 = dot_nibbles(pairs, low, high, v128.load(u, 48), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 112), m15, a3);
-      low = v128.load32_splat(xp, 12); high = v128.load32_splat(xp, 28);
-      a0 = dot_nibbles(pairs, low, high, v128.load(w, 64), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 128), m15, a1);
-      a2 = dot_nibbles(pairs, low, high, v128.load(u, 64), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 128), m15, a3);
-      const t = v128.load32_splat(xp, QD8_SCALE);
-      f0 = scaled(whole(pairs, a0, one), f0, load_f16x4(w, mask, up), t); f1 = scaled(whole(pairs, a1, one), f1, load_f16x4(w + 8, mask, up), t);
-      f2 = scaled(whole(pairs, a2, one), f2, load_f16x4(u, mask, up), t); f3 = scaled(whole(pairs, a3, one), f3, load_f16x4(u + 8, mask, up), t);
-    }
-    v128.store(y, f0); v128.store(y, f1, 16); v128.store(y + z, f2); v128.store(y + z, f3, 16);
-  }
+@inline function two_blocks(pairs: bool, y: usize, z: usize, x: usize, w: usize, u: usize, m15: v128, one: v128, mask: v128, up: v128): void {
+  let low = v128.load32_splat(x, 0), high = v128.load32_splat(x, 16);
+  let a0 = start(pairs, x), a1 = a0, a2 = a0, a3 = a0;
+  a0 = dot_nibbles(pairs, low, high, v128.load(w, 16), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 80), m15, a1);
+  a2 = dot_nibbles(pairs, low, high, v128.load(u, 16), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 80), m15, a3);
+  low = v128.load32_splat(x, 4); high = v128.load32_splat(x, 20);
+  a0 = dot_nibbles(pairs, low, high, v128.load(w, 32), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 96), m15, a1);
+  a2 = dot_nibbles(pairs, low, high, v128.load(u, 32), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 96), m15, a3);
+  low = v128.load32_splat(x, 8); high = v128.load32_splat(x, 24);
+  a0 = dot_nibbles(pairs, low, high, v128.load(w, 48), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 112), m15, a1);
+  a2 = dot_nibbles(pairs, low, high, v128.load(u, 48), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 112), m15, a3);
+  low = v128.load32_splat(x, 12); high = v128.load32_splat(x, 28);
+  a0 = dot_nibbles(pairs, low, high, v128.load(w, 64), m15, a0); a1 = dot_nibbles(pairs, low, high, v128.load(w, 128), m15, a1);
+  a2 = dot_nibbles(pairs, low, high, v128.load(u, 64), m15, a2); a3 = dot_nibbles(pairs, low, high, v128.load(u, 128), m15, a3);
+  const t = v128.load32_splat(x, QD8_SCALE);
+  v128.store(y, scaled(whole(pairs, a0, one), v128.load(y), load_f16x4(w, mask, up), t));
+  v128.store(y, scaled(whole(pairs, a1, one), v128.load(y, 16), load_f16x4(w + 8, mask, up), t), 16);
+  v128.store(z, scaled(whole(pairs, a2, one), v128.load(z), load_f16x4(u, mask, up), t));
+  v128.store(z, scaled(whole(pairs, a3, one), v128.load(z, 16), load_f16x4(u + 8, mask, up), t), 16);
 }
 
-function dots__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(false, y, x, w, blocks, run); }
-function pairs__1x16(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { two(true, y, x, w, blocks, run); }
+/** Runs at a time. */
+const RUNS: usize = 4;
+
+/** One row of x against RUNS runs of so many groups, one behind the other in memory and read at the same time. (Two groups that are neighbours halve the rate of memory.) */
+// @ts-ignore: decorator
+@inline function in_runs(pairs: bool, y: usize, x: usize, w: usize, blocks: usize, run: usize): void {
+  const m15 = v128.load(CONST + CONST_NIBBLE), one = v128.load(CONST + CONST_ONE16);
+  const mask = v128.load(CONST + CONST_F16_MASK), up = v128.load(CONST + CONST_F16_SCALE);
+  const xe = x + blocks * QD8_BLOCK, bytes = run * blocks * QB4W_BYTES, z = run << 5;
+  memory.fill(y, 0, RUNS * z);
+  for (const end = w + bytes; w < end; y += 32)
+    for (let xp = x; xp < xe; xp += QD8_BLOCK, w += QB4W_BYTES) {
+      two_blocks(pairs, y, y + z, xp, w, w + bytes, m15, one, mask, up);
+      two_blocks(pairs, y + 2 * z, y + 3 * z, xp, w + 2 * bytes, w + 3 * bytes, m15, one, mask, up);
+    }
+}
+
+function dots__1x32(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { in_runs(false, y, x, w, blocks, run); }
+function pairs__1x32(y: usize, x: usize, w: usize, blocks: usize, run: usize): void { in_runs(true, y, x, w, blocks, run); }
 function dots__1x8(y: usize, yRow: usize, x: usize, w: usize, blocks: usize, groups: usize): void {
   relaxed(1, false, y, yRow, x, w, blocks, groups);
 }
@@ -288,10 +294,10 @@ function tile(rows: usize, y: usize, yRow: usize, x: usize, w: usize, blocks: us
 export function matmul_qd8_qb4w(y: usize, yRow: usize, x: usize, w: usize, M: usize, blocks: usize, groups: usize): void {
   const xRow = qd8_row(blocks, QD8_TWICE), group = blocks * QB4W_BYTES;
   if (ASC_FEATURE_RELAXED_SIMD) {
-    const run = M == 1 ? groups_per_run(groups, group, 2) : 0;
+    const run = M == 1 ? groups_per_run(groups, group, RUNS) : 0;
     if (run) {
-      if (PAIRS) pairs__1x16(y, x, w, blocks, run); else dots__1x16(y, x, w, blocks, run);
-      y += run << 6; w += 2 * run * group; groups -= 2 * run;
+      if (PAIRS) pairs__1x32(y, x, w, blocks, run); else dots__1x32(y, x, w, blocks, run);
+      y += (RUNS * run) << 5; w += RUNS * run * group; groups -= RUNS * run;
     }
   }
   if (M <= MOST) return tile(M, y, yRow, x, w, blocks, groups);

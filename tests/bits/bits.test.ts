@@ -22,6 +22,8 @@ const ENGINES = [
   "chromium",
   ...pick({ gate: [], full: ["workerd"] }),
 ];
+/** Those that run the builds with threads, too, which are the same code. workerd has no threads, and refuses to wait for any. */
+const WITH_THREADS: readonly string[] = [...NODES, ...pick({ gate: [], full: ["bun", "deno", "chromium"] })];
 /** Tiny models that vary what matters: head sizes, groups of heads, taps, a bias, odd sizes. */
 const MODELS = pick({
   gate: ["tiny-deep", "tiny-attn-first"],
@@ -73,9 +75,8 @@ describe("same bits", () => {
     const module = await bundle();
     folder = dirname(module);
     const job = { module, files: filesOf(), options };
-    // workerd has no threads, and refuses to wait for any
     const single = Object.fromEntries(Object.entries(job.files).filter(([path]) => !path.endsWith("-threads.wasm")));
-    const jobOf = (name: string) => (name === "workerd" ? { ...job, files: single } : job);
+    const jobOf = (name: string) => (WITH_THREADS.includes(name) ? job : { ...job, files: single });
     const inLane = lanes(LANES);
     for (const { name, binary } of found) {
       const report = inLane(() => RUNTIMES[name]?.run(binary, jobOf(name), TIMEOUT_MS) as Promise<Report>);

@@ -232,11 +232,11 @@ suite(
       });
     }
 
-    // 123 groups of at least 4,608 bytes: one thread reads two runs of them at a time, or four of int8, and three groups that are left; each of two threads does so with its half
+    // 247 groups of at least 4,608 bytes: one thread reads four runs of them at a time, or two of a K format, and three groups that are left; each of two threads does so with its half
     if (lab.variant.name === "relaxed")
       for (const dtype of ["q8", "q4", "q4k", "q6k"] as const)
         lab.it(`${dtype}: a row alone, which reads long weights in several runs, has the bits that it has beside another`, () => {
-          const [M, N, K] = [2, 981, 1024];
+          const [M, N, K] = [2, 1973, 1024];
           const segments = [{ dtype, N, ...longWeights(dtype, N * K) }];
           const problem = { M, K, x: normal(M * K, 3), segments, bias: normal(up(N, 8), 4) };
           const y = product(lab, problem, [2], 1);
