@@ -4,7 +4,7 @@ import { silu_mul_f32 } from "./activation";
 import { attention_f32_f16kv, attention_f32_f32kv, attention_f32_qb8kv, attention_merge_f32 } from "./attention/attention";
 import { add_f32, copy } from "./elementwise";
 import { gather_f32 } from "./gather";
-import { await_step, barrier, begin_step, ready, step_commands, step_count } from "./lib/threads";
+import { await_step, barrier, begin_step, is_dismissed, ready, step_commands, step_count } from "./lib/threads";
 import { largest_of_product, merge_largest } from "./matmul/largest";
 import { matmul } from "./matmul/matrix";
 import { rmsnorm_f32 } from "./norm";
@@ -116,10 +116,12 @@ export function run_all(commands: usize, count: i32, nth: usize): i32 {
   return run(commands, count, 0, nth);
 }
 
-/** A helper thread's life: does its share of every step after number `seen`. It ends by a trap, or with its thread. */
+/** A helper thread's life: does its share of every step after number `seen`. It returns when they are dismissed; else it ends by a trap, or with its thread. */
 export function serve(seen: i32, ith: usize, nth: usize): void {
   while (ASC_FEATURE_THREADS) {
+    if (is_dismissed()) return; // also one that comes when all is over
     seen = await_step(seen);
+    if (is_dismissed()) return;
     if (run(step_commands(), step_count(), ith, nth)) seen = ready();
   }
 }

@@ -139,6 +139,17 @@ export function begin_step(commands: usize, count: i32): void {
   }
 }
 
+/** Instead of a number of commands: there are no steps any more. */
+const NO_MORE: i32 = -1;
+
+/** Lets the helpers go: each returns to its host once it is out of its step. A thread that sleeps is not ended from outside in every runtime. */
+export function dismiss(): void {
+  begin_step(0, NO_MORE);
+}
+
+// @ts-ignore: decorator
+@inline export function is_dismissed(): bool { return step_count() == NO_MORE; }
+
 /** Wakes the helpers before there is a step, so that they are awake when it begins; they sleep again if it does not come. */
 export function wake(): void {
   if (ASC_FEATURE_THREADS) {

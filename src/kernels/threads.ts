@@ -45,16 +45,17 @@ export interface ThreadOptions {
 }
 
 /**
- * A helper thread's whole life; does not return.
+ * A helper thread's whole life, until it is dismissed.
  * @param announce tells the other side that the thread serves
  */
-export function serveThread({ module, memory, ith, nth }: ThreadStart, announce: () => void): never {
+export function serveThread({ module, memory, ith, nth }: ThreadStart, announce: () => void): void {
   const kernels = instantiate(module, memory);
   let seen = kernels.ready();
   announce();
   for (;;) {
     try {
       kernels.serve(seen, ith, nth);
+      return;
     } catch {
       kernels.fail(); // whoever waits at the barrier leaves the step; what the trap was, a share of thread 0 usually tells too
       seen = kernels.ready();
@@ -176,6 +177,7 @@ export class Threads {
   /** Ends the helpers. Twice does no harm. */
   end(): void {
     this.#hasEnded = true;
+    if (this.#helpers.length) this.#kernels.dismiss(); // Deno (2.9) never ends a worker that sleeps: it would keep thread and memory
     for (const helper of this.#helpers) helper.end();
   }
 
@@ -187,6 +189,7 @@ export class Threads {
 
   /** Goes on without helpers, if that will do. */
   #drop(cause: unknown): void {
+    if (this.#helpers.length) this.#kernels.dismiss();
     for (const helper of this.#helpers.splice(0)) helper.end();
     if (this.#isRequired) throw cannotStart(cause);
   }

@@ -13,8 +13,10 @@ export interface Kernels extends SamplingKernels {
   run_all(commands: number, count: number, nth: number): number;
   /** Wakes the helpers before `run_all`, which may then find them awake. */
   wake(): void;
-  /** A helper's share of every step after number `seen`; does not return. */
+  /** A helper's share of every step after number `seen`; returns when it is dismissed. */
   serve(seen: number, ith: number, nth: number): void;
+  /** Has every helper return from `serve`, now or when it comes there. */
+  dismiss(): void;
   /** Says that a helper waits for a step. @returns the number of the last step begun */
   ready(): number;
   /** Says that a share trapped: all threads leave the step. */

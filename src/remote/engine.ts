@@ -41,8 +41,8 @@ export function remoteEngine(channel: Channel, end: () => void): Engine {
       channel.stream("generate", [call, session, request], request.inStep ? 1 : undefined) as ReturnType<Engine["generate"]>,
     forward: (call, request) => channel.stream("forward", [call, request], request.inStep ? 1 : undefined) as ReturnType<Engine["forward"]>,
     dispose: async () => {
-      channel.fail(disposed());
       end();
+      channel.fail(disposed());
     },
   };
 }

@@ -24,9 +24,15 @@ function factsOf({ config, info, generationConfig, tokenizer, template }: ModelP
  * Serves the one who started this worker.
  * @param platformOf what the runtime gives, which may ask the other side
  * @param batchMs how long parts of a reply may wait for others: a frame where they are shown, 0 elsewhere
+ * @param onEnd is called when the model is disposed of: nothing more comes
  * @returns what takes the messages that come from there
  */
-export function serveEngine(platformOf: (channel: Channel) => Platform, post: Post, batchMs: number = 0): (message: unknown) => void {
+export function serveEngine(
+  platformOf: (channel: Channel) => Platform,
+  post: Post,
+  batchMs: number = 0,
+  onEnd: () => void = () => {},
+): (message: unknown) => void {
   let parts: ModelParts | undefined;
   const use = (): ModelParts => {
     if (parts) return parts;
@@ -45,6 +51,10 @@ export function serveEngine(platformOf: (channel: Channel) => Platform, post: Po
           onProgress: (progress) => channel.tell("progress", [progress]),
         });
         return factsOf(parts);
+      },
+      end: () => {
+        parts?.engine.dispose().catch(() => {}); // whoever waits for it has gone
+        onEnd();
       },
       encode: ([segments]) => use().tokenizer?.encodeSegments(segments as readonly Segment[]),
       ...engineHandlers(() => use().engine),

@@ -77,6 +77,7 @@ async function start(
   let worker: EngineWorker | undefined;
   const threads = workers.startThread && serveThreads(workers.startThread);
   const end = (): void => {
+    channel.tell("end", []);
     threads?.end();
     worker?.end();
   };
@@ -161,8 +162,8 @@ export async function loadInWorker(
   } catch (error) {
     leave.abort();
     await withinMs(MOST_END_MS, loading);
-    channel.fail(error instanceof Lfm2Error ? error : ended(error));
     end();
+    channel.fail(error instanceof Lfm2Error ? error : ended(error));
     throw error;
   } finally {
     await served.closeAll();

@@ -15,6 +15,7 @@ const FUNCTIONS = [
   "serve",
   "ready",
   "wake",
+  "dismiss",
   "fail",
   "recover",
   "sleeps",

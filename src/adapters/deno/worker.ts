@@ -3,5 +3,8 @@ import { useTurn } from "../../macrotask.ts";
 import { serveParent } from "../node/serve.ts";
 import { denoWorkerTurn, here } from "./platform.ts";
 
+/** Ends this worker. */
+declare function close(): void;
+
 useTurn(denoWorkerTurn);
-serveParent(here());
+serveParent(here(), () => close());
