@@ -11,6 +11,22 @@ const FOREIGN = /(?:^|\/)src\/(?:server|cli|quantize|transformers)\/|(?:^|\/)(?:
 /** Entries that `load` must not reach. */
 const ENTRIES = ["server.js", "cli.js", "quantize.js", "transformers.js", "inline.js", "whole.js"];
 
+/** Words that only the code of another entry says, by the entry that says it. */
+const MARKS = {
+  "server.js": "chat.completion.chunk",
+  "cli.js": "lfm2 pull",
+  "quantize.js": "general.quantization_version",
+  "transformers.js": "AutoTokenizer",
+};
+
+/** @returns the source files that a packed file was made of, by its own map */
+function sourcesOf(file: string): string[] {
+  const map = resolve("dist", `${file}.map`);
+  if (!existsSync(map)) return [];
+  const { sources } = JSON.parse(readFileSync(map, "utf8")) as { sources: string[] };
+  return sources.map((source) => source.replace(/^(?:\.\.\/)+/, ""));
+}
+
 const ADAPTERS = pick({ gate: ["browser", "node"], full: ["browser", "node", "deno", "bun", "workerd"] });
 
 /** Of Rollup what is used. */
@@ -83,6 +99,53 @@ describe("a bundle that imports load alone", () => {
         names.filter((name) => ENTRIES.includes(name)),
         [],
       );
+    });
+
+    it("by esbuild: of every chunk, on demand or not, the sources by its map, and its bytes", async () => {
+      for (const adapter of ADAPTERS) {
+        const file = adapter === "node" ? "index.js" : `${adapter}.js`;
+        const { metafile, outputFiles } = await build({
+          ...options,
+          stdin: { contents: `import { load } from "./dist/${file}"; load("model.gguf");`, resolveDir: resolve(".") },
+          platform: adapter === "browser" || adapter === "workerd" ? "browser" : "node",
+          external: ["*.wasm", "*.gguf"],
+          supported: { "import-source": true },
+          outdir: "out",
+        });
+        const kept = Object.values(metafile.outputs).flatMap(({ inputs }) =>
+          Object.entries(inputs).flatMap(([name, { bytesInOutput }]) => (bytesInOutput > 0 ? [basename(name)] : [])),
+        );
+        const sources = kept.flatMap(sourcesOf);
+        assert.ok(sources.includes("src/lfm2.ts") && sources.length > 60, `${sources.length} sources`);
+        assert.deepEqual(
+          sources.filter((name) => FOREIGN.test(name)),
+          [],
+          adapter,
+        );
+        const text = outputFiles.map(({ text }) => text).join("\n");
+        for (const [entry, mark] of Object.entries(MARKS)) assert.ok(!text.includes(mark), `${adapter}: ${mark} of ${entry}`);
+      }
+    });
+
+    it("(which other entries have, chunks included)", async () => {
+      for (const [entry, mark] of Object.entries(MARKS).slice(0, pick({ gate: 1, full: undefined }))) {
+        const { metafile, outputFiles } = await build({
+          ...options,
+          entryPoints: [resolve("dist", entry)],
+          platform: "node",
+          external: ["*.wasm", "*.gguf"],
+          outdir: "out",
+        });
+        assert.ok(
+          outputFiles.some(({ text }) => text.includes(mark)),
+          `${entry}: ${mark}`,
+        );
+        const sources = Object.keys(metafile.inputs).flatMap((name) => sourcesOf(basename(name)));
+        assert.ok(
+          sources.some((name) => FOREIGN.test(name)),
+          entry,
+        );
+      }
     });
 
     it("and whole for its effect: it is kept, other entries that are imported for nothing are not", async () => {
