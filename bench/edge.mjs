@@ -1,5 +1,6 @@
 // docs/edge.md's table: what models take in workerd (linear memory, isolate and process), in Deno with the network alone, in Node and in a page of Chromium. `node bench/edge.mjs` prints it;
 // `--only REGEXP` takes some models, `--places deno,node` some of the places, `--contexts 512` other numbers of tokens than 512 and 2,048.
+// `--limits`: the times of the table behind it instead, of examples/cloudflare-worker, medians of `--rounds` 7.
 // No runtime here enforces a limit, so that what does not fit one is measured, too. Random weights of the shapes, which repeat: a file is made in seconds. Linux, for /proc.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -20,6 +21,8 @@ const { values } = parseArgs({
   options: {
     only: { type: "string", default: "." },
     places: { type: "string", default: "workerd,deno,node,page" },
+    limits: { type: "boolean", default: false },
+    rounds: { type: "string", default: "7" },
     contexts: { type: "string", default: "512,2048" },
   },
 });
@@ -38,6 +41,7 @@ const MODELS = [
   ]),
 ];
 
+const EXAMPLE = join("examples", "cloudflare-worker", "worker.js");
 const EMPTY = 'export default { fetch: () => new Response("{}") };';
 /** Loads by the first request; by the others computes a prompt of so many tokens, of which it has the beginning. */
 const WORKER = `
@@ -83,11 +87,18 @@ async function prepare(project) {
   writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }));
   writeFileSync(join(project, "worker.js"), WORKER);
   writeFileSync(join(project, "job.mjs"), JOB);
+  cpSync(EXAMPLE, join(project, "example.js"));
   const [empty, folder] = [join(project, "empty"), join(project, "out")];
   mkdirSync(empty);
   writeFileSync(join(empty, "worker.js"), EMPTY);
   await build({
-    ...{ entryPoints: [join(project, "worker.js")], outdir: folder, absWorkingDir: project, bundle: true, splitting: true },
+    ...{
+      entryPoints: ["worker.js", "example.js"].map((name) => join(project, name)),
+      outdir: folder,
+      absWorkingDir: project,
+      bundle: true,
+      splitting: true,
+    },
     ...{ format: "esm", target: "es2022", conditions: ["workerd", "worker", "browser"], external: ["*.wasm", "*.gguf"] },
   });
   const page = join(project, "page", "job.mjs");
@@ -173,11 +184,60 @@ async function told(folder, requests) {
   }
 }
 
+/** @returns milliseconds from before the start of workerd with a worker to its answer to a request that loads nothing */
+async function startUp(folder, main) {
+  const start = performance.now();
+  const { port, close } = await serveWorker(folder, main);
+  await (await fetch(`http://127.0.0.1:${port}/nothing`)).text();
+  const ms = performance.now() - start;
+  await close();
+  return ms;
+}
+
+/** @returns of the request that loads the example's model: milliseconds to the first piece of its text, and from there to the last of 50 tokens */
+async function firstRequest(folder) {
+  const { port, close } = await serveWorker(folder, "example.js");
+  try {
+    const messages = [{ role: "user", content: "Tell me a story about a fox." }];
+    const start = performance.now();
+    const response = await fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ messages, stream: true, stream_options: { include_usage: true }, max_tokens: 50, temperature: 0 }),
+    });
+    let [text, first] = ["", 0];
+    for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
+      text += piece;
+      if (/"content":"[^"]/.test(text)) first ||= performance.now();
+    }
+    const end = performance.now();
+    const tokens = Number(/"completion_tokens":(\d+)/.exec(text)?.[1]);
+    if (tokens !== 50 || first === 0) throw new Error(`expected 50 tokens, got ${tokens}: ${text}`);
+    return { load: first - start, tokens: end - first };
+  } finally {
+    await close();
+  }
+}
+
+/** The times that docs/edge.md sets against the platform's limits. */
+async function limits({ empty, folder }) {
+  const rounds = Number(values.rounds);
+  const told = { startUp: [], load: [], tokens: [] };
+  for (let i = 0; i < rounds; i++) {
+    told.startUp.push((await startUp(folder, "example.js")) - (await startUp(empty, "worker.js")));
+    const { load, tokens } = await firstRequest(folder);
+    told.load.push(load);
+    told.tokens.push(tokens);
+  }
+  const median = (all) => `${Math.round(all.sort((a, b) => a - b)[Math.floor(rounds / 2)])} ms`;
+  console.log(`start-up: ${median(told.startUp)} above an empty worker, process start included`);
+  console.log(`first request: ${median(told.load)} to its first part; then 50 tokens in ${median(told.tokens)}`);
+}
+
 const MiB = (bytes) => (bytes < 100 * 2 ** 20 ? (bytes / 2 ** 20).toFixed(1) : Math.round(bytes / 2 ** 20).toLocaleString("en"));
 
-const project = mkdtempSync(join(tmpdir(), "lfm2-bench-edge-"));
-try {
-  const { empty, folder, page } = await prepare(project);
+/** The table of models. */
+async function table(project, { empty, folder, page }) {
   const isInWorkerd = places.includes("workerd");
   const [nothing] = isInWorkerd ? await told(empty, [{}]) : [];
   const rows = [];
@@ -222,6 +282,12 @@ try {
   console.log([head, head.map(() => "---")].map((cells) => `| ${cells.join(" | ")} |`).join("\n"));
   console.log(rows.join("\n"));
   if (nothing) console.log(`\nAn empty worker's process: ${MiB(nothing.own)} MiB of its own, ${MiB(nothing.peak)} MiB resident at most.`);
+}
+
+const project = mkdtempSync(join(tmpdir(), "lfm2-bench-edge-"));
+try {
+  const folders = await prepare(project);
+  await (values.limits ? limits(folders) : table(project, folders));
 } finally {
   rmSync(project, { recursive: true, force: true });
 }

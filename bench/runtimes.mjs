@@ -30,7 +30,7 @@ const PLACES = [
   { name: "firefox", place: "page", title: "Firefox ESR, page", has: "as in Chromium's page" },
   { name: "firefox", place: "worker", title: "Firefox ESR, worker", has: "network, Files, OPFS; one thread, no worker" },
   { name: "firefox", place: "service", title: "Firefox ESR, service worker", has: "as in Chromium's" },
-  { name: "workerd", title: "workerd", has: "modules, R2, network; one thread, 100 MB" },
+  { name: "workerd", title: "workerd", has: "modules, R2, network; one thread, 85 MB" },
 ];
 
 /** The package beside its dependencies, and the job as an installed program has it, a page, an edge worker. */

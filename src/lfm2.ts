@@ -47,7 +47,7 @@ export interface LoadOptions extends RemoteOptions {
    * 64 MiB. 0: every session computes its whole prompt itself, also what another open one holds.
    */
   readonly prefixCacheBytes?: number | undefined;
-  /** Linear memory that the model may take, cache included; default 4 GiB, in workerd 100 MB. */
+  /** Linear memory that the model may take, cache included; default 4 GiB, in workerd 85 MB. */
   readonly maxMemoryBytes?: number | undefined;
   /**
    * Threads to compute with. `"auto"` (default): one a core that this process may use, at most 8, fewer for a model too small to share, one where the

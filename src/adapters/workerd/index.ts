@@ -12,8 +12,11 @@ import relaxed from "./kernels.relaxed.wasm";
 
 export * from "../../index.ts";
 
-/** Of the 128 MB that an isolate has, what is left for linear memory beside its objects and its program. Nothing else guards it: locally there is no limit. */
-const MEMORY_BUDGET_BYTES = 100_000_000;
+/**
+ * Of the 128 MB that an isolate has, what is left for linear memory beside its objects and its program: with a vocabulary of 65,536 they take up to 40 MiB (docs/edge.md). Nothing
+ * else guards it: locally there is no limit.
+ */
+const MEMORY_BUDGET_BYTES = 85_000_000;
 
 /** Bytes of a file on their way: with the window of a load they stay below 8 MiB. */
 const WINDOW_BYTES = 4 << 20;
@@ -43,7 +46,7 @@ const platform: Platform = {
 /** A message comes here before the event loop's turn: timers, other requests and what a stream has sent would wait for the end of all work. */
 const timerTurn = (): Promise<void> => new Promise((resolve) => void setTimeout(resolve, 0));
 
-/** As everywhere; one thread, no worker, and at most 100 MB unless `maxMemoryBytes` says otherwise. */
+/** As everywhere; one thread, no worker, and at most 85 MB unless `maxMemoryBytes` says otherwise. */
 export async function load(source: ModelSource, options?: LoadOptions): Promise<Model> {
   if (options?.engine === "worker")
     throw new PlatformError(
