@@ -10,7 +10,7 @@ export type Handler = (args: readonly unknown[], signal: AbortSignal) => unknown
 
 /** How a channel behaves on this side. */
 export interface ChannelOptions {
-  /** Items of a stream that come within so many ms travel together, the first at once; default 0: each by itself. */
+  /** Items of a stream that come within so many ms travel together, the first at once, and so one that took as long to make; default 0: each by itself. */
   readonly batchMs?: number | undefined;
   /** Is told when the first answer is awaited and when none is any more. */
   readonly onBusy?: ((isBusy: boolean) => void) | undefined;
@@ -215,7 +215,9 @@ export class Channel {
   /** Sends what `source` yields, as far as the other side wants it. */
   async #pump(id: number, serving: Serving, source: AsyncIterable<unknown>): Promise<void> {
     const { signal } = serving.control;
-    const batch = new Batch((items) => this.#send({ kind: "items", id, items }, owned(items)), this.#options.batchMs ?? 0);
+    const { batchMs = 0 } = this.#options;
+    const batch = new Batch((items) => this.#send({ kind: "items", id, items }, owned(items)), batchMs);
+    let tookMs = 0;
     const iterator = source[Symbol.asyncIterator]();
     try {
       while (!signal.aborted) {
@@ -226,10 +228,14 @@ export class Channel {
           });
           continue;
         }
+        const [start, before] = [performance.now(), tookMs];
         const { done, value } = await iterator.next();
         if (done) return;
         serving.credit--;
         batch.push(value);
+        tookMs = performance.now() - start;
+        // the next one may keep this thread so long that no timer is heard; what follows a slow one at once is a prompt's first token
+        if (Math.max(tookMs, before) >= batchMs) batch.flush();
       }
       await iterator.return?.();
     } finally {

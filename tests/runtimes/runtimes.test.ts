@@ -15,8 +15,8 @@ import { type Server, serveFolders } from "./server.mjs";
 /** A runtime, and where in it the suite runs. */
 interface Where {
   readonly binary: string;
-  /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker; "parts": as a browser's, in a file for each part that comes later, and with `lfm2-wasm/whole`. */
-  readonly way: "installed" | "browser" | "parts" | "workerd";
+  /** How the package gets there: its own imports resolved by the runtime, or bundled with the conditions of a browser or of an edge worker; "parts": as a browser's, in a file for each part that comes later, and with `lfm2-wasm/whole`; "denied": installed, where Node's module of threads has none to give. */
+  readonly way: "installed" | "denied" | "browser" | "parts" | "workerd";
   readonly place?: string;
   readonly options: Pick<Everywhere, "runtime" | "threads" | "engine" | "forced" | "compiles" | "hasRelaxed" | "hasFiles" | "hasWorkers">;
 }
@@ -71,12 +71,48 @@ function places(): Map<string, Where> {
     if (name === "deno" && pick({ gate: false, full: true }))
       out.set("deno without files and threads", {
         binary,
-        way: "installed",
+        way: "denied",
         place: "net",
-        options: { ...base, threads: "refused", hasFiles: false },
+        options: { ...base, threads: "refused", hasFiles: false, hasWorkers: false },
       });
   }
   return out;
+}
+
+/** Goes before the text of dist/thread.js: a line in a file for each thread that starts, and for each module that one compiles. */
+const watchedThread = (log: string): string => `import { appendFileSync as tellWatcher } from "node:fs";
+{
+  const runtime = globalThis.Bun ? "bun" : globalThis.Deno ? "deno" : "node" + process.versions.node.split(".")[0];
+  const tell = (what) => tellWatcher(${JSON.stringify(log)}, runtime + " " + what + "\\n");
+  tell("start");
+  for (const name of ["compile", "compileStreaming", "instantiate", "instantiateStreaming", "Module"]) {
+    const told = (call) => (target, ...args) => {
+      const isMade = name === "instantiate" && args.at(-1)[0] instanceof WebAssembly.Module;
+      if (!isMade) tell(name);
+      return call(target, ...args);
+    };
+    if (WebAssembly[name]) WebAssembly[name] = new Proxy(WebAssembly[name], { apply: told(Reflect.apply), construct: told(Reflect.construct) });
+  }
+}
+`;
+
+/** Copies the program to where no runtime gives workers, as in Deno Deploy: Deno has no permission that would refuse them. */
+async function withoutWorkers(project: string, folder: string): Promise<void> {
+  mkdirSync(folder);
+  for (const name of ["everywhere.mjs", "package.json", "node_modules"])
+    cpSync(join(project, name), join(folder, name), { recursive: true });
+  const dist = join(folder, "node_modules", "lfm2-wasm", "dist");
+  const refused = "class Worker { constructor() { throw new Error('there are no workers here'); } }";
+  writeFileSync(join(dist, "no-threads.js"), `export ${refused}\nexport const parentPort = null, workerData = undefined;\n`);
+  let count = 0;
+  for (const name of readdirSync(dist).filter((name) => name.endsWith(".js"))) {
+    const text = readFileSync(join(dist, name), "utf8");
+    const replaced = text.replaceAll('"node:worker_threads"', '"./no-threads.js"');
+    if (replaced === text) continue;
+    count++;
+    writeFileSync(join(dist, name), replaced);
+  }
+  assert.ok(count > 0);
 }
 
 /** The suite as an installed program has it, and bundled from there as users bundle. @returns the module by way */
@@ -93,10 +129,12 @@ async function bundles(project: string): Promise<Record<Where["way"], string>> {
   });
   const out = {
     installed: everywhere,
+    denied: join(project, "denied", "everywhere.mjs"),
     browser: join(project, "browser", "module.mjs"),
     parts: join(project, "parts", "module.mjs"),
     workerd: join(project, "workerd", "module.mjs"),
   };
+  if (pick({ gate: false, full: true })) await withoutWorkers(project, dirname(out.denied));
   const entryPoints = [everywhere];
   await build({ ...common, entryPoints, outfile: out.browser, platform: "browser" });
   const inParts = join(project, "in-parts.mjs");
@@ -129,6 +167,8 @@ describe("the packed package in every runtime", () => {
   before(async () => {
     project = mkdtempSync(join(tmpdir(), "lfm2-runtimes-"));
     const dist = join(installPacked(project), "dist");
+    const thread = join(dist, "thread.js");
+    writeFileSync(thread, watchedThread(join(project, "threads.log")) + readFileSync(thread, "utf8"));
     mkdirSync(join(project, "public"));
     cpSync(join(dist, "mini.gguf"), join(project, "public", "mini.gguf"));
     mkdirSync(join(project, "public", "source"));
@@ -176,6 +216,17 @@ describe("the packed package in every runtime", () => {
       const other = Object.keys(first.replies).filter((key) => `${first?.replies[key]}` !== `${answer.replies[key]}`);
       assert.deepEqual(other, []);
     }).timeout(2 * TIMEOUT_MS); // the runtime's own limit comes first
+
+  it("no helper thread compiles: each is handed the module that the model's own thread has compiled", () => {
+    const starts = [...all].filter(([, { way, options }]) => way === "installed" && options.threads === "two").map(([name]) => name);
+    if (starts.length === 0) return; // none of these is to be tested
+    const lines = readFileSync(join(project, "threads.log"), "utf8").trim().split("\n");
+    for (const name of starts) {
+      const own = lines.filter((line) => line.startsWith(`${name} `));
+      assert.ok(own.length >= 5, `${name}: ${own.length} threads`);
+      assert.deepEqual([...new Set(own)], [`${name} start`]);
+    }
+  });
 
   it("the tokens are of many texts, from the package as it is installed, also in parts", async () => {
     const ids = Object.values((first as Answer).replies).map((reply) => `${reply}`);

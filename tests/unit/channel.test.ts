@@ -9,16 +9,21 @@ interface Pair {
   /** Kinds of the messages that `far` has sent. */
   readonly sent: string[];
   readonly moved: object[];
+  /** What `far` has sent of streams, by message. */
+  readonly items: unknown[][];
 }
 
 /** Two sides that clone what they send, a turn of the event loop apart. */
 function pair(handlers: Record<string, Handler>, options: ChannelOptions = {}, nearOptions: ChannelOptions = {}): Pair {
   const sent: string[] = [];
   const moved: object[] = [];
+  const items: unknown[][] = [];
   const far: Channel = new Channel(
     (message, transfer) => {
       sent.push((message as { kind: string }).kind);
       moved.push(...transfer);
+      const { items: own } = message as { items?: unknown[] };
+      if (own) items.push(own);
       const copy = structuredClone(message, { transfer: transfer as ArrayBuffer[] });
       setImmediate(() => near.receive(copy));
     },
@@ -33,7 +38,7 @@ function pair(handlers: Record<string, Handler>, options: ChannelOptions = {}, n
     {},
     nearOptions,
   );
-  return { near, far, sent, moved };
+  return { near, far, sent, moved, items };
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -126,6 +131,53 @@ describe("channel", () => {
     // one at first, then as often as the window is full
     const messages = batched.sent.filter((kind) => kind === "items").length;
     assert.ok(messages >= 2 && messages <= 12, `${messages} messages`);
+  });
+
+  it("one that comes alone is sent when its frame is over, though none follows", async () => {
+    let release = (): void => {};
+    const handler: Handler = async function* () {
+      yield 1;
+      yield 2;
+      await new Promise<void>((resolve) => {
+        release = resolve;
+      });
+    };
+    for (const [batchMs, isSent] of [
+      [30, true],
+      [100_000, false],
+    ] as const) {
+      const { near } = pair({ two: handler }, { batchMs });
+      const stream = near.stream("two", []);
+      assert.equal((await stream.next()).value, 1);
+      const second = stream.next();
+      const came = await Promise.race([
+        second.then(() => true),
+        new Promise((resolve) => setTimeout(resolve, isSent ? 20_000 : 200, false)),
+      ]);
+      assert.equal(came, isSent);
+      release();
+      assert.equal((await second).value, 2);
+      assert.ok((await stream.next()).done);
+    }
+  });
+
+  it("one that took a frame to make is not held back, nor what follows it at once", async () => {
+    let now = 0;
+    const { performance } = globalThis;
+    const handler: Handler = async function* () {
+      for (const ms of [0, 0, 50, 0, 0, 50]) {
+        now += ms;
+        yield ms;
+      }
+    };
+    Object.defineProperty(globalThis, "performance", { value: { now: () => now }, configurable: true });
+    try {
+      const { near, items } = pair({ steps: handler }, { batchMs: 16 });
+      for await (const _ of near.stream("steps", []));
+      assert.deepEqual(items, [[0], [0, 50], [0], [0, 50]]);
+    } finally {
+      Object.defineProperty(globalThis, "performance", { value: performance, configurable: true });
+    }
   });
 
   it("a call's signal fires on the other side", async () => {

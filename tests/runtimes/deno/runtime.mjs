@@ -12,7 +12,7 @@ const RUN = ["run", "--quiet", "--no-lock", "--v8-flags=--expose-gc"];
 
 /**
  * @param {import("../index.mjs").Job} job
- * @param {string} [place] "net": with the network and nothing else, as in Deno Deploy: no files, hence no threads
+ * @param {string} [place] "net": with the network and nothing else, as in Deno Deploy: no files, no Worker, hence no threads
  */
 export const run = (binary, job, timeoutMs, place) =>
   place === "net"
@@ -30,9 +30,12 @@ async function runDenied(binary, { module, options }, timeoutMs) {
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const main = join(dirname(module), "denied.mjs");
+  const first = join(dirname(module), "no-worker.mjs"); // a module of its own, for imports come first
+  await writeFile(first, "delete globalThis.Worker;");
   await writeFile(
     main,
-    `import { run } from "./${basename(module)}";
+    `import "./no-worker.mjs";
+     import { run } from "./${basename(module)}";
      const body = JSON.stringify(await run({}, ${JSON.stringify(options)}));
      await fetch("http://127.0.0.1:${server.address().port}/", { method: "POST", body });`,
   );
@@ -54,6 +57,6 @@ async function runDenied(binary, { module, options }, timeoutMs) {
   } finally {
     server.closeAllConnections();
     server.close();
-    await rm(main);
+    await Promise.all([rm(main), rm(first)]);
   }
 }
