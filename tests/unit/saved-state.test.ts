@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { load } from "lfm2-wasm";
+import { type Chat, load } from "lfm2-wasm";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { restoreSession, saveSession } from "../../src/generate/saved-session.ts";
 import { Session } from "../../src/generate/session.ts";
@@ -18,6 +18,10 @@ const FIXTURES = join("tests", "golden", "data", "saved");
 /** Saved by each version of the format: `tiny-gqa3`, seed 1, as bf16, keys and values in f16, after the ids below. */
 const VERSIONS = [1, 2];
 const fixture = (version: number): string => join(FIXTURES, `tiny-gqa3-v${version}.lfm2chat`);
+/** `tiny-attn-first`, seed 1, as bf16, with two heads of keys and values in f32, after the first of these ids: from version 2 on. */
+const fixtureF32 = (version: number): string => join(FIXTURES, `tiny-attn-first-f32-v${version}.lfm2chat`);
+const F32_VERSIONS = [2];
+const F32_IDS = 40;
 const IDS = Array.from({ length: 75 }, (_, i) => (i * i * 7 + 3 * i + 11) % 257);
 const MORE = [5, 4, 3, 2, 1];
 
@@ -44,32 +48,82 @@ function next(model: LanguageModel, session: Session, more: readonly number[]): 
 
 /** A chat on the bundled checkpoint as it is, keys and values in q8, saved by each version: with its messages, marks and options. */
 const chatFixture = (version: number): string => join(FIXTURES, `lfm2-mini-chat-v${version}.lfm2chat`);
+/** From version 2 on: one of which the oldest turns have been dropped, and the same gone back to before that, so that marks say where turns ended whose tokens are gone. */
+const pastFixture = (what: "dropped" | "rewound", version: number): string => join(FIXTURES, `lfm2-mini-chat-${what}-v${version}.lfm2chat`);
+const PAST_VERSIONS = [2];
+/** Nobody takes over what another session holds: a restored chat goes on from its own pages. */
+const ALONE = { kvDtype: "q8", threads: 1, prefixCacheBytes: 0 } as const;
+
+/** Writes the fixture of the newest version where there is none yet and the environment asks for it. */
+function written(path: string, bytes: () => Uint8Array | Promise<Uint8Array>): Promise<void> | undefined {
+  if (!process.env.LFM2_WRITE_FIXTURE || existsSync(path)) return undefined;
+  return (async () => writeFileSync(path, await bytes()))();
+}
 
 describe("saved sessions", () => {
   it("of chats of every version so far load with their messages, and go on as chats that were not saved", async () => {
-    using model = await load("models/lfm2-mini", { kvDtype: "q8", threads: 1 });
+    using model = await load("models/lfm2-mini", ALONE);
     const greedy = { temperature: 0, maxTokens: 12 };
     const fresh = model.chat({ system: "You are kind.", onContextFull: "drop-oldest" });
     await fresh.prompt("My name is Tom.", greedy);
     await fresh.prompt("What is 3 + 4?", greedy);
-    if (process.env.LFM2_WRITE_FIXTURE && !existsSync(chatFixture(STATE_VERSION)))
-      writeFileSync(chatFixture(STATE_VERSION), await fresh.save());
+    await written(chatFixture(STATE_VERSION), () => fresh.save());
     const said = (await fresh.fork().prompt("What is my name?", greedy)).tokens;
     for (const version of VERSIONS) {
       const again = await model.restore(new Uint8Array(readFileSync(chatFixture(version))));
       assert.deepEqual([again.messages, again.marks, again.tokens], [fresh.messages, fresh.marks, fresh.tokens], `version ${version}`);
       assert.ok(again.tokens.length >= 32, "a page at least is stored");
-      assert.deepEqual((await again.prompt("What is my name?", greedy)).tokens, said);
+      const { tokens, usage } = await again.prompt("What is my name?", greedy);
+      assert.deepEqual([tokens, usage.cachedTokens], [said, 32], "its own page");
     }
+  });
+
+  it("of chats that dropped turns, and that went back to before, load with marks of turns whose tokens are gone", async () => {
+    using model = await load("models/lfm2-mini", { ...ALONE, maxContextTokens: 100 });
+    const greedy = { temperature: 0, maxTokens: 8, logprobs: true } as const;
+    const fresh = model.chat({ system: "You are kind.", onContextFull: "drop-oldest" });
+    for (const text of ["My name is Tom.", "What is 3 + 4?", "Tell me a story about a fox.", "What is my name?"])
+      await fresh.prompt(text, greedy);
+    const rewound = fresh.fork();
+    await rewound.rewind(rewound.marks[3]!);
+    await written(pastFixture("dropped", STATE_VERSION), () => fresh.save());
+    await written(pastFixture("rewound", STATE_VERSION), () => rewound.save());
+    assert.deepEqual(PAST_VERSIONS.at(-1), STATE_VERSION, "a new version of the format needs fixtures of its own");
+    for (const version of PAST_VERSIONS)
+      for (const [what, chat, kept] of [
+        ["dropped", fresh, 32],
+        ["rewound", rewound, 0],
+      ] as const) {
+        const bytes = new Uint8Array(readFileSync(pastFixture(what, version)));
+        const note = Buffer.from(bytes).toString("latin1");
+        assert.ok(
+          /\\"at\\":80/.test(note) && /\\"droppedMessages\\":4/.test(note) === (what === "dropped"),
+          `${what}: what it is there for`,
+        );
+        const open = (): Promise<Chat> => model.restore(bytes);
+        const state = ({ messages, marks, tokens, position }: Chat): unknown => [messages, marks, tokens, position];
+        assert.deepEqual(state(await open()), state(chat), `${what}, version ${version}`);
+        const next = async (of: Chat, text: string) => {
+          const { tokens, logprobs, usage } = await of.prompt(text, greedy);
+          return { cached: usage.cachedTokens, said: [tokens, logprobs, usage.droppedMessages, state(of)] };
+        };
+        const again = await next(await open(), "And a small bear?");
+        assert.deepEqual(again.said, (await next(chat.fork(), "And a small bear?")).said, `${what}: goes on`);
+        assert.equal(again.cached, kept, `${what}: from its own pages`);
+        const [back, other] = [await open(), chat.fork()];
+        for (const mark of chat.marks.slice(1, -1).reverse()) {
+          for (const each of [back, other]) await each.rewind(mark);
+          assert.deepEqual(state(back), state(other), `${what}: back to ${mark}`);
+        }
+        assert.deepEqual((await next(back, "Who?")).said, (await next(other, "Who?")).said, `${what}: on from there`);
+      }
   });
 
   it("of every version so far load, and go on to the last bit", async () => {
     const model = await tiny();
     const V = model.config.vocabSize;
     const expected = feed(model, [...IDS, ...MORE]).slice(-V);
-    if (process.env.LFM2_WRITE_FIXTURE && !existsSync(fixture(STATE_VERSION))) {
-      writeFileSync(fixture(STATE_VERSION), saveSession(sessionOf(model, IDS), model, "first"));
-    }
+    await written(fixture(STATE_VERSION), () => saveSession(sessionOf(model, IDS), model, "first"));
     assert.deepEqual(VERSIONS.at(-1), STATE_VERSION, "a new version of the format needs a fixture of its own");
     for (const version of VERSIONS) {
       const bytes = new Uint8Array(readFileSync(fixture(version)));
@@ -80,6 +134,23 @@ describe("saved sessions", () => {
       assert.ok(sameBits(next(model, session, MORE), expected), `version ${version}`);
       if (version === STATE_VERSION)
         assert.deepEqual(Buffer.from(saveSession(sessionOf(model, IDS), model, "first")), Buffer.from(bytes), "the same bytes");
+    }
+    model.dispose();
+  });
+
+  it("with keys and values in f32 load, and go on to the last bit", async () => {
+    const model = await tiny({ kvDtype: "f32" }, "tiny-attn-first");
+    const ids = IDS.slice(0, F32_IDS);
+    const expected = feed(model, [...ids, ...MORE]).slice(-model.config.vocabSize);
+    const save = (): Uint8Array => saveSession(sessionOf(model, ids), model, "in f32");
+    await written(fixtureF32(STATE_VERSION), save);
+    assert.deepEqual(F32_VERSIONS.at(-1), STATE_VERSION, "a new version of the format needs a fixture of its own");
+    for (const version of F32_VERSIONS) {
+      const bytes = new Uint8Array(readFileSync(fixtureF32(version)));
+      const { session, note } = restoreSession(model, bytes);
+      assert.deepEqual([note, [...session.tokens.toArray()], session.cache.position], ["in f32", ids, 32]);
+      assert.ok(sameBits(next(model, session, MORE), expected), `version ${version}`);
+      if (version === STATE_VERSION) assert.deepEqual(Buffer.from(save()), Buffer.from(bytes), "the same bytes");
     }
     model.dispose();
   });
