@@ -1,7 +1,7 @@
 // lfm2-wasm/transformers: the three examples of the reference's page, and each call against the package's own.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { type Folder, FormatError, InputError, load, type Model } from "lfm2-wasm";
+import { type Folder, FormatError, InputError, type KeyValueCache, load, type Model } from "lfm2-wasm";
 import { AutoTokenizer, type CallTokenizer, Lfm2Config, Lfm2ForCausalLM, Lfm2Model, type Lfm2Tokenizer } from "lfm2-wasm/transformers";
 import { openPath } from "../../src/adapters/node/files.ts";
 import { generationDefaults } from "../../src/generation-config.ts";
@@ -9,6 +9,7 @@ import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import { randomCheckpoint } from "../../src/transformers/random.ts";
 import { bytesSource } from "../../src/weights/source.ts";
 import { pageExamples, SMALL } from "../conformance/transformers.ts";
+import { checkpointFolder } from "../golden/support.ts";
 
 const MINI = "models/lfm2-mini";
 const options = { threads: 1 } as const;
@@ -418,6 +419,69 @@ describe("lfm2-wasm/transformers", () => {
     const { lastHiddenState, hiddenStates } = await bare.forward({ inputIds });
     assert.equal(hiddenStates, undefined);
     assert.deepEqual(lastHiddenState, (await own.forward({ inputIds, outputHiddenStates: true })).hiddenStates?.at(-1));
+  });
+
+  describe("a row of a padded batch is the row alone, bit for bit, and so is what goes on from its cache", () => {
+    /** Over a page's border, at one, within the first page. */
+    const LENGTHS = [37, 32, 3];
+    const PADDING = 9;
+    const rows = LENGTHS.map((length, b) => Array.from({ length }, (_, t) => (t * t * 5 + 17 * b + 3 * t + 1) % 250));
+    const next = [[30, 31, 32], [33, 34], [35]];
+    const last = [[40], [41], [42]];
+
+    const padded = (batch: readonly (readonly number[])[], side: "left" | "right") => {
+      const T = Math.max(...batch.map((row) => row.length));
+      const placed = (row: readonly number[], padding: number): number[] => {
+        const gap = new Array<number>(T - row.length).fill(padding);
+        return side === "left" ? [...gap, ...row] : [...row, ...gap];
+      };
+      const ones = batch.map((row) => row.map(() => 1));
+      return { inputIds: batch.map((row) => placed(row, PADDING)), attentionMask: ones.map((row) => placed(row, 0)) };
+    };
+
+    /** The rows in three calls on one cache, the second with padding of its own. @returns logits at real tokens, call after call */
+    async function steps(model: Lfm2ForCausalLM, side: "left" | "right", which: readonly number[]): Promise<Float32Array[][]> {
+      let pastKeyValues: KeyValueCache | undefined;
+      const out: Float32Array[][] = which.map(() => []);
+      for (const part of [rows, next, last]) {
+        const input = padded(
+          which.map((b) => part[b]!),
+          side,
+        );
+        const given = await model.forward({ ...input, pastKeyValues });
+        pastKeyValues = given.pastKeyValues;
+        const [, T = 0, V = 0] = given.logits.dims;
+        for (const [b, mask] of input.attentionMask.entries())
+          out[b]!.push(...mask.flatMap((m, t) => (m === 1 ? [given.logits.data.slice((b * T + t) * V, (b * T + t + 1) * V)] : [])));
+      }
+      assert.deepEqual(
+        pastKeyValues?.lengths,
+        which.map((b) => rows[b]!.length + next[b]!.length + 1),
+      );
+      pastKeyValues?.dispose();
+      return out;
+    }
+
+    for (const dtype of ["bf16", "q8", "q4"] as const)
+      it(`${dtype}, keys and values in f16, f32 and q8`, async () => {
+        const seen: Float32Array[] = [];
+        for (const kvDtype of ["f16", "f32", "q8"] as const) {
+          // four taps, and a K that is no multiple of a block
+          using model = await Lfm2ForCausalLM.fromPretrained(checkpointFolder("tiny-attn-first"), {
+            ...options,
+            dtype,
+            kvDtype,
+            prefixCacheBytes: 0,
+          });
+          assert.deepEqual([(await model.ready()).info.dtypes.includes(dtype), (await model.ready()).info.kvDtype], [true, kvDtype]);
+          const alone = await Promise.all(rows.map(async (_, b) => (await steps(model, "right", [b]))[0]!));
+          for (const side of ["left", "right"] as const)
+            assert.deepEqual(await steps(model, side, [0, 1, 2]), alone, `${kvDtype}, ${side}`);
+          seen.push(alone[0]!.at(-1)!);
+        }
+        const [a, b, c] = seen.map(String);
+        assert.ok(a !== b && b !== c && a !== c, "each kind of keys and values has bits of its own");
+      });
   });
 
   it("the tokenizer renders and decodes as the model does", () => {
