@@ -18,7 +18,12 @@ const OPERATIONS = [
   "save and restore",
 ] as const;
 const MOST_CHATS = 3;
-/** Programs that once failed: after a reply that is no text, the next turn reads it anew, and the mark at its end has fewer tokens. */
+const KV_DTYPES = ["f16", "f32", "q8"] as const;
+/** What the model of program `n` keeps keys and values in: as its seed says. The gate's two have f32 and, alone, q8; those below f16. */
+const kvDtypeOf = (n: number): (typeof KV_DTYPES)[number] => KV_DTYPES[new Random(seedOf(`kept as ${n}`)).below(KV_DTYPES.length)]!;
+/** Whether no chat of program `n` takes over what another one holds. */
+const isAlone = (n: number): boolean => n % 2 === 1;
+/** Programs that once failed, in f16: after a reply that is no text, the next turn reads it anew, and the mark at its end has fewer tokens. */
 const FOUND = [100, 106];
 /** Longer conversations are no longer continued: the reference computes each turn from its first token. */
 const LONGEST_TOKENS = 200;
@@ -74,7 +79,7 @@ function commonPrefix(a: Uint32Array, b: Uint32Array): number {
 }
 
 /** Says something to `chat` and to a new chat with the same past, whose cache is empty: the same ids, log-probabilities and tokens in the cache. */
-async function append(cold: Model, chat: Chat, r: Random, isAlone: boolean): Promise<void> {
+async function append(cold: Model, chat: Chat, r: Random, alone: boolean): Promise<void> {
   const text = Array.from({ length: 1 + r.below([2, 6, 20][r.below(3)] ?? 1) }, () => WORDS[r.below(WORDS.length)]).join(" ");
   const options: GenerateOptions = {
     seed: r.below(1000),
@@ -97,16 +102,16 @@ async function append(cold: Model, chat: Chat, r: Random, isAlone: boolean): Pro
   const past = pasts.get(chat)!;
   past.turns = [...past.turns, { at: chat.position, messages: fresh.messages }];
   past.isReadAnew ||= common < held.length;
-  if (isAlone) assert.equal(got.usage.cachedTokens, kept);
+  if (alone) assert.equal(got.usage.cachedTokens, kept);
   else assert.ok(got.usage.cachedTokens >= kept, `${got.usage.cachedTokens} of ${kept}`);
   fresh.dispose();
 }
 
 /**
  * Runs one random program of appends, rewinds, forks, saves and switches.
- * @param isAlone no chat of `model` takes over what another one holds
+ * @param alone no chat of `model` takes over what another one holds
  */
-async function program(model: Model, cold: Model, r: Random, isAlone: boolean, count: Count): Promise<void> {
+async function program(model: Model, cold: Model, r: Random, alone: boolean, count: Count): Promise<void> {
   const chats = [follow(model.chat(r.below(2) === 0 ? {} : { system: "You are kind." }))];
   const did = (name: string): unknown => count.set(name, (count.get(name) ?? 0) + 1);
   const deck = OPERATIONS.map((what) => ({ what, at: r.next() })).sort((a, b) => a.at - b.at);
@@ -114,7 +119,7 @@ async function program(model: Model, cold: Model, r: Random, isAlone: boolean, c
     const at = r.below(chats.length); // switch
     const chat = chats[at]!;
     if (chat.position === 0 || (what === "append" && chat.position < LONGEST_TOKENS)) {
-      await append(cold, chat, r, isAlone);
+      await append(cold, chat, r, alone);
       did("append");
     } else if (what === "rewind") {
       const { tokens: held, marks } = chat;
@@ -141,7 +146,7 @@ async function program(model: Model, cold: Model, r: Random, isAlone: boolean, c
     }
   }
   for (const chat of chats) {
-    await append(cold, chat, r, isAlone);
+    await append(cold, chat, r, alone);
     chat.dispose();
   }
 }
@@ -152,17 +157,21 @@ async function program(model: Model, cold: Model, r: Random, isAlone: boolean, c
  */
 export function sessionsSuite(name: string, load: (options?: LoadOptions) => Promise<Model>, programs: number): void {
   describe(`chats as values, ${name}`, () => {
-    it("random programs: every turn is that of a conversation that never paused", async () => {
-      const [shared, cold] = [await load(), await load({ prefixCacheBytes: 0 })];
+    it("random programs, keys and values in each type: every turn is that of a conversation that never paused", async () => {
       const count: Count = new Map();
-      for (const n of [...Array(programs).keys(), ...FOUND]) {
-        const isAlone = n % 2 === 1;
-        await program(isAlone ? cold : shared, cold, new Random(seedOf(`chats ${n}`)), isAlone, count);
+      const random = Array.from({ length: programs }, (_, n) => ({ n, kvDtype: kvDtypeOf(n) }));
+      const all = [...random, ...FOUND.map((n) => ({ n, kvDtype: "f16" as const }))];
+      for (const kvDtype of KV_DTYPES) {
+        const these = all.filter((each) => each.kvDtype === kvDtype);
+        if (these.length === 0) continue;
+        const cold = await load({ kvDtype, prefixCacheBytes: 0 });
+        const shared = these.every(({ n }) => isAlone(n)) ? cold : await load({ kvDtype });
+        assert.deepEqual([shared.info.kvDtype, cold.info.kvDtype], [kvDtype, kvDtype]);
+        for (const { n } of these) await program(isAlone(n) ? cold : shared, cold, new Random(seedOf(`chats ${n}`)), isAlone(n), count);
+        for (const each of [shared, cold]) each.dispose();
       }
       for (const each of ["append", "rewind", "fork", "save and restore"])
         assert.ok((count.get(each) ?? 0) >= programs / 2, `${each}: ${count.get(each)} in ${programs} programs`);
-      shared.dispose();
-      cold.dispose();
     });
   });
 }
