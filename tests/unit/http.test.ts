@@ -24,6 +24,8 @@ const PIECE = 65_536;
 const files = { "x.gguf": content, "plain.dat": plain, "empty.dat": "", "short.dat": "12345" };
 
 const isSilent = ({ stall, trickleHeaders }: Scenario): boolean => stall !== undefined || trickleHeaders === true;
+/** Whether connections break within bodies of one version, and the server goes on at any byte. */
+const isResumed = ({ drop, short, stall, swap }: Scenario): boolean => (drop ?? short ?? stall) !== undefined && !swap;
 const isFile = (source: ByteSource | Folder): source is ByteSource => "read" in source;
 async function fileOf(source: Promise<ByteSource | Folder>): Promise<ByteSource> {
   const opened = await source;
@@ -47,6 +49,12 @@ describe("files over HTTP", () => {
     fileOf(openUrl(openDirectly(networkTo(server.hub, options, more)), address(name), signal));
   const byId = async (options?: NetworkOptions, signal?: AbortSignal): Promise<ByteSource> =>
     fileOf(findHub(networkTo(server.hub, options), parseHubId("org/model:x.gguf")!, undefined, signal).then((m) => m.source()));
+
+  /** Bytes of the file's own that the server has sent, in whatever order and however often. */
+  const sentBytes = (): number =>
+    server.log
+      .filter(({ status, url }) => [200, 206].includes(status) && !url.startsWith("/api/"))
+      .reduce((sum, r) => sum + r.sentBytes, 0);
 
   /** Three ways to a file: by a hub's listing, by an address that is redirected and tells a sha256, by an address that is neither. The second one by `fetch`, as a caller's goes. */
   const ways = [
@@ -75,6 +83,7 @@ describe("files over HTTP", () => {
             const differs = result.findIndex((b, i) => b !== right[i]);
             const isRight = result.length === right.length && differs < 0;
             assert.ok(isRight || (right === plain && scenario.flip === differs), `byte ${differs} of ${result.length}`);
+            if (isResumed(scenario)) assert.equal(sentBytes(), right.length, "a byte that had come was sent again");
           } else {
             assert.ok(result instanceof NetworkError || result instanceof FormatError, String(result));
             // what a load mends by starting over, a source alone reports
@@ -100,6 +109,7 @@ describe("files over HTTP", () => {
       server.set({ drop, after: hit, times: 1 });
       server.log.length = 0;
       assert.deepEqual(await readToEnd(await byId()), content, `dropped at ${at}`);
+      assert.equal(sentBytes(), SIZE, `dropped at ${at}: every byte is sent once`);
       const starts = server.log.flatMap((r) => (r.range && r.host === "cdn" ? [Number(/=(\d+)/.exec(r.range)?.[1])] : []));
       // where bytes come fast one request brings the rest, and there is none that could have broken
       if (starts.length <= hit) {
