@@ -33,5 +33,14 @@ export const MAX_TEMPLATE_CHARACTERS: number = 4 * 1024 * 1024;
 export const MAX_TEMPLATE_ITEMS = 100_000;
 export const MAX_TEMPLATE_NODES = 1_000_000;
 
+/** Most parts into which one call may take a text apart before it puts them together: characters of a slice, lines, places of a replacement; each costs some 32 bytes. */
+export const MAX_TEMPLATE_PARTS: number = 512 * 1024;
+
+/** Most characters of all texts together that filters, calls and slices of one rendering make anew. */
+export const MAX_TEMPLATE_BUILT: number = 16 * 1024 * 1024;
+
+/** Longest format of a time: real ones have some ten characters. */
+export const MAX_TIME_FORMAT = 256;
+
 /** Deepest nesting of what is rendered: messages, tool definitions, arguments. */
 export const MAX_VALUE_DEPTH = 64;
