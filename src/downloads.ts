@@ -25,6 +25,7 @@ import { type Plan, planModel } from "./models/load-model.ts";
 import { checkSameTokens } from "./models/same-tokens.ts";
 import { plannedThreads } from "./planned-threads.ts";
 import { type LoadProgress, Meter } from "./progress.ts";
+import { ChatTemplate } from "./text/chat-template.ts";
 import { isRecord, quoted } from "./values.ts";
 import type { HubModel } from "./weights/hub.ts";
 import { type HubId, parseHubId } from "./weights/hub-id.ts";
@@ -92,6 +93,11 @@ function isConfigOfOurs(bytes: Uint8Array): boolean {
   } catch {
     return false; // another program's business
   }
+}
+
+/** @throws FormatError, UnsupportedError for a template that a load would refuse */
+function checkTemplate({ template }: Checkpoint): void {
+  if (template) ChatTemplate.of(template);
 }
 
 /** The models in the cache that this package runs, also those that other programs put there. */
@@ -213,6 +219,7 @@ async function pullAddress(
   const watched = watch(opened.source);
   const checkpoint = await openCheckpoint(watched.source, signal);
   try {
+    checkTemplate(checkpoint);
     const { sources } = checkpoint;
     const [file] = sources;
     const files = watched.filesOf(checkpoint);
@@ -354,6 +361,7 @@ async function availabilityOf(
       const { maxContextTokens: most } = options;
       const maxContextTokens = isDraft && most ? Math.min(most, checkpoint.config.maxPositionEmbeddings) : most;
       checkContext(checkpoint, maxContextTokens);
+      checkTemplate(checkpoint);
       const dtype = isDraft ? opened.dtype : (options.dtype ?? opened.dtype);
       const planFor = plansOf(checkpoint, platform, { ...options, maxContextTokens });
       const plan = await planFor(dtype);

@@ -21,7 +21,7 @@ import { type LoadModelOptions, type PlannedModel, planModel } from "./models/lo
 import { part } from "./part.ts";
 import { plannedThreads } from "./planned-threads.ts";
 import { Meter } from "./progress.ts";
-import type { ChatTemplate } from "./text/chat-template.ts";
+import { ChatTemplate } from "./text/chat-template.ts";
 import type { Tokenizer } from "./text/tokenizer.ts";
 import type { ByteSource, Folder } from "./weights/source.ts";
 import type { StoredType } from "./weights/tensor.ts";
@@ -120,6 +120,7 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
   const checkpoint = await openCheckpoint(meter ? await counting(opened.source, meter) : opened.source, signal);
   try {
     const { config, format, names, unsupported } = checkpoint;
+    const template = checkpoint.template && ChatTemplate.of(checkpoint.template);
     const contexts = CONTEXTS.filter((tokens) => tokens <= config.maxPositionEmbeddings);
     const memory: MemoryEstimate[] = [];
     let dtypes: ReadonlyMap<string, WeightDType> = new Map();
@@ -166,11 +167,10 @@ export async function inspectWith(platform: Platform, source: ModelSource, optio
       memory,
       kernels,
       hasTokenizer: checkpoint.tokenizer !== undefined,
-      hasChatTemplate: checkpoint.template !== undefined,
+      hasChatTemplate: template !== undefined,
     };
     meter?.ready();
-    const { tokenizer, template } = checkpoint;
-    return Object.defineProperties(inspection, { tokenizer: { value: tokenizer }, template: { value: template } });
+    return Object.defineProperties(inspection, { tokenizer: { value: checkpoint.tokenizer }, template: { value: template } });
   } finally {
     await checkpoint.close().catch(() => {}); // all has been read, or a better error is on its way
   }

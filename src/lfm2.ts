@@ -18,6 +18,7 @@ import { type Checkpoint, openCheckpoint } from "./models/checkpoint.ts";
 import { type LoadedModel, type LoadModelOptions, loadModel } from "./models/load-model.ts";
 import { part } from "./part.ts";
 import { type LoadProgress, Meter } from "./progress.ts";
+import type { ChatTemplate, TemplateText } from "./text/chat-template.ts";
 import { checkSpeculate, type GenerateOptions } from "./turn.ts";
 import type { HubCache, HubModel } from "./weights/hub.ts";
 import { parseHubId } from "./weights/hub-id.ts";
@@ -248,24 +249,36 @@ function threadWarning({ noThreads }: Platform, threads: number | "auto" = "auto
  */
 export async function loadWith(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<Model> {
   checkLoadCall(options);
-  return new Model(await loadParts(platform, source, options));
+  return new Model(await loadParts(platform, source, options, readHere));
 }
+
+/** Reads a template, or has it read where the model's prompts are rendered. @throws FormatError, UnsupportedError */
+export type ReadTemplate = (text: TemplateText) => Promise<ChatTemplate | undefined>;
+
+/** Reads it in this thread. */
+export const readHere: ReadTemplate = async (text) =>
+  (await part("chat-template", () => import("./text/chat-template.ts"))).ChatTemplate.of(text);
 
 /**
  * Loads the parts of a model with what `platform` provides. What came damaged over the network, or of two versions, is loaded once more from the start.
  * @throws InputError, FormatError, UnsupportedError, MemoryError, NetworkError, StorageError, PlatformError, AbortError
  */
-export async function loadParts(platform: Platform, source: ModelSource, options: LoadOptions = {}): Promise<ModelParts> {
+export async function loadParts(
+  platform: Platform,
+  source: ModelSource,
+  options: LoadOptions,
+  readTemplate: ReadTemplate,
+): Promise<ModelParts> {
   checkLoadOptions(options);
   throwIfAborted(options.signal);
   const trial: Trial = { isFromHub: false, isDoubtful: false };
   const meter = options.onProgress && new Meter(options.onProgress);
   try {
-    return await loadOnce(platform, source, options, trial, meter);
+    return await loadOnce(platform, source, options, readTemplate, trial, meter);
   } catch (error) {
     if (options.signal?.aborted || !isWorthAnother(error, trial.isFromHub)) throw error;
     trial.isDoubtful = true; // what lies in the cache may have been damaged since
-    return loadOnce(platform, source, options, trial, meter);
+    return loadOnce(platform, source, options, readTemplate, trial, meter);
   }
 }
 
@@ -305,6 +318,7 @@ async function loadOnce(
   platform: Platform,
   source: ModelSource,
   options: LoadOptions,
+  readTemplate: ReadTemplate,
   trial: Trial,
   meter: Meter | undefined,
 ): Promise<ModelParts> {
@@ -322,6 +336,7 @@ async function loadOnce(
   let draft: DraftModel | undefined;
   try {
     checkContext(checkpoint, options.maxContextTokens);
+    const template = checkpoint.template && (await readTemplate(checkpoint.template));
     const license = await foundAt(checkpoint, opened, events, options.signal);
     const { dtype = opened.dtype, maxMemoryBytes = platform.memoryBudgetBytes } = options;
     let targetBytes = (): number => 0;
@@ -375,7 +390,7 @@ async function loadOnce(
         draft: draft?.name,
       },
       tokenizer: checkpoint.tokenizer,
-      template: checkpoint.template,
+      template,
       generationConfig: checkpoint.generationConfig,
     };
   } catch (error) {

@@ -1,5 +1,5 @@
 // What a checkpoint is once its headers have been read, and what both formats do to get there.
-import { ChatTemplate } from "../text/chat-template.ts";
+import type { TemplateText } from "../text/chat-template.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { opening } from "../weights/opened.ts";
 import type { ByteSource } from "../weights/source.ts";
@@ -16,7 +16,7 @@ export interface Checkpoint extends WeightFile {
   readonly tensors: ReadonlyMap<string, StoredTensor>;
   /** Undefined where the checkpoint has none: token ids work, text does not. */
   readonly tokenizer: Tokenizer | undefined;
-  readonly template: ChatTemplate | undefined;
+  readonly template: TemplateText | undefined;
   /** As a GGUF's metadata tell it. */
   readonly license?: string | undefined;
   /** The licence that the README beside it tells, of a checkpoint in a folder: one more file to read. */
@@ -50,7 +50,8 @@ export function closedOnError<T>(source: ByteSource, use: () => Promise<T>, sign
 /** `value` in a list if it is a text that says something. */
 export const textOf = (value: unknown): string[] => (typeof value === "string" && value !== "" ? [value] : []);
 
-export function templateOf(source: string, tokenizer: Tokenizer, config: Lfm2Config): ChatTemplate {
+export function templateOf(source: string, tokenizer: Tokenizer, config: Lfm2Config): TemplateText {
   const token = (id: number | undefined): string => (id === undefined ? "" : (tokenizer.idToToken(id) ?? ""));
-  return new ChatTemplate(source, { bosToken: token(config.bosTokenId), eosToken: token(config.eosTokenIds[0]) }, tokenizer.addedTokens);
+  const tokens = { bosToken: token(config.bosTokenId), eosToken: token(config.eosTokenIds[0]) };
+  return { source, tokens, addedTokens: tokenizer.addedTokens };
 }

@@ -2,6 +2,8 @@
 import { PlatformError } from "../errors.ts";
 import { loadParts, type Platform } from "../lfm2.ts";
 import type { ModelParts } from "../model.ts";
+import type { LoadProgress } from "../progress.ts";
+import type { TemplateText } from "../text/chat-template.ts";
 import type { Segment } from "../text/segments.ts";
 import { Channel, type Post } from "./channel.ts";
 import { engineHandlers } from "./engine.ts";
@@ -9,15 +11,8 @@ import { remoteFetch } from "./fetch.ts";
 import type { LoadedFacts, PackedOptions } from "./in-worker.ts";
 import { type PackedSource, unpackSource } from "./sources.ts";
 
-function factsOf({ config, info, generationConfig, tokenizer, template }: ModelParts): LoadedFacts {
-  return {
-    config,
-    generationConfig,
-    info: { ...info, engine: "worker" },
-    tokenizer: tokenizer?.pack(),
-    addedTokens: tokenizer?.addedTokens ?? [],
-    template: template && { source: template.source, tokens: template.tokens },
-  };
+function factsOf({ config, info, generationConfig, tokenizer }: ModelParts): LoadedFacts {
+  return { config, generationConfig, info: { ...info, engine: "worker" }, tokenizer: tokenizer?.pack() };
 }
 
 /**
@@ -43,13 +38,15 @@ export function serveEngine(
     {
       load: async ([source, options], signal) => {
         const { hasFetch, draft, ...plain } = options as PackedOptions;
-        parts = await loadParts(platform, unpackSource(channel, source as PackedSource), {
+        const own = {
           ...plain,
           signal,
           draft: draft && unpackSource(channel, draft),
           ...(hasFetch ? { fetch: remoteFetch(channel) } : {}),
-          onProgress: (progress) => channel.tell("progress", [progress]),
-        });
+          onProgress: (progress: LoadProgress) => channel.tell("progress", [progress]),
+        };
+        const readTemplate = (text: TemplateText) => channel.call("template", [text]).then(() => undefined); // prompts are rendered over there
+        parts = await loadParts(platform, unpackSource(channel, source as PackedSource), own, readTemplate);
         return factsOf(parts);
       },
       end: () => {

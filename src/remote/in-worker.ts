@@ -3,8 +3,7 @@ import { Lfm2Error, PlatformError, throwIfAborted } from "../errors.ts";
 import type { LoadOptions, ModelSource } from "../lfm2.ts";
 import { Model, type ModelParts } from "../model.ts";
 import type { LoadProgress } from "../progress.ts";
-import { ChatTemplate, type TemplateTokens } from "../text/chat-template.ts";
-import type { AddedToken } from "../text/segments.ts";
+import { ChatTemplate, type TemplateText } from "../text/chat-template.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 import { unlessAborted } from "../turn.ts";
 import { Channel, type Handler } from "./channel.ts";
@@ -18,8 +17,6 @@ import type { EngineWorker, EngineWorkers } from "./workers.ts";
 export interface LoadedFacts extends Pick<ModelParts, "config" | "info" | "generationConfig"> {
   /** `Tokenizer.pack()`: some megabytes, unpacked when somebody asks for the tokenizer. */
   readonly tokenizer: string | undefined;
-  readonly addedTokens: readonly AddedToken[];
-  readonly template: { readonly source: string; readonly tokens: TemplateTokens } | undefined;
 }
 
 /** What a channel does not carry becomes what it does: an address its text, an answer its bytes. */
@@ -142,7 +139,12 @@ export async function loadInWorker(
       stop.failed?.(error);
     }
   };
-  const { channel, end } = await start(workers, { ...served.handlers, ...(fetch ? fetchHandlers(fetch) : {}), progress }, cannotStart);
+  let template: ChatTemplate | undefined;
+  const read: Handler = ([text]) => {
+    template = ChatTemplate.of(text as TemplateText);
+  };
+  const handlers = { ...served.handlers, ...(fetch ? fetchHandlers(fetch) : {}), progress, template: read };
+  const { channel, end } = await start(workers, handlers, cannotStart);
   let loading: Promise<unknown> | undefined;
   try {
     const load = async (): Promise<unknown> => {
@@ -158,7 +160,7 @@ export async function loadInWorker(
     };
     loading = load();
     const facts = await unlessAborted(Promise.race([loading, failed]), signal);
-    return modelOf(facts as LoadedFacts, channel, end);
+    return modelOf(facts as LoadedFacts, template, channel, end);
   } catch (error) {
     leave.abort();
     await withinMs(MOST_END_MS, loading);
@@ -170,9 +172,9 @@ export async function loadInWorker(
   }
 }
 
-/** @returns the model whose engine is at the other end of `channel`; what it needs of tokenizer and template is made of plain data */
-function modelOf(facts: LoadedFacts, channel: Channel, end: () => void): Model {
-  const { config, info, generationConfig, tokenizer: packed, addedTokens, template } = facts;
+/** @returns the model whose engine is at the other end of `channel`; what it needs of the tokenizer is made of plain data */
+function modelOf(facts: LoadedFacts, template: ChatTemplate | undefined, channel: Channel, end: () => void): Model {
+  const { config, info, generationConfig, tokenizer: packed } = facts;
   const engine = remoteEngine(channel, end);
   dropped.register(engine, end);
   let tokenizer: Tokenizer | undefined;
@@ -185,7 +187,7 @@ function modelOf(facts: LoadedFacts, channel: Channel, end: () => void): Model {
       if (packed !== undefined) tokenizer ??= Tokenizer.unpack(packed);
       return tokenizer;
     },
-    template: template && new ChatTemplate(template.source, template.tokens, addedTokens),
+    template,
     ...(packed === undefined ? {} : { encode: async (segments) => (await channel.call("encode", [segments])) as readonly number[] }),
   });
 }

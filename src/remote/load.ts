@@ -1,7 +1,7 @@
 // load(): here, or in a worker that an adapter starts. What only a worker needs comes when it is needed.
 
 import { PlatformError } from "../errors.ts";
-import { checkLoadCall, type LoadOptions, loadParts, loadWith, type ModelSource, type Platform } from "../lfm2.ts";
+import { checkLoadCall, type LoadOptions, loadParts, loadWith, type ModelSource, type Platform, readHere } from "../lfm2.ts";
 import { Model } from "../model.ts";
 import { part } from "../part.ts";
 import type { EngineWorkers } from "./workers.ts";
@@ -39,7 +39,7 @@ export async function loadModelWith(
     return await loadInWorker(workers, source, options, (cause) => new NoStart(cause));
   } catch (error) {
     if (engine === "worker" || !(error instanceof NoStart)) throw error; // else a worker is only the better place
-    const parts = await loadParts(platform, source, options);
+    const parts = await loadParts(platform, source, options, readHere);
     const warning = `engine: it computes on this thread, for no worker started: ${error.reason}.`;
     return new Model({ ...parts, info: { ...parts.info, warnings: [...parts.info.warnings, warning] } });
   }

@@ -16,6 +16,15 @@ export interface TemplateTokens {
   readonly eosToken: string | undefined;
 }
 
+/** A template before it is read, as plain data: whoever renders reads it. */
+export interface TemplateText {
+  /** The Jinja text. */
+  readonly source: string;
+  readonly tokens: TemplateTokens;
+  /** The tokenizer's. */
+  readonly addedTokens: readonly AddedToken[];
+}
+
 /** What a rendering needs besides the messages. */
 export interface RenderOptions {
   /** Tool definitions, as JSON Schema objects or as text. */
@@ -63,6 +72,11 @@ export class ChatTemplate {
     this.#template = new JinjaTemplate(source);
     this.#all = new TokenGuard(guarded);
     this.#assistant = new TokenGuard(guarded.filter((t) => t.special && !callMarks.has(t.content)));
+  }
+
+  /** @throws as the constructor */
+  static of({ source, tokens, addedTokens }: TemplateText): ChatTemplate {
+    return new ChatTemplate(source, tokens, addedTokens);
   }
 
   /**

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { ChatTemplate } from "../../src/text/chat-template.ts";
 import type { Message } from "../../src/text/messages.ts";
 import { greedy, tried, withModel } from "./support.ts";
 
@@ -32,9 +33,10 @@ describe("the bundled checkpoint", () => {
   it("renders and encodes every example's messages to its prompt ids, decodes its output", () =>
     withModel(folder, f32, (_, { tokenizer, template }) => {
       assert.ok(tokenizer && template);
+      const chat = ChatTemplate.of(template);
       assert.ok(asMessages.length > 40);
       for (const e of asMessages) {
-        const segments = template.render(e.messages, { addGenerationPrompt: true, ...(e.tools ? { tools: e.tools } : {}) });
+        const segments = chat.render(e.messages, { addGenerationPrompt: true, ...(e.tools ? { tools: e.tools } : {}) });
         assert.equal(segments.map((s) => s.text).join(""), e.prompt);
         assert.deepEqual([...tokenizer.encodeSegments(segments)], e.prompt_ids);
         assert.equal(tokenizer.decode(e.output_ids, { skipSpecialTokens: false }), e.output);
@@ -45,7 +47,11 @@ describe("the bundled checkpoint", () => {
     await withModel(join("dist", "mini.gguf"), {}, (_, gguf) =>
       withModel(folder, f32, (__, original) => {
         for (const e of asMessages) {
-          const prompt = gguf.template?.render(e.messages, { addGenerationPrompt: true, ...(e.tools ? { tools: e.tools } : {}) }) ?? [];
+          assert.ok(gguf.template);
+          const prompt = ChatTemplate.of(gguf.template).render(e.messages, {
+            addGenerationPrompt: true,
+            ...(e.tools ? { tools: e.tools } : {}),
+          });
           assert.deepEqual([...(gguf.tokenizer?.encodeSegments(prompt) ?? [])], e.prompt_ids);
         }
         assert.deepEqual({ ...gguf.config, intermediateSize: 0, normEps: 0 }, { ...original.config, intermediateSize: 0, normEps: 0 });

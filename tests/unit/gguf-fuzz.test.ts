@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { type Checkpoint, openCheckpoint } from "../../src/models/checkpoint.ts";
 import { MAX_LAYERS } from "../../src/models/config.ts";
 import { BYTE_ALPHABET } from "../../src/text/byte-level.ts";
+import { ChatTemplate } from "../../src/text/chat-template.ts";
 import { bytesSource } from "../../src/weights/source.ts";
 import { pick } from "../scale.ts";
 import { fuzz } from "./fuzz.ts";
@@ -109,7 +110,7 @@ function check({ config, tensors, unsupported, tokenizer, template }: Checkpoint
   const ids = tokenizer.encode(SAID);
   assert.ok(ids.every((id) => Number.isInteger(id) && id >= 0 && id < tokenizer.vocabularySize));
   assert.equal(tokenizer.decode(ids, { skipSpecialTokens: false }), SAID);
-  const rendered = template?.render([{ role: "user", content: SAID }], { addGenerationPrompt: true });
+  const rendered = template && ChatTemplate.of(template).render([{ role: "user", content: SAID }], { addGenerationPrompt: true });
   if (rendered) assert.ok(tokenizer.encodeSegments(rendered).every((id) => id >= 0 && id < tokenizer.vocabularySize));
 }
 

@@ -16,6 +16,7 @@ import * as gguf from "../../models/gguf-checkpoint.ts";
 import { bring } from "../../part.ts";
 import * as inWorker from "../../remote/in-worker.ts";
 import * as score from "../../score.ts";
+import * as chatTemplate from "../../text/chat-template.ts";
 import * as addressCache from "../../weights/address-cache.ts";
 import * as hub from "../../weights/hub.ts";
 import * as objects from "../../weights/objects.ts";
@@ -32,6 +33,7 @@ bring({
   "browser-images": browserImages,
   "browser-schemes": browserSchemes,
   "browser-store": browserStore,
+  "chat-template": chatTemplate,
   context,
   downloads,
   draft,
