@@ -221,7 +221,8 @@ export class Cache {
   }
 
   /**
-   * @returns another cache with the same content. No key and no value is copied: both hold the pages, and who writes to one first copies that one.
+   * @returns another cache with the same content. No key and no value is copied: both hold the pages, and who writes to one first copies that one. Grows with the number of
+   * pages by three words each: id, address in its table, count of references.
    * @throws MemoryError when there is no memory for its own block
    */
   fork(): Cache {
