@@ -665,6 +665,32 @@ describe("lfm2-wasm/transformers", () => {
       assert.equal(beginnings.size, 2 + 2 * 3 + 4 + 3 * 3, "no two tensors begin alike");
     });
 
+    it("has norms with the configuration's normEps, and a context of maxPositionEmbeddings", async () => {
+      const run = async (normEps: number) => {
+        const layerTypes = ["conv", "full_attention", "conv"] as const;
+        const config = new Lfm2Config({ ...SMALL, layerTypes, normEps, initializerRange: 0.5, maxPositionEmbeddings: 96 });
+        using bare = new Lfm2Model(config, options);
+        assert.equal((await bare.ready()).info.maxContextTokens, 96);
+        return await bare.forward({ inputIds: [1, 2, 3], outputHiddenStates: true, outputAttentions: true, useCache: false });
+      };
+      const { lastLayerOutput: usual } = await run(1e-5);
+      // so large that no layer adds much: each norm in front of one has it
+      const { hiddenStates = [], lastLayerOutput, lastHiddenState, attentions = [] } = await run(1e6);
+      const [embeddings, x] = [hiddenStates[0]?.data ?? assert.fail(), lastLayerOutput?.data ?? assert.fail()];
+      const largest = (a: Float32Array): number => a.reduce((most, v, i) => Math.max(most, Math.abs(v - embeddings[i]!)), 0);
+      for (const data of [hiddenStates[1]!.data, hiddenStates[2]!.data, x]) assert.ok(largest(data) < 0.05, `${largest(data)}`);
+      assert.ok(largest(usual!.data) > 1, "which they do with another");
+      // and no query prefers a key: (1,4,3,3), a third each in the last row
+      const [seen] = attentions;
+      for (let h = 0; h < 4; h++)
+        for (const p of seen!.data.subarray(9 * h + 6, 9 * h + 9)) assert.ok(Math.abs(p - 1 / 3) < 1e-6, `the norms of q and k: ${p}`);
+      for (const [i, v] of x.entries()) {
+        const row = x.subarray(i - (i % 64), i - (i % 64) + 64);
+        const want = v / Math.sqrt(row.reduce((sum, y) => sum + y * y, 0) / 64 + 1e6);
+        assert.ok(Math.abs(lastHiddenState.data[i]! - want) <= 1e-5 * Math.abs(want), `the final norm, ${i}`);
+      }
+    });
+
     it("is loaded once, and no more when disposed of", async () => {
       const fresh = new Lfm2ForCausalLM(new Lfm2Config(SMALL), options);
       const [a, b] = await Promise.all([fresh.ready(), fresh.ready()]);
