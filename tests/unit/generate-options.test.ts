@@ -202,6 +202,21 @@ describe("each option of generate, by the package's name and by the reference's"
       assert.deepEqual(row.slice(prompt.length), byHand, "the reference's name");
     });
 
+  it("several stop strings and several ids: the first of them to come ends the reply", async () => {
+    const distinct = [...new Set(plain)];
+    const [early, late] = [distinct[4]!, distinct[7]!];
+    const toEarly = plain.slice(0, plain.indexOf(early) + 1);
+    assert.deepEqual(await reply(story, { repetitionPenalty: 1, stopIds: [late, early] }), toEarly);
+    const call = { inputIds: story, maxNewTokens: NEW_TOKENS };
+    assert.deepEqual(await theirs.generate({ ...call, eosTokenId: [late, early] }), [[...story, ...toEarly]]);
+    const text = model.tokenizer.decode(plain);
+    const stop = [text.slice(-4), "no such text", text.slice(9, 14)];
+    const stopped = await model.generate(Uint32Array.from(story), { temperature: 0, repetitionPenalty: 1, maxTokens: NEW_TOKENS, stop });
+    assert.deepEqual([stopped.text, stopped.finishReason], [text.slice(0, text.indexOf(stop[2]!)), "stop"]);
+    assert.deepEqual(await theirs.generate({ ...call, stopStrings: stop }), [[...story, ...stopped.tokens]]);
+    assert.ok(stopped.tokens.length < NEW_TOKENS);
+  });
+
   it("numBeams, numReturnSequences, lengthPenalty, earlyStopping: the reference's own searches", async () => {
     const cases = goldenJson<
       readonly {
