@@ -14,7 +14,11 @@ import { loadModel, planModel } from "../../src/models/load-model.ts";
 import { type ByteSource, bytesSource } from "../../src/weights/source.ts";
 import { checkpointFolder, feed, ggufFile, kernels } from "../golden/support.ts";
 import { pick } from "../scale.ts";
+import { type BadServer, serve } from "../tools/bad-server.ts";
+import { IMPATIENT, untilQuiet, WatchedFetch } from "./network.ts";
+import { Watch } from "./watched-source.ts";
 
+const asError = (error: unknown): unknown => error;
 const memory = (): WebAssembly.Memory => new WebAssembly.Memory({ initial: 2, maximum: 65_536 });
 
 describe("arena", () => {
@@ -448,7 +452,9 @@ describe("memory stays flat", () => {
   /** What they compile stays, in the heap too, and comes for hours: a megabyte in all, a tenth of the heap. */
   const OPTIMIZERS = ["opt", "sparkplug"];
   let memories: WeakRef<WebAssembly.Memory>[];
-  before(() => {
+  let server: BadServer;
+  before(async () => {
+    server = await serve({ "org/mini": { "mini.gguf": readFileSync(join("dist", "mini.gguf")) } });
     assert.ok(globalThis.gc, "run with --expose-gc");
     for (const flag of OPTIMIZERS) setFlagsFromString(`--no-${flag}`);
     WebAssembly.Memory = new Proxy(Memory, {
@@ -459,7 +465,8 @@ describe("memory stays flat", () => {
       },
     });
   });
-  after(() => {
+  after(async () => {
+    await server.close();
     WebAssembly.Memory = Memory;
     for (const flag of OPTIMIZERS) setFlagsFromString(`--${flag}`);
   });
@@ -505,6 +512,52 @@ describe("memory stays flat", () => {
     assert.equal((await alive()).linear, 0, "no memory outlives its model");
     assert.equal(taken.size, 1, "each load takes as much as the first");
     assert.ok(memories.length >= loads, "the memories were seen");
+  });
+
+  it("over loads that are aborted at random points: no memory outlives them, no bytes, no file", async () => {
+    const path = join("dist", "mini.gguf");
+    const hub = { cache: false as const, endpoint: server.hub, network: { ...IMPATIENT, windowBytes: 1 << 19 } };
+    let x = 5;
+    const random = (n: number): number => (x = (Math.imul(x, 1_664_525) + 1_013_904_223) >>> 0) % n;
+    /** Ways to a model, with what is called at each of their operations. @returns how many there were, and a load that may end */
+    const ways: readonly ((fault: (n: number) => void, signal: AbortSignal) => Promise<{ operations: number; error: unknown }>)[] = [
+      async (fault, signal) => {
+        const watch = new Watch((n) => void fault(n));
+        const error = await load(watch.wrap(await openPath(path)), { signal }).then((model) => model.dispose(), asError);
+        assert.equal(watch.open, 0);
+        return { operations: watch.operations, error };
+      },
+      async (fault, signal) => {
+        const watch = new WatchedFetch(fault);
+        const error = await load("org/mini", { ...hub, fetch: watch.fetch, signal }).then((model) => model.dispose(), asError);
+        await untilQuiet(server);
+        assert.equal(watch.pending, 0);
+        return { operations: watch.operations, error };
+      },
+    ];
+    const counts: number[] = [];
+    for (const way of ways) counts.push((await way(() => {}, new AbortController().signal)).operations);
+    const loads = pick({ gate: 30, full: 300 });
+    const arrays: number[] = [];
+    let [aborted, made] = [0, 0];
+    const round = async (i: number): Promise<void> => {
+      const which = i % ways.length;
+      const [position, turns] = [1 + random(counts[which] as number), random(4)];
+      const control = new AbortController();
+      const fire = (left: number): void => void (left === 0 ? control.abort() : setImmediate(fire, left - 1));
+      const { error } = await ways[which]!((n) => n === position && fire(turns), control.signal);
+      assert.ok(error === undefined || (error as Error).name === "AbortError", String(error));
+      if (error) aborted++;
+    };
+    await staysFlat(loads, round, async () => {
+      const { linear } = await alive();
+      arrays.push(process.memoryUsage().arrayBuffers);
+      made = memories.length;
+      return linear;
+    });
+    assert.equal((await alive()).linear, 0, "no memory outlives its load");
+    assert.ok((arrays.at(-1) as number) <= (arrays[0] as number) + (1 << 16), `arrays: ${arrays}`);
+    assert.ok(aborted > loads / 2 && made > loads / 4, `${aborted} were aborted, ${made} memories made in ${loads} loads`);
   });
 
   it("over sessions of every kind, some of them left or aborted", async () => {
