@@ -531,6 +531,7 @@ describe("memory stays flat", () => {
         const watch = new WatchedFetch(fault);
         const error = await load("org/mini", { ...hub, fetch: watch.fetch, signal }).then((model) => model.dispose(), asError);
         await untilQuiet(server);
+        server.log.length = 0;
         assert.equal(watch.pending, 0);
         return { operations: watch.operations, error };
       },
