@@ -107,11 +107,23 @@ export class CachePool {
   }
 }
 
+/** Pages of one cache or, until one of them changes it, of several: a page counts each list once. */
+class PageList {
+  readonly ids: number[];
+  holders = 1;
+
+  constructor(ids: number[] = []) {
+    this.ids = ids;
+  }
+}
+
 /** One session's cache. */
 export class Cache {
   readonly #pool: CachePool;
   readonly #block: number;
-  readonly #pages: number[] = [];
+  #list: PageList = new PageList();
+  /** Whether the page table has the list's addresses. */
+  #hasTable = true;
   #position = 0;
   #statePosition = 0;
   #isOpen = true;
@@ -143,7 +155,7 @@ export class Cache {
 
   /** Ids of the pages, in order; the last one may be partly filled. */
   get pages(): readonly number[] {
-    return this.#pages;
+    return this.#list.ids;
   }
 
   /** Address of the convolution state, zero at position 0. */
@@ -153,7 +165,13 @@ export class Cache {
 
   /** Address of the table of page addresses, one u32 a page. */
   get pageTable(): number {
-    return this.#block + this.#pool.size.stateBytes;
+    const address = this.#block + this.#pool.size.stateBytes;
+    if (!this.#hasTable) {
+      const { ids } = this.#list;
+      new Uint32Array(this.#pool.memory.buffer, address, ids.length).set(ids.map((id) => this.#pool.pages.addressOf(id)));
+      this.#hasTable = true;
+    }
+    return address;
   }
 
   /**
@@ -165,7 +183,7 @@ export class Cache {
     if (this.#pool.size.pageBytes === 0 || end <= this.#position) return;
     if (this.#position % PAGE_POSITIONS !== 0) this.#own(Math.floor(this.#position / PAGE_POSITIONS));
     const want = Math.ceil(end / PAGE_POSITIONS);
-    while (this.#pages.length < want) this.#put(this.#pages.length, this.#pool.pages.allocate());
+    while (this.pages.length < want) this.#put(this.pages.length, this.#pool.pages.allocate());
   }
 
   /**
@@ -221,13 +239,15 @@ export class Cache {
   }
 
   /**
-   * @returns another cache with the same content. No key and no value is copied: both hold the pages, and who writes to one first copies that one. Grows with the number of
-   * pages by three words each: id, address in its table, count of references.
+   * @returns another cache with the same content, in a time that does not depend on the length. No key, no value and no list of pages is copied: both hold them, and who first
+   * writes takes a list of its own and copies the one page.
    * @throws MemoryError when there is no memory for its own block
    */
   fork(): Cache {
     const copy = new Cache(this.#pool);
-    copy.adopt(this.#pages, this.#position);
+    this.#list.holders++;
+    copy.#hold(this.#list);
+    copy.#position = this.#position;
     const { buffer } = this.#pool.memory;
     new Uint8Array(buffer).copyWithin(copy.#block, this.#block, this.#block + this.#pool.size.stateBytes);
     copy.#statePosition = this.#statePosition;
@@ -239,9 +259,7 @@ export class Cache {
     const count = this.#pool.size.pageBytes === 0 ? 0 : Math.ceil(position / PAGE_POSITIONS);
     const taken = pages.slice(0, count);
     for (const id of taken) this.#pool.pages.retain(id); // first: they may be its own
-    this.#truncate(0);
-    this.#pages.push(...taken);
-    new Uint32Array(this.#pool.memory.buffer, this.pageTable, count).set(taken.map((id) => this.#pool.pages.addressOf(id)));
+    this.#hold(new PageList(taken));
     this.#settle(position);
   }
 
@@ -271,15 +289,33 @@ export class Cache {
   dispose(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    this.#truncate(0);
+    this.#hold(new PageList());
     this.dropStates();
     this.#pool.blocks.free(this.#block);
   }
 
+  /** Takes a list that counts it already in place of its own. */
+  #hold(list: PageList): void {
+    const { ids } = this.#list;
+    if (--this.#list.holders === 0) for (const id of ids) this.#pool.pages.release(id);
+    this.#list = list;
+    this.#hasTable = list.ids.length === 0;
+  }
+
+  /** Gives it a list of its own, if others hold the list too, with the first `count` pages. */
+  #ownList(count: number): void {
+    if (this.#list.holders === 1) return;
+    const ids = this.#list.ids.slice(0, count);
+    for (const id of ids) this.#pool.pages.retain(id);
+    this.#list.holders--;
+    this.#list = new PageList(ids);
+  }
+
   /** Makes page `index` its own, if others hold it too. */
   #own(index: number): void {
+    this.#ownList(this.pages.length);
     const { pages, size, memory } = this.#pool;
-    const shared = this.#pages[index];
+    const shared = this.pages[index];
     if (shared === undefined || pages.references(shared) === 1) return;
     const own = pages.allocate();
     const from = pages.addressOf(shared);
@@ -289,12 +325,15 @@ export class Cache {
   }
 
   #put(index: number, id: number): void {
+    this.#ownList(this.pages.length);
     new Uint32Array(this.#pool.memory.buffer, this.pageTable, index + 1)[index] = this.#pool.pages.addressOf(id);
-    this.#pages[index] = id;
+    this.#list.ids[index] = id;
   }
 
   #truncate(count: number): void {
-    for (const id of this.#pages.splice(count)) this.#pool.pages.release(id);
+    if (count >= this.pages.length) return;
+    this.#ownList(count);
+    for (const id of this.#list.ids.splice(count)) this.#pool.pages.release(id);
   }
 
   /** At `position`, with the state still to be brought there. */

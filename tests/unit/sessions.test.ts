@@ -209,6 +209,44 @@ describe("sessions as values", () => {
     model.dispose();
   });
 
+  it("a fork touches no page, however many there are; the first write of either takes a list of its own", async () => {
+    const model = await modelOf("tiny-attn-first", {});
+    const { pages, memory } = model.caches;
+    const table = ({ session: { cache } }: Recorded): number[] => [...new Uint32Array(memory.buffer, cache.pageTable, cache.pages.length)];
+    let retained = 0;
+    const retain = pages.retain.bind(pages);
+    pages.retain = (id) => {
+      retained++;
+      retain(id);
+    };
+    for (const length of [40, 120]) {
+      const on = new Recorded(new Session(model.openCache()));
+      append(model, [{ on, ids: Array.from({ length }, (_, i) => i % 50) }]);
+      const count = Math.ceil(length / 32);
+      retained = 0;
+      const between = on.session.fork();
+      const forks = [on.session.fork(), between.fork()].map((session) => new Recorded(session, [...on.ids], [...on.logits]));
+      between.cache.dispose();
+      assert.equal(retained, 0, "nothing is counted page by page");
+      assert.equal(pages.used, count);
+      const [before, kept] = [table(on), [...on.session.cache.pages]];
+      for (const fork of forks) assert.deepEqual(table(fork), before);
+      append(model, [{ on: forks[0]!, ids: [7] }]);
+      assert.equal(retained, count, "one list was copied");
+      assert.deepEqual([table(on), [...on.session.cache.pages]], [before, kept]);
+      assert.deepEqual(table(forks[0]!).slice(0, -1), before.slice(0, -1));
+      assert.notEqual(table(forks[0]!).at(-1), before.at(-1));
+      on.session.rewind(20); // cuts a list that a fork holds
+      assert.deepEqual([...forks[1]!.session.cache.pages], kept);
+      on.session.cache.dispose();
+      append(model, [{ on: forks[1]!, ids: [7] }]);
+      assert.ok(sameBits(forks[1]!.logits.at(-1)!, forks[0]!.logits.at(-1)!));
+      for (const { session } of forks) session.cache.dispose();
+      assert.equal(pages.used, 0);
+    }
+    model.dispose();
+  });
+
   it("refuses positions that it does not hold", async () => {
     const model = await modelOf("tiny-conv-only", {});
     const on = new Recorded(new Session(model.openCache()));
