@@ -61,6 +61,13 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       assert.deepEqual(other, await ids({ suppressTokens: [banned] }), "as the rule does");
       assert.deepEqual(places, Array.from(other.keys()), "once a token");
       assert.deepEqual(await ids({ processors: [(logits) => logits.slice(), () => undefined] }), plain, "a returned array counts");
+      const seen: Float32Array[] = [];
+      const spoilsThoseBefore = (logits: Float32Array): void => {
+        for (const before of seen) before.fill(Number.NaN);
+        seen.push(logits);
+      };
+      assert.deepEqual(await ids({ processors: [spoilsThoseBefore] }), plain, "what is kept is a copy");
+      assert.equal(new Set(seen.map(({ buffer }) => buffer)).size, seen.length);
 
       const reply = await greedy({ stoppingCriteria: [({ tokens, promptTokens }) => tokens.length - promptTokens === 5] });
       assert.deepEqual([[...reply.tokens], reply.finishReason], [plain.slice(0, 5), "stop"]);

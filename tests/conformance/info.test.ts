@@ -126,6 +126,44 @@ describe("sampling that a checkpoint recommends", () => {
     });
   });
 
+  it("every rule and cut that generation_config.json may name is a default", async () => {
+    const cuts: GenerateOptions = { typicalP: 0.9, epsilonCutoff: 0.01, etaCutoff: 0.02 };
+    const rules: GenerateOptions = {
+      noRepeatNgramSize: 3,
+      sequenceBias: [[[5, 6], -2.5]],
+      badWordsIds: [[7], [8, 9]],
+      suppressTokens: [10],
+      beginSuppressTokens: [11],
+      forcedBosTokenId: 12,
+      forcedEosTokenId: [13, 14],
+      exponentialDecayLengthPenalty: [4, 1.1],
+      removeInvalidValues: true,
+    };
+    const same: GenerateOptions = { ...cuts, ...rules };
+    const file = Object.entries(same).map(([key, value]) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]);
+    await withModel(folder("LFM2-1.2B-RAG", {}, Object.fromEntries(file)), async (model) => {
+      assert.deepEqual([model.info.generation, model.info.sampling], [rules, { temperature: 0, ...cuts }]);
+      const prompt = Uint32Array.of(1, 76, 507, 288, 30, 300);
+      const ids = async (options: GenerateOptions): Promise<number[]> => [
+        ...(await model.generate(prompt, { seed: 8, maxTokens: 12, stopIds: [], temperature: 1, ...options })).tokens,
+      ];
+      const silent = await ids({});
+      assert.ok([13, 14].includes(silent.at(-1) ?? -1), "the end is forced");
+      const none = Object.fromEntries(Object.keys(same).map((key) => [key, undefined]));
+      await withModel(folder("LFM2-1.2B-RAG"), async (other) => {
+        const { tokens } = await other.generate(prompt, {
+          seed: 8,
+          maxTokens: 12,
+          stopIds: [],
+          temperature: 1,
+          ...(same as GenerateOptions),
+        });
+        assert.deepEqual([...tokens], silent);
+      });
+      assert.deepEqual(await ids(none), silent, "undefined is silence, too");
+    });
+  });
+
   it("is what a call without options samples by, and an option of the call wins", async () => {
     const sampling = { temperature: 1.1, top_k: 9, repetition_penalty: 1.3 };
     await withModel(folder("LFM2.5-1.2B-Instruct", {}, sampling), async (model) => {

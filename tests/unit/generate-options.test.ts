@@ -164,6 +164,16 @@ describe("each option of generate, by the package's name and by the reference's"
     topK: () => ({ ours: { temperature: 3, topK: 4 }, formula: cut(3, (_, order) => new Set(order.slice(0, 4))) }),
     topP: () => ({ ours: { temperature: 3, topP: 0.5 }, formula: cut(3, (p, order) => upTo(0.5, p, order)) }),
     minP: () => ({ ours: { temperature: 3, minP: 0.3 }, formula: cut(3, (p, order) => above(0.3 * p[order[0]!]!, p, order)) }),
+    topNSigma: () => ({
+      ours: { temperature: 3, topNSigma: 2 },
+      theirs: "none",
+      formula: (logits) => {
+        const mean = logits.reduce((a, b) => a + b) / logits.length;
+        const deviation = Math.sqrt(logits.reduce((sum, x) => sum + (x - mean) ** 2, 0) / logits.length);
+        const least = logits.reduce((a, b) => Math.max(a, b)) - 2 * deviation;
+        return logits.map((x) => (x < least ? Number.NEGATIVE_INFINITY : x / 3));
+      },
+    }),
     typicalP: () => ({
       ours: { temperature: 3, typicalP: 0.5 },
       formula: cut(3, (p) => {

@@ -138,6 +138,19 @@ describe("saved sessions", () => {
     model.dispose();
   });
 
+  it("hold no convolution state: without attention, pages and layers of any number take the same bytes", async () => {
+    const model = await tiny({}, "tiny-conv-only");
+    const { stateBytes } = model.caches.size;
+    const bytes = saveSession(sessionOf(model, IDS), model, "").length;
+    assert.ok(
+      stateBytes > 0 && bytes - 4 * IDS.length < Math.min(1024, stateBytes),
+      `${bytes} bytes, of which the state alone would be ${stateBytes}`,
+    );
+    const { session } = restoreSession(model, saveSession(sessionOf(model, IDS), model, ""));
+    assert.ok(sameBits(next(model, session, MORE), feed(model, [...IDS, ...MORE]).slice(-model.config.vocabSize)));
+    model.dispose();
+  });
+
   it("with keys and values in f32 load, and go on to the last bit", async () => {
     const model = await tiny({ kvDtype: "f32" }, "tiny-attn-first");
     const ids = IDS.slice(0, F32_IDS);
