@@ -19,6 +19,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { downloadFileToCacheDir, scanCacheDir } from "@huggingface/hub";
 import { build } from "esbuild";
 import { availability, inspect, type LoadOptions, type LoadProgress, listModels, load, type Model, pull, removeModel } from "lfm2-wasm";
 import { openPath } from "../../src/adapters/node/files.ts";
@@ -127,6 +128,29 @@ describe("the cache on a disk", () => {
     }
     assert.deepEqual(readFileSync(join(model("org/mini"), "snapshots", commitOf("org/mini"), "mini.gguf")), mini);
     assert.deepEqual([partials(), locks()], [[], []]);
+  });
+
+  it("is a cache that Hugging Face's own client reads: every file by its name, size and revision, without a request", async () => {
+    (await load("org/mini", options())).dispose();
+    (await load("org/tiny", options())).dispose();
+    const { repos, warnings } = await scanCacheDir(dir);
+    assert.deepEqual(warnings, []);
+    assert.deepEqual(repos.map(({ id }) => `${id.type} ${id.name}`).sort(), ["model org/mini", "model org/tiny"]);
+    for (const { id, revisions } of repos) {
+      assert.deepEqual(
+        revisions.map(({ commitOid, refs }) => [commitOid, refs]),
+        [[commitOf(id.name), ["main"]]],
+      );
+      for (const { path, blob } of revisions[0]!.files) assert.equal(blob.size, statSync(path).size);
+    }
+    const found = await downloadFileToCacheDir({
+      repo: { type: "model", name: "org/mini" },
+      path: "mini.gguf",
+      revision: commitOf("org/mini"),
+      cacheDir: dir,
+      fetch: async () => assert.fail("a request"),
+    });
+    assert.deepEqual(readFileSync(found), mini);
   });
 
   it("is filled and read in one pass, and the second start asks for no byte of the files", async () => {
