@@ -109,9 +109,9 @@ function compare(lab: Lab, p: Product): void {
     if (first < lab.pick({ gate: 2, full: rows })) largest(first, 1, 1);
   }
   for (const M of counts) if (M <= rows && !(few && M > 9)) multiply((M * 5) % (rows - M + 1), M, 1);
-  for (const nth of lab.threads([2, 3, 5]))
+  for (const [i, nth] of lab.threads([2, 3, 5]).entries())
     for (const M of few ? [1, 3] : [1, 2, 4, 7, rows]) {
-      const first = (M * 3 + nth) % (rows - M + 1);
+      const first = (M * 3 + i) % (rows - M + 1); // of i, not nth: a build with threads meets rows that the others meet
       multiply(first, M, nth);
       if (M <= lab.pick({ gate: 2, full: 7 })) largest(first, M, nth);
     }
