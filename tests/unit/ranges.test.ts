@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
+import { isOrdinary } from "../../src/adapters/node/ordinary-fetch.ts";
 import { fetchRanges } from "../../src/adapters/node/ranges.ts";
 import type { FetchResponse } from "../../src/weights/request.ts";
 import { noise } from "./network.ts";
@@ -50,7 +51,13 @@ describe("ranges by node:http", () => {
   });
 
   it("bring all bytes, and keep no memory for those that were read", async () => {
-    const response = await ask();
+    assert.ok(isOrdinary());
+    let response = await ask();
+    if (byFetch[0]) {
+      await readerOf(response).cancel(); // a busy machine had not let it connect, once
+      byFetch = [];
+      response = await ask();
+    }
     assert.deepEqual([response.status, response.headers.get("etag"), response.headers.get("x-other")], [206, '"one"', null]);
     const reader = readerOf(response);
     const before = process.memoryUsage().arrayBuffers;
