@@ -128,6 +128,9 @@ const AUTO_THREADS = 8;
  */
 const PARAMETERS_PER_THREAD = 32e6;
 
+/** An entry of this package, which looks like a hub's id: nobody there is asked for it. */
+const BUNDLED = "lfm2-wasm/mini";
+
 function isUrl(source: ModelSource): source is URL {
   return typeof source === "object" && source !== null && "href" in source && "protocol" in source;
 }
@@ -156,6 +159,10 @@ async function openNamed(platform: Platform, source: string | URL, options: Load
 export async function openSource(platform: Platform, source: ModelSource, options: LoadOptions = {}, use: SourceUse = {}): Promise<Opened> {
   if (typeof source === "string" || isUrl(source)) {
     if (source === "") throw new InputError("load: expected a path, a URL, a hub's id, bytes or a source, got an empty text.");
+    if (source === BUNDLED)
+      throw new InputError(
+        `load: expected a model, got "${BUNDLED}", which is what to import the bundled one from: import { mini } from "${BUNDLED}". A folder's path may begin with "./".`,
+      );
     return openNamed(platform, source, options, use);
   }
   const { openObject } = await part("objects", () => import("./weights/objects.ts"));

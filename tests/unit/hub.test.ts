@@ -167,6 +167,13 @@ describe("a model on a hub", () => {
   });
   const options = () => ({ cache: false as const, endpoint: server.hub, network: { ...IMPATIENT, windowBytes: 4 << 20 } });
 
+  it("is not the name of this package's entry with the bundled model", async () => {
+    server.log.length = 0;
+    for (const call of [load, inspect, availability])
+      await assert.rejects(call("lfm2-wasm/mini", options()), { name: "InputError", message: /import \{ mini \} from "lfm2-wasm\/mini"/ });
+    assert.equal(server.log.length, 0);
+  });
+
   it("loads from a folder, at one commit, every file proved", async () => {
     const events: LoadProgress[] = [];
     const model = await load("org/mini", { ...options(), dtype: "bf16", onProgress: (p) => events.push(p) });
