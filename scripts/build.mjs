@@ -94,7 +94,6 @@ async function buildJs() {
     target: "node20.19",
     outdir: at("dist"),
     sourcemap: true,
-    lineLimit: 200, // Node prints the line of an error that nobody catches
     sourcesContent: false, // lines; the text itself is in the repository
     legalComments: "none", // licences are in a file of their own
     absWorkingDir: root,
@@ -145,7 +144,6 @@ async function buildJs() {
   await build({
     ...common,
     minify: true, // names would be 21 KB, and nobody prints what lives there
-    lineLimit: 0,
     entryPoints: { "worker.browser": "src/adapters/browser/worker.ts" },
     define,
     platform: "browser", // with its dependencies: a worker has no import map, and a file that is copied alone finds no chunk
