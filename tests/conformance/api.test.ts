@@ -30,6 +30,23 @@ if (hasThreads) apiSuite("two threads", (source, options) => load(source, withTw
 const inWorker = (options: LoadOptions | undefined): LoadOptions | undefined =>
   options === undefined || (typeof options === "object" && options !== null) ? { engine: "worker", ...options } : options;
 apiSuite("engine in a worker", (source, options) => load(source, inWorker(options)), mini);
+it("a caller's processors see a copy of the logits of an engine in a worker, and what they change counts", async () => {
+  const replies = [];
+  for (const engine of ["here", "worker"] as const) {
+    const model = await load(mini, { engine, threads: 1 });
+    const sizes: number[] = [];
+    const ban = (logits: Float32Array): void => {
+      sizes.push(logits.length);
+      logits.fill(Number.NEGATIVE_INFINITY, 0, 500);
+    };
+    const { tokens } = await model.generate("Tell me a story.", { temperature: 0, maxTokens: 8, processors: [ban] });
+    assert.ok(tokens.every((id) => id >= 500));
+    replies.push([...tokens], sizes);
+    model.dispose();
+  }
+  assert.deepEqual(replies.slice(2), replies.slice(0, 2));
+});
+
 /** A worker speaks as the channel below does: its share of these is for the full run. */
 if (pick({ gate: false, full: true })) generationSuite("engine in a worker", () => load(mini, { engine: "worker" }));
 

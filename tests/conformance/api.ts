@@ -548,6 +548,14 @@ export function apiSuite(
           assert.equal(reply.usage.cachedTokens, expected);
         }
         assert.ok((await shared(chat.messages, edited)) > 50);
+        // and another chat that begins as this one has gone, or with its early message as another
+        for (const messages of [whole, edited]) {
+          const cachedTokens = messages === whole ? held : await shared(chat.messages, edited);
+          const other = model.chat({ messages: messages.slice(0, -1) });
+          const reply = await other.prompt(String(messages.at(-1)?.content), { maxTokens: 5 });
+          assert.ok(reply.usage.cachedTokens >= cachedTokens, `${reply.usage.cachedTokens} of ${cachedTokens}`);
+          other.dispose();
+        }
         const before = await chat.prompt("What is my name?");
         chat.dispose();
         await isIdle(model);

@@ -44,6 +44,13 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       const { inputTokens } = whole.usage;
       const short = await model.generate(STORY, { temperature: 0, maxLength: inputTokens + 3 });
       assert.deepEqual([short.tokens.length, short.finishReason], [3, "length"]);
+      for (const [maxTokens, expected] of [
+        [9, 3],
+        [2, 2],
+      ] as const) {
+        const { tokens } = await model.generate(STORY, { temperature: 0, maxTokens, maxLength: inputTokens + 3 });
+        assert.equal(tokens.length, expected, "what ends first");
+      }
       await throwsInput(model, { maxLength: inputTokens }, /maxLength: expected a whole number above the prompt's/);
     });
 
@@ -86,6 +93,25 @@ export function generationSuite(name: string, load: () => Promise<Model>): void 
       const spoils = (_: GenerationState, logits: Float32Array): boolean => logits.fill(0).length === 0;
       assert.deepEqual(await ids({ processors: [ban], stoppingCriteria: [spoils, sees] }), other.slice(0, 6), "each has a copy");
       assert.deepEqual(chosen, other.slice(0, 6), "each token is the largest of its logits");
+    });
+
+    it("gives them the logits behind all rules, before the temperature and what cuts", async () => {
+      const seen: { logits: Float32Array; tokens: readonly number[] }[] = [];
+      const processors = [
+        (logits: Float32Array, { tokens }: { tokens: readonly number[] }) => void seen.push({ logits: logits.slice(), tokens }),
+      ];
+      await model.generate(STORY, { temperature: 0, maxTokens: 1, processors });
+      const [raw] = seen.splice(0);
+      assert.ok(raw);
+      const largest = raw.logits.indexOf(Math.max(...raw.logits));
+      await model.generate(STORY, {
+        ...{ maxTokens: 1, temperature: 3, topK: 4, topP: 0.5, minP: 0.2, seed: 1 },
+        ...{ repetitionPenalty: 1.5, suppressTokens: [largest], processors },
+      });
+      const expected = raw.logits.map((x, i) =>
+        i === largest ? Number.NEGATIVE_INFINITY : raw.tokens.includes(i) ? (x < 0 ? x * 1.5 : x / 1.5) : x,
+      );
+      assert.deepEqual(seen[0]?.logits, expected);
     });
 
     it("ends a call with what the caller's function throws, or by what it should not return", async () => {

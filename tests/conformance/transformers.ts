@@ -33,7 +33,10 @@ export function pageExamples(source: ModelSource): void {
     });
 
     it("configuration, model, configuration of the model", async () => {
-      // the page's `new Lfm2Config()` has 3 billion weights: the same with less of each
+      const initial = new Lfm2Config();
+      using large = new Lfm2Model(initial); // 3 billion weights, which are drawn when they are needed
+      assert.equal(large.config, initial);
+      // the same with less of each, to compute with
       const configuration = new Lfm2Config(SMALL);
       using model = new Lfm2Model(configuration, { threads: 1 });
       assert.equal(model.config, configuration);

@@ -14,7 +14,7 @@ import type { ImageStore } from "../../src/weights/packed-image.ts";
 import { isWorthAnImage, resolveWeights, WeightList } from "../../src/weights/plan.ts";
 import { type ByteSource, bytesSource, type Folder } from "../../src/weights/source.ts";
 import type { StoredTensor } from "../../src/weights/tensor.ts";
-import { feed, kernels, sameBits, variants } from "../golden/support.ts";
+import { feed, kernels, miniGguf, sameBits, variants } from "../golden/support.ts";
 import { imageChecksum } from "../reference/checksum.ts";
 import { pick } from "../scale.ts";
 
@@ -157,6 +157,38 @@ describe("packed images", () => {
       assert.ok(first.reads > 10 && second.reads === 0, `${first.reads}, ${second.reads}`);
       assert.ok(sameBits(plain.logits, first.logits) && sameBits(plain.logits, second.logits));
     });
+
+  it("of a GGUF with Q4_K and Q6_K: the second load reads the image alone, and gives the same bits", async () => {
+    const path = miniGguf("Q4_K_M");
+    const images = new MemoryImages();
+    const results = [];
+    for (const packed of [false, true, true]) {
+      let reads = 0;
+      const source = (await openPath(path)) as ByteSource;
+      const read: ByteSource["read"] = (...range) => {
+        if (range[0] > 2 ** 20) reads++; // behind the header
+        return source.read(...range);
+      };
+      const checkpoint = await openCheckpoint({ name: source.name, size: source.size, identity: "k 1", read });
+      const { model, packedImage } = await loadModel(checkpoint, kernels, { packed, images: async () => images });
+      results.push({ packedImage, isRead: reads > 0, logits: feed(model, IDS) });
+      model.dispose();
+      await checkpoint.close();
+      await source.close?.();
+    }
+    assert.deepEqual(
+      results.map(({ packedImage, isRead }) => [packedImage, isRead]),
+      [
+        [undefined, true],
+        ["written", true],
+        ["read", false],
+      ],
+    );
+    for (const { logits } of results) assert.ok(sameBits(logits, results[0]!.logits));
+    const [, bytes] = images.only;
+    const { length } = bytes;
+    assert.match(new TextDecoder("latin1").decode(bytes.subarray(0, Math.min(length, 1 << 16))), /q4k[^]*q6k|q6k[^]*q4k/);
+  });
 
   it("is kept by default only where it pays: not for so small a model", async () => {
     const images = new MemoryImages();

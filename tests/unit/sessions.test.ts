@@ -10,7 +10,7 @@ import { openCheckpoint } from "../../src/models/checkpoint.ts";
 import type { LanguageModel } from "../../src/models/language-model.ts";
 import { loadModel } from "../../src/models/load-model.ts";
 import { Random, seedOf } from "../bits/random.ts";
-import { checkpointFolder, feed, kernels, sameBits } from "../golden/support.ts";
+import { checkpointFolder, feed, kernels, miniGguf, sameBits } from "../golden/support.ts";
 import { pick } from "../scale.ts";
 
 const PROGRAMS = pick({ gate: 300, full: 2000 });
@@ -35,8 +35,11 @@ class Recorded {
   }
 }
 
-async function modelOf(preset: string, options: Parameters<typeof loadModel>[2]): Promise<LanguageModel> {
-  const checkpoint = await openCheckpoint(await openPath(checkpointFolder(preset)));
+const modelOf = (preset: string, options: Parameters<typeof loadModel>[2]): Promise<LanguageModel> =>
+  modelAt(checkpointFolder(preset), options);
+
+async function modelAt(path: string, options: Parameters<typeof loadModel>[2]): Promise<LanguageModel> {
+  const checkpoint = await openCheckpoint(await openPath(path));
   const { model } = await loadModel(checkpoint, kernels, options);
   await checkpoint.close();
   return model;
@@ -161,6 +164,16 @@ describe("sessions as values", () => {
         model.dispose();
       });
     }
+
+  it("the bundled model as Q4_K_M, whose kernels take other numbers of rows at a time: random programs", async () => {
+    const model = await modelAt(miniGguf("Q4_K_M"), {});
+    const r = new Random(seedOf("Q4_K_M"));
+    const count = new Map<string, number>();
+    for (let n = 0; n < PROGRAMS / 30; n++) program(model, r, count);
+    for (const name of ["append", "append to all", "rewind", "keep and rewind", "fork", "save and restore"])
+      assert.ok(count.has(name), name);
+    model.dispose();
+  });
 
   it("a replay that is one token short does not bring the state back: the test above can fail", async () => {
     const model = await modelOf("tiny-deep", { kvDtype: "f32" });

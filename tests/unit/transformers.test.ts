@@ -281,6 +281,8 @@ describe("lfm2-wasm/transformers", () => {
         const [row] = await other.generate({ inputIds, seed: 3, maxLength: inputIds.length + 4, temperature: undefined });
         assert.equal(row?.length, inputIds.length + 4, "a call's maxLength is not undone by the file's max_new_tokens");
       });
+      const [both] = await model.generate({ inputIds, maxNewTokens: 6, maxLength: inputIds.length + 3 });
+      assert.equal(both?.length, inputIds.length + 6, "maxNewTokens counts, as in the reference");
       const [greedy = []] = await model.generate({ inputIds, maxNewTokens: 12 });
       const [first = 0, , third = 0] = greedy.slice(inputIds.length);
       const rules = {
