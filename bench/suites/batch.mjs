@@ -275,7 +275,8 @@ export async function batch({ options, note, goals }) {
   for (const shape of options.shapes)
     for (const dtype of options.dtypes.filter((d) => !options.isQuick || d === "q4"))
       for (const threads of options.threads) {
-        const asked = shape === "mini" && dtype === "q4" ? undefined : dtype;
+        const isAsStored = dtype.endsWith("k") || (shape === "mini" && dtype === "q4");
+        const asked = isAsStored ? undefined : dtype;
         const path = await checkpointOf(shape, dtype);
         const loadOptions = { dtype: asked, threads, variant: options.variant || undefined, prefixCacheBytes: 0 };
         const model = await load(path, loadOptions);
