@@ -185,9 +185,8 @@ describe("packed images", () => {
       ],
     );
     for (const { logits } of results) assert.ok(sameBits(logits, results[0]!.logits));
-    const [, bytes] = images.only;
-    const { length } = bytes;
-    assert.match(new TextDecoder("latin1").decode(bytes.subarray(0, Math.min(length, 1 << 16))), /q4k[^]*q6k|q6k[^]*q4k/);
+    const header = new TextDecoder("latin1").decode(images.only[1].subarray(0, 1 << 16));
+    assert.ok(header.includes("q4k") && header.includes("q6k"));
   });
 
   it("is kept by default only where it pays: not for so small a model", async () => {
